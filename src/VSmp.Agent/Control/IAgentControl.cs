@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+namespace VSmp.Agent.Control;
+
+/// <summary>
+/// What the control socket can ask of an agent. Called from any thread; the agent answers from its reactor. A request that cannot
+/// be met throws <see cref="ControlException"/>, whose message is fit for a user's eyes.
+/// </summary>
+internal interface IAgentControl
+{
+    /// <summary>This node, and what it last heard of the others.</summary>
+    Task<ClusterStatus> GetStatusAsync();
+
+    /// <summary>The guests of this node.</summary>
+    Task<IReadOnlyList<GuestStatus>> GetGuestsAsync();
+
+    /// <summary>The regions that this node made or is home to.</summary>
+    Task<IReadOnlyList<RegionStatus>> GetRegionsAsync();
+
+    /// <summary>Ends a guest (SIGKILL) by its process id; false if this node has none such.</summary>
+    Task<bool> StopGuestAsync(int processId);
+
+    /// <summary>
+    /// Opens a run: a process tree with one budget. Its guests attach with the ticket's token. Messages for the user, and the
+    /// userfaultfds of the guests (to be held so that no guest reads zeros when the agent dies), go to <paramref name="observer"/>.
+    /// </summary>
+    Task<RunTicket> BeginRunAsync(RunRequest request, IRunObserver observer);
+
+    /// <summary>Closes a run: guests that are left are ended. Gives the run's statistics.</summary>
+    Task<RunStatistics> EndRunAsync(string token);
+
+    /// <summary>The run's figures so far, for <c>--progress</c>.</summary>
+    Task<RunStatistics> GetRunAsync(string token);
+
+    /// <summary>Ends guests, leaves the cluster, and stops the agent. <paramref name="reason"/> goes to the log and to the guests' users.</summary>
+    Task ShutdownAsync(string reason);
+}
+
+/// <summary>Hears what happens to a run. Called on the reactor's thread: must not block.</summary>
+internal interface IRunObserver
+{
+    /// <summary>A line for the user's eyes: a guest was ended, the pool is exhausted.</summary>
+    void OnMessage(string text);
+
+    /// <summary>A process of the run attached. The descriptor is the caller's: duplicate it to keep it.</summary>
+    void OnGuestAttached(int processId, int userfaultfd);
+
+    /// <summary>A process of the run detached or died.</summary>
+    void OnGuestDetached(int processId);
+}
+
+/// <summary>What a run wants.</summary>
+/// <param name="Name">Name of its region, or null for one made from the program's name.</param>
+/// <param name="Program">The program, for listings and messages.</param>
+/// <param name="LocalBytes">Budget of local frames, or null for the default (half of what the node contributes).</param>
+/// <param name="ProcessId">The supervisor, <c>vsmp run</c>.</param>
+/// <param name="UserId">Who runs it, from the socket's credentials.</param>
+internal sealed record RunRequest(string? Name, string Program, ulong? LocalBytes, int ProcessId, uint UserId);
+
+/// <summary>A run that has begun.</summary>
+/// <param name="Token">Goes into the guests' environment as VSMP_RUN.</param>
+/// <param name="GuestSocket">Goes into the guests' environment as VSMP_GUEST_SOCKET.</param>
+/// <param name="LocalBytes">The budget that was set.</param>
+internal sealed record RunTicket(string Token, string GuestSocket, ulong LocalBytes);
+
+/// <summary>Figures of a run, as <c>--stats</c> writes them. Microseconds, bytes and counts.</summary>
+internal sealed record RunStatistics
+{
+    public double WallSeconds { get; init; }
+    public ulong FaultsRead { get; init; }
+    public ulong FaultsWrite { get; init; }
+    public ulong PagesFetched { get; init; }
+    public ulong PagesEvicted { get; init; }
+    public ulong PagesWrittenBack { get; init; }
+    public ulong BytesSent { get; init; }
+    public ulong BytesReceived { get; init; }
+    public ulong PeakLocalBytes { get; init; }
+    public ulong PeakPoolBytes { get; init; }
+    public ulong PeakPrivateBytes { get; init; }
+    public FaultMicroseconds FaultMicroseconds { get; init; } = new(0, 0, 0);
+    /// <summary>Peak of home bytes of the run's regions, by node name.</summary>
+    public Dictionary<string, ulong> PeakHomeBytes { get; init; } = [];
+}
+
+/// <summary>Time from the arrival of a fault at the agent to its resolution.</summary>
+internal sealed record FaultMicroseconds(double P50, double P99, double Max);
+
+/// <summary>A cluster as one agent sees it.</summary>
+internal sealed record ClusterStatus(string Cluster, uint View, uint Epoch, string Self, IReadOnlyList<NodeStatus> Nodes);
+
+/// <summary>A node's memory: <c>Contributed = Home + Cache + Free</c>; private memory of its guests beside them.</summary>
+/// <param name="Name">The node's name.</param>
+/// <param name="Id">Its number.</param>
+/// <param name="Address">Where it listens.</param>
+/// <param name="State">"up", "unreachable" or "lost".</param>
+/// <param name="ContributedBytes">What it gives to the pool.</param>
+/// <param name="HomeBytes">Reserved for pages whose home it is.</param>
+/// <param name="CacheBytes">Set aside for its own guests' copies of remote pages.</param>
+/// <param name="FreeBytes">The rest.</param>
+/// <param name="PrivateBytes">Memory of its guests outside the pool.</param>
+/// <param name="UsedBytes">What its frame files hold right now.</param>
+/// <param name="Guests">Attached processes.</param>
+/// <param name="FaultsPerSecond">Over the last second or so.</param>
+internal sealed record NodeStatus(string Name, ushort Id, string Address, string State, ulong ContributedBytes, ulong HomeBytes,
+    ulong CacheBytes, ulong FreeBytes, ulong PrivateBytes, ulong UsedBytes, uint Guests, double FaultsPerSecond);
+
+/// <summary>An attached process.</summary>
+internal sealed record GuestStatus(int ProcessId, string Program, string Region, uint UserId, ulong PoolBytes, ulong LocalBytes,
+    ulong PrivateBytes, ulong Faults, double AgeSeconds);
+
+/// <summary>A region: where its pages' homes are.</summary>
+internal sealed record RegionStatus(string Name, string Id, string Protocol, ulong ReservedBytes, string Creator,
+    Dictionary<string, ulong> HomeBytes);
+
+/// <summary>A request that could not be met; the message says what, where and what to do.</summary>
+internal sealed class ControlException(string message) : Exception(message);

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Net;
+using VSmp.Coherence;
+using VSmp.Coherence.Messages;
+
+namespace VSmp.Agent.Fabric;
+
+/// <summary>
+/// The transport between agents. Everything here is called on the reactor's thread and never blocks. Frames to one peer arrive
+/// in the order in which they were sent, once each, whatever happens to connections; a session ends only by <see cref="Remove"/>,
+/// by the peer's leaving, or when the peer has not been reached for the loss timeout.
+/// </summary>
+public interface IFabric : IDisposable
+{
+    /// <summary>Makes a session to a peer, or does nothing if there is one.</summary>
+    void Add(NodeId peer, IPEndPoint address);
+
+    /// <summary>Ends the session to a peer and drops what it has not acknowledged.</summary>
+    void Remove(NodeId peer);
+
+    /// <summary>
+    /// Room for a frame with that much payload in the peer's outbox: the caller fills the span (in unmanaged memory, zero-copy to
+    /// the socket), then calls <see cref="Commit"/> before anything else on this fabric.
+    /// </summary>
+    /// <param name="peer">A peer with a session.</param>
+    /// <param name="payloadBytes">0 … <see cref="FrameHeader.MaxPayloadBytes"/>.</param>
+    Span<byte> Begin(NodeId peer, int payloadBytes);
+
+    /// <summary>Completes the frame: fills in the session's fields of the header, the CRC, and queues it.</summary>
+    void Commit(in FrameHeader header);
+
+    /// <summary>Hands queued frames to the sockets; the reactor calls it once a turn, after all handlers.</summary>
+    void Flush();
+
+    /// <summary>The session's figures, for status and statistics.</summary>
+    FabricCounters Counters { get; }
+}
+
+/// <summary>Who gets what arrives. Called on the reactor's thread.</summary>
+public interface IFrameReceiver
+{
+    /// <summary>A frame that passed the CRC and all checks of the session. The payload is valid during the call only.</summary>
+    void OnFrame(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload);
+
+    /// <summary>A session is there: connected for the first time.</summary>
+    void OnPeerUp(NodeId peer);
+
+    /// <summary>The peer is lost for good; frames to it are dropped from now on.</summary>
+    void OnPeerDown(NodeId peer, string reason);
+}
+
+/// <summary>Running totals over all sessions of a fabric.</summary>
+public struct FabricCounters
+{
+    /// <summary>Frames handed to the fabric.</summary>
+    public ulong FramesSent;
+    /// <summary>Frames delivered upwards.</summary>
+    public ulong FramesReceived;
+    /// <summary>Bytes of those frames, headers included.</summary>
+    public ulong BytesSent;
+    /// <summary>Bytes of those frames, headers included.</summary>
+    public ulong BytesReceived;
+    /// <summary>Connections made anew after one broke.</summary>
+    public ulong Reconnects;
+}

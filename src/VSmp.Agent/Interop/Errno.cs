@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
+
+namespace VSmp.Agent.Interop;
+
+/// <summary>The errno values that the agent tells apart (x86-64 Linux, errno(3)).</summary>
+internal static class Errno
+{
+    public const int EPERM = 1, ENOENT = 2, ESRCH = 3, EINTR = 4, EIO = 5, EBADF = 9, EAGAIN = 11, ENOMEM = 12, EACCES = 13,
+        EFAULT = 14, EBUSY = 16, EEXIST = 17, EINVAL = 22, ENOSPC = 28, EPIPE = 32, EPROTO = 71, EADDRINUSE = 98,
+        ECONNRESET = 104, ENOTCONN = 107, ETIMEDOUT = 110, ECONNREFUSED = 111, EINPROGRESS = 115;
+
+    /// <summary>The error of the last <c>SetLastError</c> import on this thread.</summary>
+    public static int Last => Marshal.GetLastPInvokeError();
+
+    /// <summary>What the C library says of an error.</summary>
+    public static string Text(int errno) => Marshal.GetPInvokeErrorMessage(errno);
+
+    /// <summary>An exception that says what was tried and what the kernel answered.</summary>
+    public static IOException Exception(string what) => Exception(what, Last);
+
+    /// <inheritdoc cref="Exception(string)"/>
+    public static IOException Exception(string what, int errno) => new($"{what}: {Text(errno)} (errno {errno})", errno);
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+namespace VSmp.Coherence.Messages;
+
+/// <summary>What a frame is. Values are on the wire: never renumber, only append (a golden test freezes them).</summary>
+public enum MessageType : byte
+{
+    /// <summary>Not a message.</summary>
+    None = 0,
+
+    // Coherence, requests: from a node to the home of the pages.
+
+    /// <summary>Asks for pages to read.</summary>
+    GetS = 1,
+    /// <summary>Asks for pages to write.</summary>
+    GetM = 2,
+    /// <summary>Asks to write pages that the requestor can read.</summary>
+    Upgrade = 3,
+    /// <summary>Gives a written page back, with its contents (or <see cref="MessageFlags.Zero"/>).</summary>
+    PutM = 4,
+    /// <summary>Throws pages away that the sender does not own: they read zeros from now on.</summary>
+    PutZ = 5,
+
+    // Coherence, forwards: from the home to a node that has a copy.
+
+    /// <summary>Asks the owner to send its copy to the requestor and to the home, and to keep a read copy.</summary>
+    FwdGetS = 16,
+    /// <summary>Asks the owner to hand the page over to the requestor.</summary>
+    FwdGetM = 17,
+    /// <summary>Asks a sharer to give up its copy and to tell the requestor so.</summary>
+    Inv = 18,
+
+    // Coherence, responses: always taken, never wait for anything.
+
+    /// <summary>A grant to read, or a writeback to the home; with the contents, or <see cref="MessageFlags.Zero"/>.</summary>
+    DataS = 32,
+    /// <summary>A grant to write, once the InvAcks that the header counts have come; with the contents,
+    /// <see cref="MessageFlags.Zero"/>, or <see cref="MessageFlags.NoData"/> for an upgrade.</summary>
+    DataM = 33,
+    /// <summary>A sharer has given up its copy.</summary>
+    InvAck = 34,
+    /// <summary>The data of that version is installed: whoever kept a copy may drop it.</summary>
+    InstallAck = 35,
+    /// <summary>The home has taken a PutM or PutZ, or had no use for it.</summary>
+    PutAck = 36,
+    /// <summary>The request came to the wrong home, in a wrong view, or cannot be granted; the sender decides again.</summary>
+    Nack = 37,
+
+    // Capacity and regions: between agents, off the fault path.
+
+    /// <summary>Asks a node to become home of extents of a region.</summary>
+    ReserveExtents = 64,
+    /// <summary>The answer: how many were taken, what is left, who holds the rest.</summary>
+    ReserveReply = 65,
+    /// <summary>Gives extents back to their home, contents and all.</summary>
+    ReleaseExtents = 66,
+    /// <summary>The region is gone: its home drops everything of it.</summary>
+    DropRegion = 67,
+    /// <summary>The home has dropped everything of the region.</summary>
+    DropRegionAck = 68,
+
+    // Membership.
+
+    /// <summary>A node's load and capacity, told to every peer now and then.</summary>
+    NodeReport = 80,
+    /// <summary>The coordinator's new view of the membership.</summary>
+    ViewChange = 81,
+    /// <summary>A node says that it is leaving.</summary>
+    Leave = 82,
+
+    // The session itself; never seen above the fabric.
+
+    /// <summary>Carries nothing but the cumulative acknowledgement.</summary>
+    SessionAck = 128,
+    /// <summary>Ends a session on purpose: what is unacknowledged will not be asked for again.</summary>
+    SessionClose = 129,
+}
+
+/// <summary>Bits that qualify a message. Values are on the wire.</summary>
+[Flags]
+public enum MessageFlags : byte
+{
+    /// <summary>Nothing special.</summary>
+    None = 0,
+    /// <summary>The pages' contents are zeros and do not travel.</summary>
+    Zero = 1,
+    /// <summary>The receiver has the contents already (an upgrade).</summary>
+    NoData = 2,
+    /// <summary>Read ahead of need: nobody waits for these pages.</summary>
+    Prefetch = 4,
+}
+
+/// <summary>The virtual network of a message: frames are ordered within each, and responses never wait for the other two.</summary>
+public enum VirtualNetwork : byte
+{
+    /// <summary>Node to home.</summary>
+    Request = 0,
+    /// <summary>Home to the nodes that have copies.</summary>
+    Forward = 1,
+    /// <summary>Grants, data and acknowledgements.</summary>
+    Response = 2,
+}
+
+/// <summary>What follows from a message's type.</summary>
+public static class MessageTypes
+{
+    /// <summary>The virtual network that messages of this type travel on.</summary>
+    public static VirtualNetwork NetworkOf(MessageType type) => (byte)type switch
+    {
+        >= 16 and < 32 => VirtualNetwork.Forward,
+        >= 32 and < 64 => VirtualNetwork.Response,
+        (byte)MessageType.ReserveReply or (byte)MessageType.DropRegionAck => VirtualNetwork.Response,
+        _ => VirtualNetwork.Request,
+    };
+}
