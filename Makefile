@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# The one front door. `make help` lists the targets. Everything is built once, in Release, into build/; a target installs the
+# Debian packages that it misses (as root), or says which they are.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := build
+
+BUILD := $(CURDIR)/build
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+# Nothing is left running behind a build, and it says only what it has to.
+export DOTNET_NOLOGO := 1
+export DOTNET_CLI_TELEMETRY_OPTOUT := 1
+export DOTNET_SKIP_FIRST_TIME_EXPERIENCE := 1
+DOTNET_BUILD_FLAGS := --configuration Release --disable-build-servers --nologo --verbosity quiet
+
+# package=probe: the package is missing if the probe (a command, or a file) is.
+BUILD_PACKAGES := gcc=gcc libc6-dev=/usr/include/stdlib.h libjemalloc-dev=/usr/include/jemalloc/jemalloc.h
+TEST_PACKAGES := memtester=memtester stress-ng=stress-ng velvet=velveth iproute2=ip python3=python3 util-linux=unshare
+DEMO_PACKAGES := velvet=velveth gawk=gawk
+FORMAT_PACKAGES := clang-format=clang-format
+NEED := packaging/need
+
+# What the outputs are made from; a change of any of them rebuilds.
+SETTINGS := $(wildcard Directory.*.props global.json .editorconfig)
+SOURCES := $(shell find src -type f \( -name '*.cs' -o -name '*.csproj' -o -name '*.json' \) -not -path '*/bin/*' -not -path '*/obj/*')
+TEST_SOURCES := $(shell find tests -type f \( -name '*.cs' -o -name '*.csproj' \) -not -path '*/bin/*' -not -path '*/obj/*')
+C_SOURCES := $(shell find native -type f \( -name '*.c' -o -name '*.h' \))
+
+.PHONY: build
+build: native $(BUILD)/vsmp ## build/vsmp, ready to run from here
+	@echo "built: $(BUILD)/vsmp"
+
+.PHONY: native
+native:
+	@$(NEED) packages $(BUILD_PACKAGES)
+	@if [[ -f native/Makefile ]]; then $(MAKE) --no-print-directory -C native BUILD=$(BUILD); fi
+
+$(BUILD)/vsmp: $(SOURCES) $(SETTINGS)
+	@$(NEED) dotnet
+	@mkdir -p $(BUILD)
+	dotnet publish src/VSmp.Agent/VSmp.Agent.csproj $(DOTNET_BUILD_FLAGS) --output $(BUILD)
+	@touch $@
+
+$(BUILD)/.tests-built: $(BUILD)/vsmp $(SOURCES) $(TEST_SOURCES) $(SETTINGS) VSmp.sln
+	dotnet build VSmp.sln $(DOTNET_BUILD_FLAGS)
+	@touch $@
+
+.PHONY: test
+test: build ## all suites; the last line is the total over them
+	@$(NEED) packages $(TEST_PACKAGES)
+	@$(MAKE) --no-print-directory $(BUILD)/.tests-built
+	@BUILD=$(BUILD) tests/run-all
+
+.PHONY: test-long
+test-long: build ## the system tests with nothing shortened (about half an hour)
+	@$(NEED) packages $(TEST_PACKAGES)
+	@$(MAKE) --no-print-directory $(BUILD)/.tests-built
+	@BUILD=$(BUILD) VSMP_TEST_LONG=1 tests/run-all VSmp.System.Tests
+
+.PHONY: demo
+demo: build ## a genome assembly on four agents, none of which could have held it
+	@$(NEED) packages $(DEMO_PACKAGES)
+	@VSMP=$(BUILD)/vsmp demo/run
+
+.PHONY: format
+format: ## rewrites the sources to the project's style
+	@$(NEED) dotnet packages $(FORMAT_PACKAGES)
+	dotnet format VSmp.sln
+	clang-format -i $(C_SOURCES)
+
+.PHONY: lint
+lint: ## fails if `make format` would change anything
+	@$(NEED) dotnet packages $(FORMAT_PACKAGES)
+	dotnet format VSmp.sln --verify-no-changes
+	clang-format --dry-run --Werror $(C_SOURCES)
+
+.PHONY: install
+install: build ## into PREFIX (default /usr/local): vsmp, man pages, completion, systemd unit, udev rule
+	install -d $(DESTDIR)$(PREFIX)/lib/vsmp $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(BUILD)/vsmp $(BUILD)/*.so $(DESTDIR)$(PREFIX)/lib/vsmp/
+	install -m 0644 $(BUILD)/*.dll $(BUILD)/*.json $(DESTDIR)$(PREFIX)/lib/vsmp/
+	ln -sfn ../lib/vsmp/vsmp $(DESTDIR)$(PREFIX)/bin/vsmp
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 0644 packaging/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -D -m 0644 packaging/completions/vsmp.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vsmp
+	install -D -m 0644 packaging/completions/_vsmp $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vsmp
+	install -D -m 0644 packaging/udev/70-vsmp-userfaultfd.rules \
+		$(DESTDIR)$(PREFIX)/lib/udev/rules.d/70-vsmp-userfaultfd.rules
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	sed 's|@PREFIX@|$(PREFIX)|g' packaging/systemd/vsmp-agent@.service \
+		> $(DESTDIR)$(PREFIX)/lib/systemd/system/vsmp-agent@.service
+
+.PHONY: clean
+clean: ## removes everything that was built
+	rm -rf $(BUILD)
+	find src tests -type d \( -name bin -o -name obj \) -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
