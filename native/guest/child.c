@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A forked child has its parent's addresses but not its pooled memory: that would need a copy of everything, on both sides of
+// copy-on-write, in the pool. Most children never look (they exec, or work on memory of their own); one that does must not see
+// zeros, nor die without a word.
+#define _GNU_SOURCE
+#include "child.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pool.h"
+#include "system.h"
+
+typedef int sigaction_function(int, const struct sigaction *, struct sigaction *);
+
+static struct sigaction programs; // what the program wants for SIGSEGV, in a child that watches
+static atomic_bool watching;
+
+static sigaction_function *real_sigaction(void)
+{
+    static _Atomic(sigaction_function *) function;
+    if (function == NULL)
+        function = (sigaction_function *)dlsym(RTLD_NEXT, "sigaction");
+    return function;
+}
+
+static void end_process(int signal)
+{
+    struct sigaction standard = {.sa_handler = SIG_DFL};
+    real_sigaction()(signal, &standard, NULL);
+    signal_mask mask = 1ull << (signal - 1);
+    SYSTEM_CALL(SYS_tgkill, SYSTEM_CALL(SYS_getpid), SYSTEM_CALL(SYS_gettid), signal);
+    SYSTEM_CALL(SYS_rt_sigprocmask, SIG_UNBLOCK, &mask, NULL, sizeof mask);
+    _exit(128 + signal);
+}
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+    if (info->si_code > 0 && pool_is_inherited(info->si_addr)) {
+        say("process %ld touched pooled memory of the process that forked it, at %p: forked children do not inherit pooled "
+            "memory. Let the child exec a program, start it with posix_spawn or vfork, or fork before memory grows beyond "
+            "%llu MiB",
+            SYSTEM_CALL(SYS_getpid), info->si_addr, (unsigned long long)(PRIVATE_THRESHOLD >> 20));
+        end_process(SIGBUS);
+    }
+    // Not ours: what the program asked for.
+    if (programs.sa_flags & SA_SIGINFO)
+        programs.sa_sigaction(signal, info, context);
+    else if (programs.sa_handler == SIG_DFL || programs.sa_handler == SIG_IGN)
+        end_process(signal);
+    else
+        programs.sa_handler(signal);
+}
+
+// Our handler, with the mask and the flags of the program's: it may live on an alternate stack, and be left by longjmp.
+static void install(void)
+{
+    struct sigaction ours = programs;
+    ours.sa_flags = (programs.sa_flags & ~SA_RESETHAND) | SA_SIGINFO | SA_ONSTACK;
+    ours.sa_sigaction = on_fault;
+    real_sigaction()(SIGSEGV, &ours, NULL);
+}
+
+void child_watch_inherited(void)
+{
+    if (!atomic_load(&watching)) {
+        real_sigaction()(SIGSEGV, NULL, &programs);
+        atomic_store(&watching, true);
+    }
+    install();
+}
+
+VSMP_EXPORT int sigaction(int signal, const struct sigaction *action, struct sigaction *previous)
+{
+    if (signal != SIGSEGV || !atomic_load(&watching))
+        return real_sigaction()(signal, action, previous);
+    struct sigaction wanted = action != NULL ? *action : programs; // they may be the same object
+    if (previous != NULL)
+        *previous = programs;
+    if (action != NULL) {
+        programs = wanted;
+        install();
+    }
+    return 0;
+}
+
+VSMP_EXPORT sighandler_t signal(int number, sighandler_t handler)
+{
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART}, previous;
+    sigemptyset(&action.sa_mask);
+    sigaddset(&action.sa_mask, number);
+    return sigaction(number, &action, &previous) == 0 ? previous.sa_handler : SIG_ERR;
+}
