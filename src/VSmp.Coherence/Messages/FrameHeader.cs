@@ -18,7 +18,7 @@ namespace VSmp.Coherence.Messages;
 /// </code>
 /// The fields from <see cref="Magic"/> to <see cref="Type"/>, the sequence numbers, <see cref="PayloadBytes"/> and
 /// <see cref="Crc"/> belong to the session; all others to the layer that sends. Reserved bytes are zero.
-/// A payload is whole pages; with <see cref="Count"/> &gt; 1 their versions follow as 32-bit integers.
+/// A payload of data is whole pages, <see cref="Count"/> of them, all of one version.
 /// </remarks>
 [StructLayout(LayoutKind.Explicit, Size = Bytes)]
 public struct FrameHeader
@@ -32,11 +32,11 @@ public struct FrameHeader
     /// <summary>Version of the wire format; peers of different versions do not talk.</summary>
     public const ushort CurrentVersion = 1;
 
-    /// <summary>Pages of one frame at most, so that a demand fault never queues behind more than 64 KiB.</summary>
+    /// <summary>Pages of data in one frame at most, so that a demand fault never queues behind more than 64 KiB.</summary>
     public const int MaxPages = 16;
 
-    /// <summary>Longest payload: <see cref="MaxPages"/> pages and their versions.</summary>
-    public const int MaxPayloadBytes = MaxPages * (PageNumber.Bytes + sizeof(uint));
+    /// <summary>Longest payload: <see cref="MaxPages"/> pages.</summary>
+    public const int MaxPayloadBytes = MaxPages * PageNumber.Bytes;
 
     /// <summary><see cref="MagicValue"/>.</summary>
     [FieldOffset(0)] public uint Magic;
@@ -72,7 +72,7 @@ public struct FrameHeader
     [FieldOffset(48)] public RegionId Region;
     /// <summary>The first page.</summary>
     [FieldOffset(56)] public PageNumber Page;
-    /// <summary>Version of the first page.</summary>
+    /// <summary>Version of the pages.</summary>
     [FieldOffset(64)] public PageVersion PageVersion;
     /// <summary>Bytes that follow the header.</summary>
     [FieldOffset(68)] public uint PayloadBytes;

@@ -31,7 +31,7 @@ public enum MessageType : byte
 
     // Coherence, responses: always taken, never wait for anything.
 
-    /// <summary>A grant to read, or a writeback to the home; with the contents, or <see cref="MessageFlags.Zero"/>.</summary>
+    /// <summary>A grant to read; with the contents, or <see cref="MessageFlags.Zero"/>.</summary>
     DataS = 32,
     /// <summary>A grant to write, once the InvAcks that the header counts have come; with the contents,
     /// <see cref="MessageFlags.Zero"/>, or <see cref="MessageFlags.NoData"/> for an upgrade.</summary>
@@ -44,6 +44,8 @@ public enum MessageType : byte
     PutAck = 36,
     /// <summary>The request came to the wrong home, in a wrong view, or cannot be granted; the sender decides again.</summary>
     Nack = 37,
+    /// <summary>The owner's data for the home after a FwdGetS; with the contents, or <see cref="MessageFlags.Zero"/>.</summary>
+    Writeback = 38,
 
     // Capacity and regions: between agents, off the fault path.
 

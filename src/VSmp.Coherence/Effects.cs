@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Coherence.Messages;
+
+namespace VSmp.Coherence;
+
+/// <summary>What a protocol step wants done to the world, in order.</summary>
+public enum EffectKind : byte
+{
+    /// <summary>Send <see cref="Effect.Message"/> to <see cref="Effect.To"/>; its data come from <see cref="Effect.Source"/>.</summary>
+    Send,
+
+    /// <summary>Put the data of the message being handled into the frame (zeros, or nothing, as its flags say); do not map.</summary>
+    WriteFrame,
+
+    /// <summary>As <see cref="WriteFrame"/>, then map read-only for whoever waits; accesses that wait are tried again.</summary>
+    InstallReadable,
+
+    /// <summary>As <see cref="WriteFrame"/>, then map writable for whoever waits; accesses that wait are tried again.</summary>
+    InstallWritable,
+
+    /// <summary>The frame has the contents already: lift its write-protection; accesses that wait are tried again.</summary>
+    MakeWritable,
+
+    /// <summary>Take the right to write away from every local mapping.</summary>
+    WriteProtect,
+
+    /// <summary>Copy the frame, which nobody can write any more, to where it is kept until an acknowledgement comes.</summary>
+    Keep,
+
+    /// <summary>Keep zeros: the contents are being thrown away.</summary>
+    KeepZero,
+
+    /// <summary>Take the page away from every local mapping and free its frame.</summary>
+    Unmap,
+
+    /// <summary>The kept copy is not needed any more.</summary>
+    ReleaseKept,
+
+    /// <summary>Home: put the data of the message being handled into the home copy (zeros mean: free its frame).</summary>
+    WriteHome,
+
+    /// <summary>Home: the home copy is stale or zero: free its frame. Its space stays reserved.</summary>
+    DropHome,
+
+    /// <summary>A transaction has ended without a mapping: accesses and operations that wait are tried again.</summary>
+    Complete,
+
+    /// <summary>A page was not thrown away because others use it.</summary>
+    DiscardRefused,
+}
+
+/// <summary>Where the data of a message to be sent are.</summary>
+public enum DataSource : byte
+{
+    /// <summary>It carries none.</summary>
+    None,
+    /// <summary>In the frame file.</summary>
+    Frame,
+    /// <summary>In the kept copy.</summary>
+    Kept,
+}
+
+/// <summary>One thing to be done to <see cref="Count"/> pages from <see cref="Page"/> on.</summary>
+public struct Effect
+{
+    /// <summary>What.</summary>
+    public EffectKind Kind;
+    /// <summary>Send: the data.</summary>
+    public DataSource Source;
+    /// <summary>Send: the receiver.</summary>
+    public NodeId To;
+    /// <summary>Region, page and count of any effect; of Send, the message.</summary>
+    public Message Message;
+
+    /// <summary>The region.</summary>
+    public readonly RegionId Region => Message.Region;
+    /// <summary>The first page.</summary>
+    public readonly PageNumber Page => Message.Page;
+    /// <summary>How many pages.</summary>
+    public readonly uint Count => Message.Count;
+
+    /// <inheritdoc/>
+    public override readonly string ToString() => Kind == EffectKind.Send ? $"Send to {To} ({Source}): {Message}" : $"{Kind} {Page}+{Count}";
+}
+
+/// <summary>
+/// The effects of one step, in a buffer that is allocated once. Effects on neighbouring pages are merged into runs where that
+/// changes the order of effects on different pages only: what is merged is moved no further than past effects of the same step.
+/// </summary>
+public sealed class EffectBuffer
+{
+    private const int LookBack = 6;
+
+    private Effect[] _effects = new Effect[1024];
+
+    /// <summary>How many there are.</summary>
+    public int Count { get; private set; }
+
+    /// <summary>The effect at a position.</summary>
+    public ref readonly Effect this[int index] => ref _effects[index];
+
+    /// <summary>Forgets all.</summary>
+    public void Clear() => Count = 0;
+
+    /// <summary>Adds a local effect on a page.</summary>
+    public void Add(EffectKind kind, RegionId region, PageNumber page)
+    {
+        for (int i = Count - 1; i >= 0 && i >= Count - LookBack; i--)
+        {
+            ref Effect earlier = ref _effects[i];
+            if (earlier.Kind != kind) continue;
+            if (earlier.Region == region && earlier.Page.Value + earlier.Count == page.Value)
+            {
+                earlier.Message.Count++;
+                return;
+            }
+            break;
+        }
+        ref Effect effect = ref Append();
+        effect.Kind = kind;
+        effect.Message.Region = region;
+        effect.Message.Page = page;
+        effect.Message.Count = 1;
+    }
+
+    /// <summary>Adds the sending of a message.</summary>
+    public void AddSend(NodeId to, DataSource source, in Message message)
+    {
+        for (int i = Count - 1; i >= 0 && i >= Count - LookBack; i--)
+        {
+            ref Effect earlier = ref _effects[i];
+            if (earlier.Kind != EffectKind.Send || !Continues(in earlier, to, source, in message)) continue;
+            // The run goes to the end, so that whatever must precede the sending of the later page still does.
+            Effect run = earlier;
+            run.Message.Count += message.Count;
+            Array.Copy(_effects, i + 1, _effects, i, Count - 1 - i);
+            _effects[Count - 1] = run;
+            return;
+        }
+        ref Effect effect = ref Append();
+        effect.Kind = EffectKind.Send;
+        effect.To = to;
+        effect.Source = source;
+        effect.Message = message;
+    }
+
+    private static bool Continues(in Effect earlier, NodeId to, DataSource source, in Message message)
+    {
+        ref readonly Message m = ref earlier.Message;
+        uint limit = source == DataSource.None ? ExtentNumber.Pages : (uint)FrameHeader.MaxPages;
+        return earlier.To == to && earlier.Source == source && m.Type == message.Type && m.Flags == message.Flags
+            && m.Region == message.Region && m.Page.Value + m.Count == message.Page.Value && m.Count + message.Count <= limit
+            && m.Requestor == message.Requestor && m.AckCount == message.AckCount && m.Transaction == message.Transaction
+            && m.Version == message.Version;
+    }
+
+    private ref Effect Append()
+    {
+        if (Count == _effects.Length) Array.Resize(ref _effects, Count * 2); // happens a few times in a life
+        ref Effect effect = ref _effects[Count++];
+        effect = default;
+        return ref effect;
+    }
+}

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Coherence.Homes;
+
+/// <summary>
+/// The home's side of the protocol: executes <see cref="Msi.Directory"/> on the directory of this node. Requests for a page that is
+/// busy wait in one queue per page, first come, first served.
+/// </summary>
+public sealed class HomeController
+{
+    private readonly ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> _table;
+    private readonly WaitQueues _waiting = new();
+    private readonly Func<int> _nodeLimit;
+
+    /// <summary>Makes the controller of a node.</summary>
+    /// <param name="self">The node.</param>
+    /// <param name="table">The protocol.</param>
+    /// <param name="nodeLimit">One more than the highest node number of the present view.</param>
+    public HomeController(NodeId self, ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> table, Func<int> nodeLimit)
+    {
+        Self = self;
+        _table = table;
+        _nodeLimit = nodeLimit;
+    }
+
+    /// <summary>The node.</summary>
+    public NodeId Self { get; }
+
+    /// <summary>Requests that wait for busy pages.</summary>
+    public int WaitingCount => _waiting.Count;
+
+    /// <summary>Whether messages of this type are for the home's side.</summary>
+    /// <remarks>An InstallAck is for both sides: for the home, and for whoever keeps a copy.</remarks>
+    public static bool Takes(MessageType type) => type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade
+        or MessageType.PutM or MessageType.PutZ or MessageType.Writeback or MessageType.InstallAck;
+
+    /// <summary>A request, or an acknowledgement or writeback to the home.</summary>
+    /// <exception cref="ProtocolViolationException">The message cannot be for this home in its present state.</exception>
+    public void OnMessage(Region region, in Message message, EffectBuffer effects)
+    {
+        Message one = message;
+        one.Count = 1;
+        for (uint i = 0; i < message.Count; i++)
+        {
+            one.Page = message.Page.Plus(i);
+            OnPage(region, in one, effects);
+        }
+    }
+
+    /// <summary>Forgets what waits for a region that is gone.</summary>
+    public void Drop(RegionId region) => _waiting.Drop(region);
+
+    private void OnPage(Region region, in Message m, EffectBuffer effects)
+    {
+        if (!region.IsHome(m.Page.Extent))
+        {
+            Refuse(in m, effects);
+            return;
+        }
+        ref DirectoryEntry entry = ref region.EntryAt(m.Page);
+        bool busyBefore = IsBusy(entry.State);
+        if ((entry.Flags & DirectoryFlags.HasWaiters) != 0 && IsRequest(m.Type))
+        {
+            _waiting.Enqueue(in m); // the order at the home is the order of arrival
+            return;
+        }
+        Step(region, ref entry, in m, effects);
+        while (busyBefore && !IsBusy(entry.State) && (entry.Flags & DirectoryFlags.HasWaiters) != 0)
+        {
+            bool more = _waiting.Dequeue(region.Id, m.Page, out Message next);
+            if (!more) entry.Flags &= ~DirectoryFlags.HasWaiters;
+            Step(region, ref entry, in next, effects);
+        }
+    }
+
+    private static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A;
+
+    private static bool IsRequest(MessageType type) => type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ;
+
+    private void Step(Region region, ref DirectoryEntry entry, in Message m, EffectBuffer effects)
+    {
+        DirectoryEvent @event = Classify(in entry, in m);
+        ref readonly Cell<DirectoryState, DirectoryAction> cell = ref _table[entry.State, @event];
+        switch (cell.Verdict)
+        {
+            case Verdict.Stall:
+                _waiting.Enqueue(in m);
+                entry.Flags |= DirectoryFlags.HasWaiters;
+                return;
+            case Verdict.Impossible:
+                throw new ProtocolViolationException($"{@event} cannot happen to a page in {entry.State} at its home: {m}");
+        }
+        foreach (DirectoryAction action in cell.Actions) Execute(action, region, ref entry, in m, effects);
+        entry.State = cell.Next;
+    }
+
+    private DirectoryEvent Classify(in DirectoryEntry entry, in Message m)
+    {
+        switch (m.Type)
+        {
+            case MessageType.GetS: return DirectoryEvent.GetS;
+            case MessageType.GetM: return DirectoryEvent.GetM;
+            case MessageType.Upgrade:
+                return entry.State == DirectoryState.S && entry.MayShare(m.Source) && (!entry.IsCoarse || _nodeLimit() <= 64)
+                    ? DirectoryEvent.Upgrade
+                    : DirectoryEvent.GetM;
+            case MessageType.PutM:
+                return entry.Owner == m.Source && entry.Version == m.Version ? DirectoryEvent.PutM : DirectoryEvent.StalePutM;
+            case MessageType.PutZ:
+                return entry.State == DirectoryState.I || (entry.State == DirectoryState.S && !OthersShare(in entry, m.Source))
+                    ? DirectoryEvent.PutZ
+                    : DirectoryEvent.SharedPutZ;
+            case MessageType.Writeback: return DirectoryEvent.Data;
+            case MessageType.InstallAck:
+                return entry.State == DirectoryState.M_A && entry.Owner == m.Source && entry.Version == m.Version
+                    ? DirectoryEvent.InstallAck
+                    : DirectoryEvent.StaleInstallAck;
+            default:
+                throw new ProtocolViolationException($"{m.Type} is no message to a home: {m}");
+        }
+    }
+
+    private bool OthersShare(in DirectoryEntry entry, NodeId node)
+    {
+        int limit = _nodeLimit();
+        for (ushort n = 0; n < limit; n++)
+        {
+            if (n != node.Value && entry.MayShare(new NodeId(n))) return true;
+        }
+        return false;
+    }
+
+    private void Execute(DirectoryAction action, Region region, ref DirectoryEntry entry, in Message m, EffectBuffer effects)
+    {
+        switch (action)
+        {
+            case DirectoryAction.SendDataS:
+                SendCopy(MessageType.DataS, ref entry, in m, 0, effects);
+                break;
+            case DirectoryAction.SendDataM:
+                entry.Version = entry.Version.Next();
+                SetAside(ref entry, in m, effects);
+                SendCopy(MessageType.DataM, ref entry, in m, AcksFor(in entry, m.Requestor), effects);
+                break;
+            case DirectoryAction.SendGrant:
+                entry.Version = entry.Version.Next();
+                Send(m.Requestor, MessageType.DataM, MessageFlags.NoData, DataSource.None, in m, entry.Version, AcksFor(in entry, m.Requestor), effects);
+                break;
+            case DirectoryAction.SendInvs:
+                for (ushort n = 0; n < _nodeLimit(); n++)
+                {
+                    NodeId sharer = new(n);
+                    if (sharer != m.Requestor && entry.MayShare(sharer))
+                    {
+                        Send(sharer, MessageType.Inv, 0, DataSource.None, in m, entry.Version, 0, effects);
+                    }
+                }
+                break;
+            case DirectoryAction.SendFwdGetS:
+                Send(entry.Owner, MessageType.FwdGetS, 0, DataSource.None, in m, entry.Version, 0, effects);
+                break;
+            case DirectoryAction.SendFwdGetM:
+                entry.Version = entry.Version.Next();
+                Send(entry.Owner, MessageType.FwdGetM, 0, DataSource.None, in m, entry.Version, 0, effects);
+                break;
+            case DirectoryAction.SendPutAck:
+                Send(m.Source, MessageType.PutAck, 0, DataSource.None, in m, m.Version, 0, effects);
+                break;
+            case DirectoryAction.SendNack:
+                Send(m.Source, MessageType.Nack, 0, DataSource.None, in m, m.Version, 0, effects);
+                break;
+            case DirectoryAction.SendInstallAck:
+                Send(m.Source, MessageType.InstallAck, 0, DataSource.None, in m, m.Version, 0, effects);
+                break;
+            case DirectoryAction.AddSharer:
+                entry.AddSharer(m.Requestor);
+                break;
+            case DirectoryAction.AddOwnerAsSharer:
+                entry.AddSharer(entry.Owner);
+                break;
+            case DirectoryAction.ClearSharers:
+                entry.ClearSharers();
+                break;
+            case DirectoryAction.SetOwner:
+                entry.Owner = m.Requestor;
+                break;
+            case DirectoryAction.ClearOwner:
+                entry.Owner = NodeId.None;
+                break;
+            case DirectoryAction.WriteHome:
+                if ((m.Flags & MessageFlags.Zero) != 0) entry.Flags |= DirectoryFlags.Zero;
+                else entry.Flags &= ~DirectoryFlags.Zero;
+                ReleaseAside(ref entry, region, m.Page, effects);
+                if (m.Source != Self || (m.Flags & MessageFlags.Zero) != 0) effects.Add(EffectKind.WriteHome, region.Id, m.Page);
+                break;
+            case DirectoryAction.MakeZero:
+                entry.Version = entry.Version.Next(); // newer than any copy that somebody may still keep
+                entry.Flags |= DirectoryFlags.Zero;
+                effects.Add(EffectKind.DropHome, region.Id, m.Page);
+                break;
+            case DirectoryAction.DropHome:
+                entry.Flags &= ~DirectoryFlags.Zero;
+                ReleaseAside(ref entry, region, m.Page, effects);
+                if (entry.Owner != Self) effects.Add(EffectKind.DropHome, region.Id, m.Page);
+                break;
+            default:
+                throw new InvalidOperationException($"no such action: {action}");
+        }
+    }
+
+    /// <summary>
+    /// The home copy stays valid, in the frame file, until the grant is installed. Where this node's own guests share the page they
+    /// must lose it before that, and unmapping frees the frame: then the copy is set aside first.
+    /// </summary>
+    private void SetAside(ref DirectoryEntry entry, in Message m, EffectBuffer effects)
+    {
+        if (m.Requestor == Self || (entry.Flags & DirectoryFlags.Zero) != 0 || !entry.MayShare(Self)) return;
+        entry.Flags |= DirectoryFlags.Kept;
+        effects.Add(EffectKind.Keep, m.Region, m.Page);
+    }
+
+    private static void ReleaseAside(ref DirectoryEntry entry, Region region, PageNumber page, EffectBuffer effects)
+    {
+        if ((entry.Flags & DirectoryFlags.Kept) == 0) return;
+        entry.Flags &= ~DirectoryFlags.Kept;
+        effects.Add(EffectKind.ReleaseKept, region.Id, page);
+    }
+
+    private ushort AcksFor(in DirectoryEntry entry, NodeId requestor)
+    {
+        ushort acks = 0;
+        for (ushort n = 0; n < _nodeLimit(); n++)
+        {
+            if (n != requestor.Value && entry.MayShare(new NodeId(n))) acks++;
+        }
+        return acks;
+    }
+
+    private void SendCopy(MessageType type, ref DirectoryEntry entry, in Message m, ushort acks, EffectBuffer effects)
+    {
+        bool zero = (entry.Flags & DirectoryFlags.Zero) != 0;
+        // At the home itself the home copy is the frame.
+        MessageFlags flags = zero ? MessageFlags.Zero : m.Requestor == Self ? MessageFlags.NoData : 0;
+        DataSource source = flags != 0 ? DataSource.None : (entry.Flags & DirectoryFlags.Kept) != 0 ? DataSource.Kept : DataSource.Frame;
+        Send(m.Requestor, type, flags | (m.Flags & MessageFlags.Prefetch), source, in m, entry.Version, acks, effects);
+    }
+
+    private void Send(NodeId to, MessageType type, MessageFlags flags, DataSource source, in Message cause, PageVersion version,
+        ushort acks, EffectBuffer effects)
+    {
+        Message message = new()
+        {
+            Type = type,
+            Flags = flags,
+            Source = Self,
+            Requestor = cause.Requestor,
+            AckCount = acks,
+            Transaction = cause.Transaction,
+            Count = 1,
+            Region = cause.Region,
+            Page = cause.Page,
+            Version = version,
+        };
+        effects.AddSend(to, source, in message);
+    }
+
+    private void Refuse(in Message m, EffectBuffer effects)
+    {
+        if (IsRequest(m.Type) || m.Type == MessageType.PutM) Send(m.Source, MessageType.Nack, 0, DataSource.None, in m, m.Version, 0, effects);
+    }
+}
+
+/// <summary>One queue per busy page, in slots that are used again: a busy page costs no allocation.</summary>
+internal sealed class WaitQueues
+{
+    private readonly Dictionary<(RegionId, PageNumber), (int Head, int Tail)> _queues = [];
+    private Slot[] _slots = new Slot[256];
+    private int _used;
+    private int _free = -1;
+
+    /// <summary>Messages that wait.</summary>
+    public int Count { get; private set; }
+
+    public void Enqueue(in Message m)
+    {
+        int slot = Take();
+        _slots[slot].Message = m;
+        _slots[slot].Next = -1;
+        var key = (m.Region, m.Page);
+        if (_queues.TryGetValue(key, out var queue))
+        {
+            _slots[queue.Tail].Next = slot;
+            _queues[key] = (queue.Head, slot);
+        }
+        else
+        {
+            _queues.Add(key, (slot, slot));
+        }
+        Count++;
+    }
+
+    /// <summary>Takes the first that waits for a page; false says that it was also the last.</summary>
+    public bool Dequeue(RegionId region, PageNumber page, out Message m)
+    {
+        var key = (region, page);
+        (int head, int tail) = _queues[key];
+        m = _slots[head].Message;
+        int next = _slots[head].Next;
+        Return(head);
+        if (next < 0) _queues.Remove(key);
+        else _queues[key] = (next, tail);
+        return next >= 0;
+    }
+
+    public void Drop(RegionId region)
+    {
+        foreach (var key in _queues.Keys.Where(k => k.Item1 == region).ToArray())
+        {
+            while (Dequeue(key.Item1, key.Item2, out _))
+            {
+            }
+        }
+    }
+
+    private int Take()
+    {
+        if (_free >= 0)
+        {
+            int slot = _free;
+            _free = _slots[slot].Next;
+            return slot;
+        }
+        if (_used == _slots.Length) Array.Resize(ref _slots, _used * 2);
+        return _used++;
+    }
+
+    private void Return(int slot)
+    {
+        _slots[slot].Next = _free;
+        _free = slot;
+        Count--;
+    }
+
+    private struct Slot
+    {
+        public Message Message;
+        public int Next;
+    }
+}

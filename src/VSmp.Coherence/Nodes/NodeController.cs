@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Coherence.Nodes;
+
+/// <summary>What became of an access or operation.</summary>
+public enum AccessResult : byte
+{
+    /// <summary>The node has the right: map the page (writable, if it is <see cref="NodeState.M"/>).</summary>
+    Hit,
+    /// <summary>Under way: try again when an effect on the page says so.</summary>
+    Pending,
+    /// <summary>The budget has no frame: evict, then try again.</summary>
+    NeedsFrame,
+    /// <summary>Too many transactions are open: try again when one has ended.</summary>
+    NeedsTransaction,
+    /// <summary>The extent is not reserved: no program that keeps to its allocations gets here.</summary>
+    NotReserved,
+}
+
+/// <summary>
+/// The node's side of the protocol: executes <see cref="Msi.Node"/> on the pages of this node. Deterministic and sans-I/O: what is
+/// to be done comes out as effects.
+/// </summary>
+public sealed class NodeController
+{
+    private readonly ProtocolTable<NodeState, NodeEvent, NodeAction> _table;
+    private readonly TransactionTable _transactions;
+    private readonly List<Message> _parked = []; // forwards for pages that are held
+
+    /// <summary>Makes the controller of a node.</summary>
+    /// <param name="self">The node.</param>
+    /// <param name="table">The protocol.</param>
+    /// <param name="transactionCapacity">Pages under way at most.</param>
+    public NodeController(NodeId self, ProtocolTable<NodeState, NodeEvent, NodeAction> table, ushort transactionCapacity = 4096)
+    {
+        Self = self;
+        _table = table;
+        _transactions = new TransactionTable(transactionCapacity);
+    }
+
+    /// <summary>The node.</summary>
+    public NodeId Self { get; }
+
+    /// <summary>Whether a further transaction can be opened.</summary>
+    public bool CanOpenTransaction => _transactions.Free > 0;
+
+    /// <summary>A guest reads or writes a page.</summary>
+    /// <param name="region">The region.</param>
+    /// <param name="page">The page.</param>
+    /// <param name="write">Whether it writes.</param>
+    /// <param name="flags">Goes into the request: read ahead, or demanded.</param>
+    /// <param name="effects">What is to be done.</param>
+    public AccessResult Access(Region region, PageNumber page, bool write, MessageFlags flags, EffectBuffer effects)
+    {
+        if (!region.IsOpen(page.Extent)) return AccessResult.NotReserved;
+        ref PageEntry entry = ref region.PageAt(page);
+        if (entry.State is NodeState.I or NodeState.S)
+        {
+            if (_transactions.Free == 0 && (write || entry.State == NodeState.I)) return AccessResult.NeedsTransaction;
+            if (entry.State == NodeState.I && !TakeFrame(region, page, ref entry)) return AccessResult.NeedsFrame;
+        }
+        Message context = new() { Flags = flags, Requestor = Self, Region = region.Id, Page = page, Count = 1 };
+        bool hit = Step(region, page, write ? NodeEvent.Store : NodeEvent.Load, in context, effects);
+        return hit ? AccessResult.Hit : AccessResult.Pending;
+    }
+
+    /// <summary>Starts to evict a page.</summary>
+    /// <returns>False if it cannot be now: it is held, or under way.</returns>
+    public bool TryEvict(Region region, PageNumber page, EffectBuffer effects)
+    {
+        ref PageEntry entry = ref region.PageAt(page);
+        if (entry.State is not (NodeState.S or NodeState.M) || (entry.Flags & PageFlags.Held) != 0) return false;
+        Message context = new() { Requestor = Self, Region = region.Id, Page = page, Count = 1 };
+        Step(region, page, NodeEvent.Evict, in context, effects);
+        return true;
+    }
+
+    /// <summary>Throws the contents of a page away; afterwards it reads zeros.</summary>
+    /// <returns>Hit: done, or on its way in an order that guests cannot tell from done. Pending: try again later.</returns>
+    public AccessResult Discard(Region region, PageNumber page, EffectBuffer effects)
+    {
+        ref PageEntry entry = ref region.PageAt(page);
+        // What was never granted for writing reads zeros as it is: no message, only the read copy's frame is given back.
+        if ((entry.Flags & PageFlags.MayBeWritten) == 0 && entry.State is NodeState.I or NodeState.S)
+        {
+            if (entry.State == NodeState.S) TryEvictForDiscard(region, page, effects);
+            return AccessResult.Hit;
+        }
+        Message context = new() { Requestor = Self, Region = region.Id, Page = page, Count = 1 };
+        NodeState before = entry.State;
+        Step(region, page, NodeEvent.Discard, in context, effects);
+        if (entry.State == before) return AccessResult.Pending;
+        entry.Flags &= ~PageFlags.MayBeWritten;
+        return AccessResult.Hit;
+    }
+
+    /// <summary>A message for this node's side: a forward or a response.</summary>
+    /// <exception cref="ProtocolViolationException">The message cannot be for this node in its present state.</exception>
+    public void OnMessage(Region region, in Message message, EffectBuffer effects)
+    {
+        Message one = message;
+        one.Count = 1;
+        for (uint i = 0; i < message.Count; i++)
+        {
+            one.Page = message.Page.Plus(i);
+            if (!region.IsOpen(one.Page.Extent))
+            {
+                // The guest gave the extent back; acknowledgements for it are late, and nobody needs to be told.
+                if (one.Type is MessageType.InstallAck) continue;
+                ThrowNotOpen(in one);
+            }
+            if (IsForward(one.Type) && (region.PageAt(one.Page).Flags & PageFlags.Held) != 0)
+            {
+                _parked.Add(one);
+                continue;
+            }
+            Step(region, one.Page, Classify(region, in one), in one, effects);
+        }
+    }
+
+    /// <summary>
+    /// A page was just granted: until <see cref="Unhold"/> it is neither evicted nor taken away, so that the thread that faulted gets
+    /// to use it. Holds must be short and bounded: others wait.
+    /// </summary>
+    public static void Hold(Region region, PageNumber page) => region.PageAt(page).Flags |= PageFlags.Held;
+
+    /// <summary>Ends a hold: what waited for it happens now.</summary>
+    public void Unhold(Region region, PageNumber page, EffectBuffer effects)
+    {
+        if (!region.IsOpen(page.Extent)) return;
+        region.PageAt(page).Flags &= ~PageFlags.Held;
+        for (int i = 0; i < _parked.Count; i++)
+        {
+            Message m = _parked[i];
+            if (m.Region != region.Id || m.Page != page) continue;
+            _parked.RemoveAt(i--);
+            Step(region, page, Classify(region, in m), in m, effects);
+        }
+    }
+
+    private static bool IsForward(MessageType type) => MessageTypes.NetworkOf(type) == VirtualNetwork.Forward;
+
+    private NodeEvent Classify(Region region, in Message m)
+    {
+        ref PageEntry entry = ref region.PageAt(m.Page);
+        switch (m.Type)
+        {
+            case MessageType.FwdGetS: return NodeEvent.FwdGetS;
+            case MessageType.FwdGetM: return NodeEvent.FwdGetM;
+            case MessageType.Inv: return NodeEvent.Inv;
+            case MessageType.PutAck: return NodeEvent.PutAck;
+            case MessageType.Nack: return NodeEvent.Nack;
+            // Only the acknowledgement of the very version that is kept counts; others are late and mean nothing.
+            case MessageType.InstallAck: return NodeEvent.InstallAck;
+            case MessageType.DataS:
+                RequireTransaction(in entry, in m);
+                return NodeEvent.DataS;
+            case MessageType.DataM:
+                {
+                    ref Transaction t = ref RequireTransaction(in entry, in m);
+                    t.AcksExpected = m.AckCount;
+                    t.Version = m.Version;
+                    t.Supplier = m.Source;
+                    return t.AcksReceived >= m.AckCount ? NodeEvent.DataM : NodeEvent.DataMAcks;
+                }
+            case MessageType.InvAck:
+                {
+                    ref Transaction t = ref RequireTransaction(in entry, in m);
+                    bool granted = entry.State is NodeState.IM_A or NodeState.SM_A;
+                    return granted && t.AcksReceived + 1 >= t.AcksExpected ? NodeEvent.LastInvAck : NodeEvent.InvAck;
+                }
+            default:
+                throw new ProtocolViolationException($"{m.Type} is no message to a node: {m}");
+        }
+    }
+
+    private ref Transaction RequireTransaction(in PageEntry entry, in Message m)
+    {
+        if (entry.Slot == 0 || _transactions[entry.Slot].Number != m.Transaction)
+        {
+            throw new ProtocolViolationException($"{m} answers transaction {m.Transaction}, which is not open (page is {entry.State})");
+        }
+        return ref _transactions[entry.Slot];
+    }
+
+    private bool Step(Region region, PageNumber page, NodeEvent @event, in Message m, EffectBuffer effects)
+    {
+        ref PageEntry entry = ref region.PageAt(page);
+        if (@event == NodeEvent.InstallAck && m.Version != entry.Version && entry.State is NodeState.MS_K or NodeState.MI_K) return false;
+        ref readonly Cell<NodeState, NodeAction> cell = ref _table[entry.State, @event];
+        switch (cell.Verdict)
+        {
+            case Verdict.Stall:
+                return false;
+            case Verdict.Impossible:
+                ThrowImpossible(entry.State, @event, in m);
+                return false;
+        }
+        bool hit = false;
+        foreach (NodeAction action in cell.Actions) hit |= Execute(action, region, page, ref entry, in m, effects);
+        entry.State = cell.Next;
+        return hit;
+    }
+
+    private bool Execute(NodeAction action, Region region, PageNumber page, ref PageEntry entry, in Message m, EffectBuffer effects)
+    {
+        NodeId home = region.Homes!.HomeOf(page.Extent);
+        switch (action)
+        {
+            case NodeAction.Hit:
+                return true;
+            case NodeAction.SendGetS:
+                Ask(MessageType.GetS, region, page, ref entry, home, m.Flags, effects);
+                break;
+            case NodeAction.SendGetM:
+                Ask(MessageType.GetM, region, page, ref entry, home, m.Flags, effects);
+                break;
+            case NodeAction.SendUpgrade:
+                Ask(MessageType.Upgrade, region, page, ref entry, home, m.Flags, effects);
+                break;
+            case NodeAction.AskAgain:
+                Send(home, MessageType.GetS, MessageFlags.None, region, page, _transactions[entry.Slot].Number, entry.Version, effects);
+                break;
+            case NodeAction.SendPutM:
+                {
+                    bool zero = (entry.Flags & PageFlags.KeptZero) != 0;
+                    Send(home, MessageType.PutM, zero ? MessageFlags.Zero : 0, region, page, 0, entry.Version, effects, Kept(zero));
+                    break;
+                }
+            case NodeAction.SendPutZ:
+                Send(home, MessageType.PutZ, MessageFlags.Zero, region, page, 0, entry.Version, effects);
+                break;
+            case NodeAction.SendDataToRequestor:
+                SendData(m.Requestor, MessageType.DataS, region, page, ref entry, in m, entry.Version, effects);
+                break;
+            case NodeAction.SendDataToHome:
+                SendData(home, MessageType.Writeback, region, page, ref entry, in m, entry.Version, effects);
+                break;
+            case NodeAction.SendDataM:
+                // The home counted the version up for the new owner; what is kept here is acknowledged under that number.
+                entry.Version = m.Version;
+                SendData(m.Requestor, MessageType.DataM, region, page, ref entry, in m, m.Version, effects);
+                break;
+            case NodeAction.SendInvAck:
+                Send(m.Requestor, MessageType.InvAck, 0, region, page, m.Transaction, m.Version, effects, requestor: m.Requestor);
+                break;
+            case NodeAction.SendInstallAck:
+                SendInstallAcks(home, region, page, ref entry, effects);
+                break;
+            case NodeAction.InstallReadable:
+                entry.Version = m.Version;
+                effects.Add(EffectKind.InstallReadable, region.Id, page);
+                EndTransaction(ref entry);
+                break;
+            case NodeAction.InstallWritable:
+                BecomeOwner(ref entry);
+                effects.Add(EffectKind.InstallWritable, region.Id, page);
+                break;
+            case NodeAction.WriteFrame:
+                effects.Add(EffectKind.WriteFrame, region.Id, page);
+                break;
+            case NodeAction.MakeWritable:
+                BecomeOwner(ref entry);
+                effects.Add(EffectKind.MakeWritable, region.Id, page);
+                break;
+            case NodeAction.WriteProtect:
+                effects.Add(EffectKind.WriteProtect, region.Id, page);
+                break;
+            case NodeAction.Keep:
+                effects.Add(EffectKind.Keep, region.Id, page);
+                break;
+            case NodeAction.KeepZero:
+                entry.Flags |= PageFlags.KeptZero;
+                effects.Add(EffectKind.KeepZero, region.Id, page);
+                break;
+            case NodeAction.Unmap:
+                effects.Add(EffectKind.Unmap, region.Id, page);
+                if (entry.State is not NodeState.SM_AD) ReturnFrame(region, ref entry); // SM_AD still waits for data
+                break;
+            case NodeAction.ReleaseKept:
+                if ((entry.Flags & PageFlags.KeptZero) == 0) effects.Add(EffectKind.ReleaseKept, region.Id, page);
+                entry.Flags &= ~PageFlags.KeptZero;
+                break;
+            case NodeAction.CountAck:
+                _transactions[entry.Slot].AcksReceived++;
+                break;
+            case NodeAction.Complete:
+                EndTransaction(ref entry);
+                effects.Add(EffectKind.Complete, region.Id, page);
+                break;
+            case NodeAction.Abandon:
+                EndTransaction(ref entry);
+                ReturnFrame(region, ref entry);
+                effects.Add(EffectKind.Complete, region.Id, page);
+                break;
+            case NodeAction.RefuseDiscard:
+                effects.Add(EffectKind.DiscardRefused, region.Id, page);
+                break;
+            default:
+                throw new InvalidOperationException($"no such action: {action}");
+        }
+        return false;
+    }
+
+    private static DataSource Kept(bool zero) => zero ? DataSource.None : DataSource.Kept;
+
+    private void Ask(MessageType type, Region region, PageNumber page, ref PageEntry entry, NodeId home, MessageFlags flags, EffectBuffer effects)
+    {
+        uint number = RunNumber(effects, type, region.Id, page, home);
+        entry.Slot = _transactions.Take(number);
+        Send(home, type, flags, region, page, number, default, effects);
+    }
+
+    /// <summary>A page that continues the run asked for just before belongs to the same transaction number, so that the asks merge.</summary>
+    private uint RunNumber(EffectBuffer effects, MessageType type, RegionId region, PageNumber page, NodeId home)
+    {
+        if (effects.Count > 0)
+        {
+            ref readonly Effect last = ref effects[effects.Count - 1];
+            if (last.Kind == EffectKind.Send && last.To == home && last.Message.Type == type && last.Region == region
+                && last.Page.Value + last.Count == page.Value)
+            {
+                return last.Message.Transaction;
+            }
+        }
+        return _transactions.NextNumber();
+    }
+
+    private void Send(NodeId to, MessageType type, MessageFlags flags, Region region, PageNumber page, uint transaction,
+        PageVersion version, EffectBuffer effects, DataSource source = DataSource.None, NodeId? requestor = null)
+    {
+        Message message = new()
+        {
+            Type = type,
+            Flags = flags,
+            Source = Self,
+            Requestor = requestor ?? Self,
+            Transaction = transaction,
+            Count = 1,
+            Region = region.Id,
+            Page = page,
+            Version = version,
+        };
+        effects.AddSend(to, source, in message);
+    }
+
+    private void SendData(NodeId to, MessageType type, Region region, PageNumber page, ref PageEntry entry, in Message m,
+        PageVersion version, EffectBuffer effects)
+    {
+        bool zero = (entry.Flags & PageFlags.KeptZero) != 0;
+        bool live = entry.State == NodeState.M && type != MessageType.DataM; // M → MS_K: the frame stays
+        // The home's copy is the frame itself where the owner lives at the home.
+        bool same = to == Self;
+        MessageFlags flags = zero ? MessageFlags.Zero : same && live ? MessageFlags.NoData : 0;
+        DataSource source = flags != 0 ? DataSource.None : live ? DataSource.Frame : DataSource.Kept;
+        Send(to, type, flags, region, page, m.Transaction, version, effects, source, m.Requestor);
+    }
+
+    private void SendInstallAcks(NodeId home, Region region, PageNumber page, ref PageEntry entry, EffectBuffer effects)
+    {
+        Transaction t = _transactions[entry.Slot];
+        Send(home, MessageType.InstallAck, 0, region, page, t.Number, t.Version, effects);
+        if (t.Supplier != home) Send(t.Supplier, MessageType.InstallAck, 0, region, page, t.Number, t.Version, effects);
+        EndTransaction(ref entry);
+    }
+
+    private void BecomeOwner(ref PageEntry entry)
+    {
+        entry.Version = _transactions[entry.Slot].Version;
+        entry.Flags |= PageFlags.MayBeWritten;
+    }
+
+    private void EndTransaction(ref PageEntry entry)
+    {
+        if (entry.Slot == 0) return;
+        _transactions.Return(entry.Slot);
+        entry.Slot = 0;
+    }
+
+    /// <summary>Pages whose home is here live in the home's reservation; all others take a frame out of the budget.</summary>
+    private bool TakeFrame(Region region, PageNumber page, ref PageEntry entry)
+    {
+        if (region.Homes!.HomeOf(page.Extent) == Self) return true;
+        if (!region.Budget!.TryReserve()) return false;
+        entry.Flags |= PageFlags.HasFrame;
+        return true;
+    }
+
+    private static void ReturnFrame(Region region, ref PageEntry entry)
+    {
+        if ((entry.Flags & PageFlags.HasFrame) == 0) return;
+        entry.Flags &= ~PageFlags.HasFrame;
+        region.Budget!.Release();
+    }
+
+    private static void TryEvictForDiscard(Region region, PageNumber page, EffectBuffer effects)
+    {
+        ref PageEntry entry = ref region.PageAt(page);
+        effects.Add(EffectKind.Unmap, region.Id, page);
+        entry.State = NodeState.I;
+        ReturnFrame(region, ref entry);
+    }
+
+    private static void ThrowImpossible(NodeState state, NodeEvent @event, in Message m) =>
+        throw new ProtocolViolationException($"{@event} cannot happen to a page in {state}: {m}");
+
+    private static void ThrowNotOpen(in Message m) =>
+        throw new ProtocolViolationException($"the extent is not in use at this node: {m}");
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Text;
+
+namespace VSmp.Coherence.Protocols;
+
+/// <summary>What a protocol says of a state and an event.</summary>
+public enum Verdict : byte
+{
+    /// <summary>The table has no such cell yet; a complete table has none of these.</summary>
+    Missing = 0,
+    /// <summary>Actions, then the next state.</summary>
+    Handle,
+    /// <summary>The event waits until the page leaves this state.</summary>
+    Stall,
+    /// <summary>Cannot happen; if it does, the peer or the protocol is broken.</summary>
+    Impossible,
+}
+
+/// <summary>A cell: what happens to a page in some state when some event comes.</summary>
+/// <typeparam name="TState">States.</typeparam>
+/// <typeparam name="TAction">Actions.</typeparam>
+public readonly struct Cell<TState, TAction>
+    where TState : struct, Enum
+    where TAction : struct, Enum
+{
+    private readonly TAction[]? _actions;
+
+    internal Cell(Verdict verdict, TState next, params TAction[] actions)
+    {
+        Verdict = verdict;
+        Next = next;
+        _actions = actions;
+    }
+
+    /// <summary>Handled, stalled or impossible.</summary>
+    public Verdict Verdict { get; }
+
+    /// <summary>The state afterwards.</summary>
+    public TState Next { get; }
+
+    /// <summary>What to do, in order.</summary>
+    public ReadOnlySpan<TAction> Actions => _actions;
+}
+
+/// <summary>
+/// A protocol for one kind of controller as one table: every state × event cell is handled, stalled or declared impossible. The
+/// same table is executed by the agents, printed into the documentation, and searched by the model checker.
+/// </summary>
+/// <typeparam name="TState">States of a page.</typeparam>
+/// <typeparam name="TEvent">Events.</typeparam>
+/// <typeparam name="TAction">Actions.</typeparam>
+public sealed class ProtocolTable<TState, TEvent, TAction>
+    where TState : struct, Enum
+    where TEvent : struct, Enum
+    where TAction : struct, Enum
+{
+    private static readonly int StateCount = Enum.GetValues<TState>().Length;
+    private static readonly int EventCount = Enum.GetValues<TEvent>().Length;
+    private readonly Cell<TState, TAction>[] _cells = new Cell<TState, TAction>[StateCount * EventCount];
+
+    /// <summary>The cell of a state and an event.</summary>
+    public ref readonly Cell<TState, TAction> this[TState state, TEvent @event] => ref _cells[Index(state, @event)];
+
+    /// <summary>Declares what the actions and the next state are.</summary>
+    public void On(TState state, TEvent @event, TState next, params TAction[] actions) =>
+        Set(state, @event, new Cell<TState, TAction>(Verdict.Handle, next, actions));
+
+    /// <summary>Declares that events wait in a state.</summary>
+    public void Stall(TState state, params TEvent[] events)
+    {
+        foreach (TEvent e in events) Set(state, e, new Cell<TState, TAction>(Verdict.Stall, state));
+    }
+
+    /// <summary>Declares that events cannot happen in a state.</summary>
+    public void Impossible(TState state, params TEvent[] events)
+    {
+        foreach (TEvent e in events) Set(state, e, new Cell<TState, TAction>(Verdict.Impossible, state));
+    }
+
+    /// <summary>Checks that no cell is missing.</summary>
+    /// <exception cref="InvalidOperationException">Names the cells that are.</exception>
+    public ProtocolTable<TState, TEvent, TAction> Complete()
+    {
+        var missing = from s in Enum.GetValues<TState>()
+                      from e in Enum.GetValues<TEvent>()
+                      where this[s, e].Verdict == Verdict.Missing
+                      select $"{s} × {e}";
+        string all = string.Join(", ", missing);
+        return all.Length == 0 ? this : throw new InvalidOperationException($"the protocol table lacks {all}");
+    }
+
+    /// <summary>The table in Markdown: states down, events across; empty cells are impossible.</summary>
+    public string ToMarkdown()
+    {
+        var text = new StringBuilder("| |");
+        foreach (TEvent e in Enum.GetValues<TEvent>()) text.Append(' ').Append(e).Append(" |");
+        text.Append("\n|---|").Insert(text.Length, "---|", EventCount).Append('\n');
+        foreach (TState s in Enum.GetValues<TState>())
+        {
+            text.Append("| **").Append(s).Append("** |");
+            foreach (TEvent e in Enum.GetValues<TEvent>()) text.Append(' ').Append(Describe(s, this[s, e])).Append(" |");
+            text.Append('\n');
+        }
+        return text.ToString();
+    }
+
+    private static string Describe(TState state, in Cell<TState, TAction> cell)
+    {
+        if (cell.Verdict == Verdict.Impossible) return "";
+        if (cell.Verdict == Verdict.Stall) return "*stall*";
+        string actions = string.Join(", ", cell.Actions.ToArray());
+        string next = EqualityComparer<TState>.Default.Equals(state, cell.Next) ? "" : $"→ {cell.Next}";
+        return actions.Length == 0 && next.Length == 0 ? "–" : $"{actions} {next}".Trim();
+    }
+
+    private static int Index(TState state, TEvent @event) =>
+        System.Runtime.CompilerServices.Unsafe.As<TState, byte>(ref state) * EventCount
+        + System.Runtime.CompilerServices.Unsafe.As<TEvent, byte>(ref @event);
+
+    private void Set(TState state, TEvent @event, Cell<TState, TAction> cell)
+    {
+        ref Cell<TState, TAction> slot = ref _cells[Index(state, @event)];
+        if (slot.Verdict != Verdict.Missing) throw new InvalidOperationException($"{state} × {@event} is declared twice");
+        slot = cell;
+    }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Coherence.Homes;
+using VSmp.Coherence.Nodes;
+using VSmp.Coherence.Placement;
+
+namespace VSmp.Coherence;
+
+/// <summary>What one node knows of a region: the states of its pages here, and the directory of the extents that it is home to.</summary>
+public sealed class Region
+{
+    private readonly PageEntry[]?[] _pages;
+    private readonly DirectoryEntry[]?[] _directory;
+
+    /// <summary>Makes a region of which nothing is here yet.</summary>
+    /// <param name="id">Its number.</param>
+    /// <param name="name">Its name, for messages.</param>
+    /// <param name="homes">Where its homes are; null at a node that is only a home.</param>
+    /// <param name="extentCount">Its length in extents.</param>
+    /// <param name="budget">Frames for pages whose home is elsewhere; null at a node that is only a home.</param>
+    public Region(RegionId id, string name, int extentCount, HomeMap? homes, FrameBudget? budget)
+    {
+        Id = id;
+        Name = name;
+        Homes = homes;
+        Budget = budget;
+        _pages = new PageEntry[]?[homes is null ? 0 : extentCount];
+        _directory = new DirectoryEntry[]?[extentCount];
+    }
+
+    /// <summary>Its number.</summary>
+    public RegionId Id { get; }
+
+    /// <summary>Its name.</summary>
+    public string Name { get; }
+
+    /// <summary>Its length in extents.</summary>
+    public int ExtentCount => _directory.Length;
+
+    /// <summary>Its length in pages.</summary>
+    public ulong PageCount => (ulong)ExtentCount << ExtentNumber.PagesShift;
+
+    /// <summary>Where its homes are, if guests of this node use it.</summary>
+    public HomeMap? Homes { get; }
+
+    /// <summary>Frames for pages whose home is elsewhere, if guests of this node use it.</summary>
+    public FrameBudget? Budget { get; }
+
+    /// <summary>Extents whose home this node is.</summary>
+    public int HomeExtentCount { get; private set; }
+
+    /// <summary>Whether this node's guests have the extent reserved.</summary>
+    public bool IsOpen(ExtentNumber extent) => extent.Value < (uint)_pages.Length && _pages[extent.Value] is not null;
+
+    /// <summary>Whether this node is the extent's home.</summary>
+    public bool IsHome(ExtentNumber extent) => extent.Value < (uint)_directory.Length && _directory[extent.Value] is not null;
+
+    /// <summary>The state of a page here. Its extent must be open.</summary>
+    public ref PageEntry PageAt(PageNumber page) => ref _pages[page.Extent.Value]![page.Value & (ExtentNumber.Pages - 1)];
+
+    /// <summary>The page's directory entry. This node must be its home.</summary>
+    public ref DirectoryEntry EntryAt(PageNumber page) => ref _directory[page.Extent.Value]![page.Value & (ExtentNumber.Pages - 1)];
+
+    /// <summary>Lets this node's guests use an extent: all its pages are I here.</summary>
+    public void Open(ExtentNumber extent)
+    {
+        if (_pages[extent.Value] is not null) throw new InvalidOperationException($"{extent} of {Id} is open already");
+        _pages[extent.Value] = new PageEntry[ExtentNumber.Pages];
+    }
+
+    /// <summary>Ends the use of an extent. No page of it may be in use here.</summary>
+    public void Close(ExtentNumber extent)
+    {
+        foreach (ref PageEntry page in _pages[extent.Value].AsSpan())
+        {
+            if (page.State != Protocols.NodeState.I) throw new InvalidOperationException($"{extent} of {Id} is closed with a page in {page.State}");
+        }
+        _pages[extent.Value] = null;
+    }
+
+    /// <summary>Makes this node the extent's home: all its pages are ZERO.</summary>
+    /// <returns>False if it is already.</returns>
+    public bool BecomeHome(ExtentNumber extent)
+    {
+        if (_directory[extent.Value] is not null) return false;
+        var entries = new DirectoryEntry[ExtentNumber.Pages];
+        Array.Fill(entries, DirectoryEntry.Zero);
+        _directory[extent.Value] = entries;
+        HomeExtentCount++;
+        return true;
+    }
+
+    /// <summary>Ends being the extent's home; whatever it held is gone.</summary>
+    /// <returns>False if this node was not its home.</returns>
+    public bool ResignHome(ExtentNumber extent)
+    {
+        if (!IsHome(extent)) return false;
+        _directory[extent.Value] = null;
+        HomeExtentCount--;
+        return true;
+    }
+}
+
+/// <summary>The regions that a node knows, by number.</summary>
+public sealed class RegionTable
+{
+    private readonly Dictionary<RegionId, Region> _regions = [];
+    private Region? _last;
+
+    /// <summary>All of them, in no order that may matter.</summary>
+    public IReadOnlyCollection<Region> All => _regions.Values;
+
+    /// <summary>The region of that number, or null.</summary>
+    public Region? Find(RegionId id)
+    {
+        if (_last is not null && _last.Id == id) return _last;
+        if (_regions.TryGetValue(id, out Region? region)) _last = region;
+        return region;
+    }
+
+    /// <summary>Adds a region.</summary>
+    public void Add(Region region) => _regions.Add(region.Id, region);
+
+    /// <summary>Forgets a region.</summary>
+    public void Remove(RegionId id)
+    {
+        _last = null;
+        _regions.Remove(id);
+    }
+}
