@@ -21,7 +21,7 @@ DOTNET_BUILD_FLAGS := --configuration Release --disable-build-servers --nologo -
 # package=probe: the package is missing if the probe (a command, or a file) is.
 BUILD_PACKAGES := gcc=gcc libc6-dev=/usr/include/stdlib.h libjemalloc-dev=/usr/include/jemalloc/jemalloc.h
 TEST_PACKAGES := memtester=memtester stress-ng=stress-ng velvet=velveth iproute2=ip python3=python3 util-linux=unshare
-DEMO_PACKAGES := velvet=velveth gawk=gawk
+DEMO_PACKAGES := velvet=velveth
 FORMAT_PACKAGES := clang-format=clang-format
 NEED := packaging/need
 
