@@ -62,25 +62,6 @@ bool agent_configured(void)
 
 // ---- descriptors
 
-bool agent_owns(int fd)
-{
-    for (size_t i = 0; i < OWN_FDS; i++)
-        if (fd >= 0 && atomic_load_explicit(&own_fds[i]->number, memory_order_relaxed) == fd)
-            return true;
-    return false;
-}
-
-int agent_next_owned(int fd)
-{
-    int next = -1;
-    for (size_t i = 0; i < OWN_FDS; i++) {
-        int number = atomic_load_explicit(&own_fds[i]->number, memory_order_relaxed);
-        if (number >= fd && (next < 0 || number < next))
-            next = number;
-    }
-    return next;
-}
-
 static bool identify(int fd, uint64_t *device, uint64_t *inode)
 {
     struct stat status;
@@ -89,6 +70,33 @@ static bool identify(int fd, uint64_t *device, uint64_t *inode)
     *device = status.st_dev;
     *inode = status.st_ino;
     return true;
+}
+
+// A descriptor that was closed past us, and whose number the program reused, is the program's.
+static bool still_ours(const struct own_fd *slot)
+{
+    uint64_t device, inode;
+    const int number = atomic_load_explicit(&slot->number, memory_order_relaxed);
+    return number >= 0 && identify(number, &device, &inode) && device == slot->device && inode == slot->inode;
+}
+
+bool agent_owns(int fd)
+{
+    for (size_t i = 0; i < OWN_FDS; i++)
+        if (fd >= 0 && atomic_load_explicit(&own_fds[i]->number, memory_order_relaxed) == fd)
+            return still_ours(own_fds[i]);
+    return false;
+}
+
+int agent_next_owned(int fd)
+{
+    int next = -1;
+    for (size_t i = 0; i < OWN_FDS; i++) {
+        int number = atomic_load_explicit(&own_fds[i]->number, memory_order_relaxed);
+        if (number >= fd && (next < 0 || number < next) && still_ours(own_fds[i]))
+            next = number;
+    }
+    return next;
 }
 
 // Programs expect low numbers for themselves, and shells use fixed ones: move ours out of the way, below the limit that select()
@@ -112,12 +120,6 @@ static void own(struct own_fd *slot, int fd)
 {
     identify(fd, &slot->device, &slot->inode);
     atomic_store(&slot->number, fd);
-}
-
-static bool still_ours(const struct own_fd *slot)
-{
-    uint64_t device, inode;
-    return slot->number >= 0 && identify(slot->number, &device, &inode) && device == slot->device && inode == slot->inode;
 }
 
 static void close_own(struct own_fd *slot)

@@ -22,18 +22,36 @@ typedef int sigaction_function(int, const struct sigaction *, struct sigaction *
 static struct sigaction programs; // what the program wants for SIGSEGV, in a child that watches
 static atomic_bool watching;
 
-static sigaction_function *real_sigaction(void)
+static sigaction_function *real_sigaction;
+static sighandler_t (*real_signal)(int, sighandler_t);
+static pid_t (*real_fork_only)(void);
+
+void child_open(void)
 {
-    static _Atomic(sigaction_function *) function;
-    if (function == NULL)
-        function = (sigaction_function *)dlsym(RTLD_NEXT, "sigaction");
-    return function;
+    if (real_fork_only != NULL)
+        return;
+    real_sigaction = (sigaction_function *)dlsym(RTLD_NEXT, "sigaction");
+    real_signal = (sighandler_t(*)(int, sighandler_t))dlsym(RTLD_NEXT, "signal");
+    real_fork_only = (pid_t(*)(void))dlsym(RTLD_NEXT, "_Fork");
+}
+
+// fork() without its handlers.
+VSMP_EXPORT pid_t _Fork(void)
+{
+    child_open();
+    pool_before_fork();
+    pid_t child = real_fork_only();
+    if (child == 0)
+        pool_after_fork_in_child();
+    else
+        pool_after_fork_in_parent();
+    return child;
 }
 
 static void end_process(int signal)
 {
     struct sigaction standard = {.sa_handler = SIG_DFL};
-    real_sigaction()(signal, &standard, NULL);
+    real_sigaction(signal, &standard, NULL);
     signal_mask mask = 1ull << (signal - 1);
     SYSTEM_CALL(SYS_tgkill, SYSTEM_CALL(SYS_getpid), SYSTEM_CALL(SYS_gettid), signal);
     SYSTEM_CALL(SYS_rt_sigprocmask, SIG_UNBLOCK, &mask, NULL, sizeof mask);
@@ -64,13 +82,13 @@ static void install(void)
     struct sigaction ours = programs;
     ours.sa_flags = (programs.sa_flags & ~SA_RESETHAND) | SA_SIGINFO | SA_ONSTACK;
     ours.sa_sigaction = on_fault;
-    real_sigaction()(SIGSEGV, &ours, NULL);
+    real_sigaction(SIGSEGV, &ours, NULL);
 }
 
 void child_watch_inherited(void)
 {
     if (!atomic_load(&watching)) {
-        real_sigaction()(SIGSEGV, NULL, &programs);
+        real_sigaction(SIGSEGV, NULL, &programs);
         atomic_store(&watching, true);
     }
     install();
@@ -78,8 +96,9 @@ void child_watch_inherited(void)
 
 VSMP_EXPORT int sigaction(int signal, const struct sigaction *action, struct sigaction *previous)
 {
+    child_open();
     if (signal != SIGSEGV || !atomic_load(&watching))
-        return real_sigaction()(signal, action, previous);
+        return real_sigaction(signal, action, previous);
     struct sigaction wanted = action != NULL ? *action : programs; // they may be the same object
     if (previous != NULL)
         *previous = programs;
@@ -92,6 +111,9 @@ VSMP_EXPORT int sigaction(int signal, const struct sigaction *action, struct sig
 
 VSMP_EXPORT sighandler_t signal(int number, sighandler_t handler)
 {
+    child_open();
+    if (number != SIGSEGV || !atomic_load(&watching))
+        return real_signal(number, handler);
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART}, previous;
     sigemptyset(&action.sa_mask);
     sigaddset(&action.sa_mask, number);

@@ -163,7 +163,10 @@ static unsigned make_arena(void)
 // arena 0, which is private for ever.
 __attribute__((noinline)) static void settle_thread(void)
 {
+    const bool forked = thread_generation != 0;
     thread_generation = generation; // first: jemalloc may call malloc from here on
+    if (forked) // what the thread's cache holds lies in the parent's pool
+        je_mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
     unsigned slot = atomic_fetch_add(&threads_seen, 1) % arena_limit();
     signal_mask saved;
     int error = 0;
@@ -232,11 +235,7 @@ static void after_fork_in_child(void)
     guard_reset(&arena_guard);
     if (jemalloc_child != NULL)
         jemalloc_child();
-    unsigned before = generation;
     pool_after_fork_in_child();
-    // What the thread's cache holds lies in the parent's pool.
-    if (generation != before)
-        je_mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
 }
 
 // jemalloc registers its handlers through this, during its first allocation: before any other library, so that ours run last

@@ -85,7 +85,8 @@ static int attach(void)
     if (error == 0) {
         const uint64_t pages = pages_of(window.length);
         if (charge_open(&charge, pages, agent_calls()) && space_open(&set.free, FREE_RANGES) &&
-            space_open(&set.foreign, OTHER_RANGES) && space_add(&set.free, 0, pages)) {
+            space_open(&set.foreign, OTHER_RANGES) && space_add(&set.free, 0, pages) &&
+            (inherited.nodes != NULL || space_open(&inherited, OTHER_RANGES))) { // a child could not place it safely
             if (alive == NULL)
                 alive = private_pages(VSMP_PAGE_BYTES);
             if (alive != NULL) {
@@ -690,16 +691,13 @@ static void become_child(void)
     const uint64_t base = window.base, low = base >> PAGE_SHIFT, count = pages_of(window.length);
     atomic_store(&window_length, 0);
     agent_forget();
-    if (inherited.nodes == NULL && !space_open(&inherited, OTHER_RANGES))
-        say("no memory to remember what this child inherited");
     FOR_PIECES(piece, 0, count)
     {
         if (piece.foreign)
             continue;
         raw_mmap(address_of(piece.start), piece.count << PAGE_SHIFT, PROT_NONE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-        if (inherited.nodes != NULL)
-            space_add(&inherited, low + piece.start, piece.count);
+        space_add(&inherited, low + piece.start, piece.count);
     }
     if (low < inherited_low)
         atomic_store(&inherited_low, low);
