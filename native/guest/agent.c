@@ -42,8 +42,7 @@ static char run_token[256];
 static enum { UNREAD, ABSENT, PRESENT } configuration = UNREAD;
 static uint32_t last_serial;
 
-bool agent_configured(void)
-{
+bool agent_configured(void) {
     if (configuration == UNREAD) {
         const char *path = getenv("VSMP_GUEST_SOCKET"), *token = getenv("VSMP_RUN");
         configuration = ABSENT;
@@ -62,77 +61,62 @@ bool agent_configured(void)
 
 // ---- descriptors
 
-static bool identify(int fd, uint64_t *device, uint64_t *inode)
-{
+static bool identify(int fd, uint64_t *device, uint64_t *inode) {
     struct stat status;
-    if (SYSTEM_CALL(SYS_fstat, fd, &status) != 0)
-        return false;
+    if (SYSTEM_CALL(SYS_fstat, fd, &status) != 0) return false;
     *device = status.st_dev;
     *inode = status.st_ino;
     return true;
 }
 
 // A descriptor that was closed past us, and whose number the program reused, is the program's.
-static bool still_ours(const struct own_fd *slot)
-{
+static bool still_ours(const struct own_fd *slot) {
     uint64_t device, inode;
     const int number = atomic_load_explicit(&slot->number, memory_order_relaxed);
     return number >= 0 && identify(number, &device, &inode) && device == slot->device && inode == slot->inode;
 }
 
-bool agent_owns(int fd)
-{
+bool agent_owns(int fd) {
     for (size_t i = 0; i < OWN_FDS; i++)
-        if (fd >= 0 && atomic_load_explicit(&own_fds[i]->number, memory_order_relaxed) == fd)
-            return still_ours(own_fds[i]);
+        if (fd >= 0 && atomic_load_explicit(&own_fds[i]->number, memory_order_relaxed) == fd) return still_ours(own_fds[i]);
     return false;
 }
 
-int agent_next_owned(int fd)
-{
+int agent_next_owned(int fd) {
     int next = -1;
     for (size_t i = 0; i < OWN_FDS; i++) {
         int number = atomic_load_explicit(&own_fds[i]->number, memory_order_relaxed);
-        if (number >= fd && (next < 0 || number < next) && still_ours(own_fds[i]))
-            next = number;
+        if (number >= fd && (next < 0 || number < next) && still_ours(own_fds[i])) next = number;
     }
     return next;
 }
 
 // Programs expect low numbers for themselves, and shells use fixed ones: move ours out of the way, below the limit that select()
 // and most loops over descriptors know. Takes `fd` over; -1 where it was no descriptor.
-static int move_up(int fd)
-{
-    if (fd < 0)
-        return -1;
+static int move_up(int fd) {
+    if (fd < 0) return -1;
     struct rlimit limit;
     int lowest = 900;
     if (SYSTEM_CALL(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) == 0 && limit.rlim_cur < 1000)
         lowest = limit.rlim_cur > 40 ? (int)limit.rlim_cur - 20 : 3;
     long moved = SYSTEM_CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, lowest);
-    if (moved < 0)
-        return fd; // still works, where it is
+    if (moved < 0) return fd; // still works, where it is
     SYSTEM_CALL(SYS_close, fd);
     return (int)moved;
 }
 
-static void own(struct own_fd *slot, int fd)
-{
+static void own(struct own_fd *slot, int fd) {
     identify(fd, &slot->device, &slot->inode);
     atomic_store(&slot->number, fd);
 }
 
-static void close_own(struct own_fd *slot)
-{
-    if (still_ours(slot))
-        SYSTEM_CALL(SYS_close, slot->number);
+static void close_own(struct own_fd *slot) {
+    if (still_ours(slot)) SYSTEM_CALL(SYS_close, slot->number);
     atomic_store(&slot->number, -1);
 }
 
-void agent_forget(void)
-{
-    for (size_t i = 0; i < OWN_FDS; i++)
-        close_own(own_fds[i]);
+void agent_forget(void) {
+    for (size_t i = 0; i < OWN_FDS; i++) close_own(own_fds[i]);
 }
 
 // ---- messages
@@ -144,8 +128,7 @@ struct reply {
     unsigned fd_count;
 };
 
-static void send_message(int fd, struct vsmp_guest_message *request, const char *text, int fd_to_pass, long *result)
-{
+static void send_message(int fd, struct vsmp_guest_message *request, const char *text, int fd_to_pass, long *result) {
     struct iovec parts[2] = {{request, sizeof *request}, {(void *)(uintptr_t)text, request->text_bytes}};
     union {
         struct cmsghdr header;
@@ -160,23 +143,19 @@ static void send_message(int fd, struct vsmp_guest_message *request, const char 
         control.header.cmsg_len = CMSG_LEN(sizeof(int));
         memcpy(CMSG_DATA(&control.header), &fd_to_pass, sizeof(int));
     }
-    do
-        *result = SYSTEM_CALL(SYS_sendmsg, fd, &message, MSG_NOSIGNAL);
+    do *result = SYSTEM_CALL(SYS_sendmsg, fd, &message, MSG_NOSIGNAL);
     while (*result == -EINTR);
 }
 
-static long receive_message(int fd, struct reply *reply)
-{
+static long receive_message(int fd, struct reply *reply) {
     struct iovec parts[2] = {{&reply->message, sizeof reply->message}, {reply->text, VSMP_GUEST_TEXT_MAX}};
     union {
         struct cmsghdr header;
         char bytes[CMSG_SPACE(2 * sizeof(int))];
     } control = {0};
-    struct msghdr message = {
-        .msg_iov = parts, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2, .msg_control = &control, .msg_controllen = sizeof control};
     long received;
-    do
-        received = SYSTEM_CALL(SYS_recvmsg, fd, &message, MSG_CMSG_CLOEXEC);
+    do received = SYSTEM_CALL(SYS_recvmsg, fd, &message, MSG_CMSG_CLOEXEC);
     while (received == -EINTR);
 
     reply->fd_count = 0;
@@ -190,9 +169,8 @@ static long receive_message(int fd, struct reply *reply)
 }
 
 // One request, one reply. 0, the reply's status, or ECONNRESET/EPROTO; `what` is for the message, which is said here.
-static int ask(int fd, uint16_t type, uint64_t a, uint64_t b, uint64_t c, const char *text, int fd_to_pass,
-               struct reply *reply, const char *what)
-{
+static int ask(int fd, uint16_t type, uint64_t a, uint64_t b, uint64_t c, const char *text, int fd_to_pass, struct reply *reply,
+               const char *what) {
     struct vsmp_guest_message request = {.magic = VSMP_GUEST_MAGIC,
                                          .version = VSMP_GUEST_VERSION,
                                          .type = type,
@@ -203,8 +181,7 @@ static int ask(int fd, uint16_t type, uint64_t a, uint64_t b, uint64_t c, const 
                                          .text_bytes = text != NULL ? (uint32_t)strlen(text) : 0};
     long result;
     send_message(fd, &request, text, fd_to_pass, &result);
-    if (result > 0)
-        result = receive_message(fd, reply);
+    if (result > 0) result = receive_message(fd, reply);
     if (result <= 0) {
         reply->fd_count = 0;
         say_seldom("the agent went away while this program asked it to %s: no more pooled memory; see `vsmp status`", what);
@@ -227,8 +204,7 @@ static int ask(int fd, uint16_t type, uint64_t a, uint64_t b, uint64_t c, const 
     return message->status;
 }
 
-static int ask_range(uint16_t type, uint64_t offset, uint64_t length, const char *what)
-{
+static int ask_range(uint16_t type, uint64_t offset, uint64_t length, const char *what) {
     if (!still_ours(&connection)) {
         say_seldom("cannot %s: the connection to the agent was closed by this program", what);
         return ENOMEM;
@@ -237,59 +213,50 @@ static int ask_range(uint16_t type, uint64_t offset, uint64_t length, const char
     return ask(connection.number, type, offset, length, 0, NULL, -1, &reply, what);
 }
 
-static int reserve(void *context, uint64_t offset, uint64_t length)
-{
+static int reserve(void *context, uint64_t offset, uint64_t length) {
     (void)context;
     return ask_range(VSMP_GUEST_RESERVE, offset, length, "get pooled memory");
 }
 
-static int release(void *context, uint64_t offset, uint64_t length)
-{
+static int release(void *context, uint64_t offset, uint64_t length) {
     (void)context;
     return ask_range(VSMP_GUEST_RELEASE, offset, length, "return pooled memory");
 }
 
-static int discard(void *context, uint64_t offset, uint64_t length)
-{
+static int discard(void *context, uint64_t offset, uint64_t length) {
     (void)context;
     return ask_range(VSMP_GUEST_DISCARD, offset, length, "discard pooled memory");
 }
 
-struct charge_agent agent_calls(void)
-{
+struct charge_agent agent_calls(void) {
     return (struct charge_agent){.reserve = reserve, .release = release, .discard = discard};
 }
 
 // ---- the window
 
-int agent_map(const struct window *window, uint64_t offset, uint64_t length)
-{
+int agent_map(const struct window *window, uint64_t offset, uint64_t length) {
     void *address = (void *)(window->base + offset);
-    if (!still_ours(&frame_file) || !still_ours(&fault_fd))
-        return ENOMEM;
+    if (!still_ours(&frame_file) || !still_ours(&fault_fd)) return ENOMEM;
     void *mapped = raw_mmap(address, length, PROT_NONE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, frame_file.number, offset);
-    if (is_error(mapped))
-        return error_of(mapped);
+    if (is_error(mapped)) return error_of(mapped);
     // A child must not inherit it: it would read and write the pool past the agent. Nor is the pool to be faulted in by an
     // earlier mlockall(MCL_FUTURE), nor held in huge pages.
     long error = SYSTEM_CALL(SYS_madvise, address, length, MADV_DONTFORK);
     SYSTEM_CALL(SYS_munlock, address, length);
     SYSTEM_CALL(SYS_madvise, address, length, MADV_NOHUGEPAGE);
     if (error == 0) {
-        struct uffdio_register registration = {
-            .range = {(uintptr_t)address, length},
-            .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR | UFFDIO_REGISTER_MODE_WP};
+        struct uffdio_register registration = {.range = {(uintptr_t)address, length},
+                                               .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR |
+                                                       UFFDIO_REGISTER_MODE_WP};
         error = SYSTEM_CALL(SYS_ioctl, fault_fd.number, UFFDIO_REGISTER, &registration);
     }
     return (int)-error;
 }
 
-static int open_userfaultfd(int device)
-{
+static int open_userfaultfd(int device) {
     long fd = device >= 0 ? SYSTEM_CALL(SYS_ioctl, device, USERFAULTFD_IOC_NEW, O_CLOEXEC | O_NONBLOCK)
                           : SYSTEM_CALL(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0)
-        return (int)fd;
+    if (fd < 0) return (int)fd;
     const uint64_t needed = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM |
                             UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_THREAD_ID;
     // With the kernel's newer feature, then without it: a refused handshake may be repeated.
@@ -299,47 +266,38 @@ static int open_userfaultfd(int device)
         api = (struct uffdio_api){.api = UFFD_API, .features = needed};
         error = SYSTEM_CALL(SYS_ioctl, fd, UFFDIO_API, &api);
     }
-    if (error == 0)
-        return (int)fd;
+    if (error == 0) return (int)fd;
     SYSTEM_CALL(SYS_close, fd);
     return (int)error;
 }
 
 // Finds room for the window at an extent's boundary, with inaccessible pages around it: no mapping of the program's can then
 // touch the window, and a range that the program hands us lies inside or outside.
-static int place(struct window *window)
-{
+static int place(struct window *window) {
     const uint64_t length = window->length + 2 * VSMP_EXTENT_BYTES;
     void *room = raw_mmap(NULL, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (is_error(room))
-        return error_of(room);
+    if (is_error(room)) return error_of(room);
     window->room = (uintptr_t)room;
     window->room_length = length;
     window->base = round_up((uintptr_t)room + 1, VSMP_EXTENT_BYTES);
     return 0;
 }
 
-static int connect_to_agent(void)
-{
+static int connect_to_agent(void) {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     memcpy(address.sun_path, socket_path, sizeof address.sun_path);
     long fd = SYSTEM_CALL(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), error;
-    if (fd < 0)
-        return (int)fd;
-    do
-        error = SYSTEM_CALL(SYS_connect, fd, &address, sizeof address);
+    if (fd < 0) return (int)fd;
+    do error = SYSTEM_CALL(SYS_connect, fd, &address, sizeof address);
     while (error == -EINTR);
-    if (error == 0)
-        return move_up((int)fd);
+    if (error == 0) return move_up((int)fd);
     SYSTEM_CALL(SYS_close, fd);
     return (int)error;
 }
 
-static int attach_over(int fd, struct window *window, struct reply *hello)
-{
+static int attach_over(int fd, struct window *window, struct reply *hello) {
     int error = ask(fd, VSMP_GUEST_HELLO, 0, 0, 0, run_token, -1, hello, "attach this program to the pool");
-    if (error != 0)
-        return error;
+    if (error != 0) return error;
     window->length = hello->message.b;
     const bool with_device = (hello->message.c & VSMP_GUEST_HAS_DEVICE) != 0;
     if (hello->fd_count != (with_device ? 2u : 1u) || window->length == 0 || window->length % VSMP_EXTENT_BYTES != 0) {
@@ -367,8 +325,7 @@ static int attach_over(int fd, struct window *window, struct reply *hello)
                "attach this program to the pool");
 }
 
-int agent_attach(struct window *window)
-{
+int agent_attach(struct window *window) {
     int fd = connect_to_agent();
     if (fd < 0) {
         say_seldom("cannot attach this program to the pool: no agent answers at %s (%s); see `vsmp status`, `vsmp up`",
@@ -381,11 +338,9 @@ int agent_attach(struct window *window)
     *window = (struct window){0};
     int error = attach_over(fd, window, &hello);
     for (unsigned i = 0; i < hello.fd_count; i++)
-        if (hello.fds[i] >= 0)
-            SYSTEM_CALL(SYS_close, hello.fds[i]);
+        if (hello.fds[i] >= 0) SYSTEM_CALL(SYS_close, hello.fds[i]);
     if (error != 0) {
-        if (window->room != 0)
-            SYSTEM_CALL(SYS_munmap, window->room, window->room_length);
+        if (window->room != 0) SYSTEM_CALL(SYS_munmap, window->room, window->room_length);
         agent_forget();
     }
     return error;

@@ -10,7 +10,7 @@
 #include "charge.h"
 
 struct window {
-    uint64_t base;   // address of the window; its page 0 is offset 0 of the frame file
+    uint64_t base; // address of the window; its page 0 is offset 0 of the frame file
     uint64_t length; // bytes, a multiple of the extent
     uint64_t room, room_length; // what was taken from the address space for it: an inaccessible border on either side
 };

@@ -25,10 +25,10 @@ struct charge_agent {
 
 struct charge {
     struct charge_agent agent;
-    _Atomic uint8_t *pages;    // PAGE_* of each page
+    _Atomic uint8_t *pages; // PAGE_* of each page
     _Atomic uint16_t *extents; // charged pages in each extent
-    uint8_t *accessible;       // whether any page of the extent may have a protection
-    uint64_t page_count;       // a multiple of an extent's
+    uint8_t *accessible; // whether any page of the extent may have a protection
+    uint64_t page_count; // a multiple of an extent's
 };
 
 // False where the kernel gives no memory for the tables.
@@ -52,8 +52,7 @@ int charge_discard(struct charge *charge, uint64_t start, uint64_t count);
 // Whether any page of the range is charged.
 bool charge_any(const struct charge *charge, uint64_t start, uint64_t count);
 
-static inline uint8_t charge_state(const struct charge *charge, uint64_t page)
-{
+static inline uint8_t charge_state(const struct charge *charge, uint64_t page) {
     return atomic_load_explicit(&charge->pages[page], memory_order_relaxed);
 }
 

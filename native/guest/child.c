@@ -26,18 +26,15 @@ static sigaction_function *real_sigaction;
 static sighandler_t (*real_signal)(int, sighandler_t);
 static pid_t (*real_fork_only)(void);
 
-void child_open(void)
-{
-    if (real_fork_only != NULL)
-        return;
+void child_open(void) {
+    if (real_fork_only != NULL) return;
     real_sigaction = (sigaction_function *)dlsym(RTLD_NEXT, "sigaction");
     real_signal = (sighandler_t(*)(int, sighandler_t))dlsym(RTLD_NEXT, "signal");
     real_fork_only = (pid_t(*)(void))dlsym(RTLD_NEXT, "_Fork");
 }
 
 // fork() without its handlers.
-VSMP_EXPORT pid_t _Fork(void)
-{
+VSMP_EXPORT pid_t _Fork(void) {
     child_open();
     pool_before_fork();
     pid_t child = real_fork_only();
@@ -48,8 +45,7 @@ VSMP_EXPORT pid_t _Fork(void)
     return child;
 }
 
-static void end_process(int signal)
-{
+static void end_process(int signal) {
     struct sigaction standard = {.sa_handler = SIG_DFL};
     real_sigaction(signal, &standard, NULL);
     signal_mask mask = 1ull << (signal - 1);
@@ -58,8 +54,7 @@ static void end_process(int signal)
     _exit(128 + signal);
 }
 
-static void on_fault(int signal, siginfo_t *info, void *context)
-{
+static void on_fault(int signal, siginfo_t *info, void *context) {
     if (info->si_code > 0 && pool_is_inherited(info->si_addr)) {
         say("process %ld touched pooled memory of the process that forked it, at %p: forked children do not inherit pooled "
             "memory. Let the child exec a program, start it with posix_spawn or vfork, or fork before memory grows beyond "
@@ -77,16 +72,14 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 }
 
 // Our handler, with the mask and the flags of the program's: it may live on an alternate stack, and be left by longjmp.
-static void install(void)
-{
+static void install(void) {
     struct sigaction ours = programs;
     ours.sa_flags = (programs.sa_flags & ~SA_RESETHAND) | SA_SIGINFO | SA_ONSTACK;
     ours.sa_sigaction = on_fault;
     real_sigaction(SIGSEGV, &ours, NULL);
 }
 
-void child_watch_inherited(void)
-{
+void child_watch_inherited(void) {
     if (!atomic_load(&watching)) {
         real_sigaction(SIGSEGV, NULL, &programs);
         atomic_store(&watching, true);
@@ -94,14 +87,11 @@ void child_watch_inherited(void)
     install();
 }
 
-VSMP_EXPORT int sigaction(int signal, const struct sigaction *action, struct sigaction *previous)
-{
+VSMP_EXPORT int sigaction(int signal, const struct sigaction *action, struct sigaction *previous) {
     child_open();
-    if (signal != SIGSEGV || !atomic_load(&watching))
-        return real_sigaction(signal, action, previous);
+    if (signal != SIGSEGV || !atomic_load(&watching)) return real_sigaction(signal, action, previous);
     struct sigaction wanted = action != NULL ? *action : programs; // they may be the same object
-    if (previous != NULL)
-        *previous = programs;
+    if (previous != NULL) *previous = programs;
     if (action != NULL) {
         programs = wanted;
         install();
@@ -109,11 +99,9 @@ VSMP_EXPORT int sigaction(int signal, const struct sigaction *action, struct sig
     return 0;
 }
 
-VSMP_EXPORT sighandler_t signal(int number, sighandler_t handler)
-{
+VSMP_EXPORT sighandler_t signal(int number, sighandler_t handler) {
     child_open();
-    if (number != SIGSEGV || !atomic_load(&watching))
-        return real_signal(number, handler);
+    if (number != SIGSEGV || !atomic_load(&watching)) return real_signal(number, handler);
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART}, previous;
     sigemptyset(&action.sa_mask);
     sigaddset(&action.sa_mask, number);

@@ -56,59 +56,47 @@ struct extent_hooks {
 // ---- hooks; where they return bool, true means "not done"
 
 static void *hook_alloc(extent_hooks *hooks, void *wanted, size_t size, size_t alignment, bool *zero, bool *commit,
-                        unsigned arena)
-{
+                        unsigned arena) {
     (void)hooks, (void)arena;
-    if (wanted != NULL)
-        return NULL;
+    if (wanted != NULL) return NULL;
     bool pooled;
     void *chunk = pool_heap_chunk(size, alignment, *commit, &pooled);
-    if (is_error(chunk))
-        return NULL;
+    if (is_error(chunk)) return NULL;
     *zero = true;
-    if (!pooled)
-        *commit = true;
+    if (!pooled) *commit = true;
     return chunk;
 }
 
-static bool hook_dalloc(extent_hooks *hooks, void *address, size_t size, bool committed, unsigned arena)
-{
+static bool hook_dalloc(extent_hooks *hooks, void *address, size_t size, bool committed, unsigned arena) {
     (void)hooks, (void)address, (void)size, (void)committed, (void)arena;
     return true;
 }
 
-static bool hook_commit(extent_hooks *hooks, void *address, size_t size, size_t offset, size_t length, unsigned arena)
-{
+static bool hook_commit(extent_hooks *hooks, void *address, size_t size, size_t offset, size_t length, unsigned arena) {
     (void)hooks, (void)size, (void)arena;
     return pool_heap_commit((char *)address + offset, length) != 0;
 }
 
-static bool hook_decommit(extent_hooks *hooks, void *address, size_t size, size_t offset, size_t length, unsigned arena)
-{
+static bool hook_decommit(extent_hooks *hooks, void *address, size_t size, size_t offset, size_t length, unsigned arena) {
     (void)hooks, (void)size, (void)arena;
     char *start = (char *)address + offset;
     return pool_side(start, length) != INSIDE || pool_heap_decommit(start, length) != 0;
 }
 
-static bool hook_purge_forced(extent_hooks *hooks, void *address, size_t size, size_t offset, size_t length, unsigned arena)
-{
+static bool hook_purge_forced(extent_hooks *hooks, void *address, size_t size, size_t offset, size_t length, unsigned arena) {
     (void)hooks, (void)size, (void)arena;
     char *start = (char *)address + offset;
-    if (pool_side(start, length) == INSIDE)
-        return pool_heap_discard(start, length) != 0;
+    if (pool_side(start, length) == INSIDE) return pool_heap_discard(start, length) != 0;
     return pool_is_inherited(start) || SYSTEM_CALL(SYS_madvise, start, length, MADV_DONTNEED) != 0;
 }
 
-static bool hook_split(extent_hooks *hooks, void *address, size_t size, size_t low, size_t high, bool committed,
-                       unsigned arena)
-{
+static bool hook_split(extent_hooks *hooks, void *address, size_t size, size_t low, size_t high, bool committed, unsigned arena) {
     (void)hooks, (void)address, (void)size, (void)low, (void)high, (void)committed, (void)arena;
     return false;
 }
 
 static bool hook_merge(extent_hooks *hooks, void *low, size_t low_size, void *high, size_t high_size, bool committed,
-                       unsigned arena)
-{
+                       unsigned arena) {
     (void)hooks, (void)low_size, (void)high_size, (void)committed, (void)arena;
     return (pool_side(low, 1) == INSIDE) != (pool_side(high, 1) == INSIDE);
 }
@@ -136,8 +124,7 @@ static _Atomic unsigned threads_seen;
 
 static __thread unsigned thread_generation __attribute__((tls_model("initial-exec")));
 
-static unsigned arena_limit(void)
-{
+static unsigned arena_limit(void) {
     static unsigned processors;
     if (processors == 0) {
         cpu_set_t set;
@@ -148,8 +135,7 @@ static unsigned arena_limit(void)
     return pool_attached() ? processors : PRIVATE_ARENAS;
 }
 
-static unsigned make_arena(void)
-{
+static unsigned make_arena(void) {
     struct {
         extent_hooks *hooks;
         bool metadata_use_hooks;
@@ -161,8 +147,7 @@ static unsigned make_arena(void)
 
 // A thread's first allocation, or its first one after a fork. A thread that could not be given an arena must not go on with
 // arena 0, which is private for ever.
-__attribute__((noinline)) static void settle_thread(void)
-{
+__attribute__((noinline)) static void settle_thread(void) {
     const bool forked = thread_generation != 0;
     thread_generation = generation; // first: jemalloc may call malloc from here on
     if (forked) // what the thread's cache holds lies in the parent's pool
@@ -172,8 +157,7 @@ __attribute__((noinline)) static void settle_thread(void)
     int error = 0;
 
     guard_enter(&arena_guard, &saved);
-    if (arenas[slot] == 0)
-        arenas[slot] = make_arena();
+    if (arenas[slot] == 0) arenas[slot] = make_arena();
     unsigned arena = arenas[slot];
     guard_leave(&arena_guard, &saved);
 
@@ -187,23 +171,18 @@ __attribute__((noinline)) static void settle_thread(void)
     }
 }
 
-static inline void settle(void)
-{
-    if (VSMP_UNLIKELY(thread_generation != atomic_load_explicit(&generation, memory_order_relaxed)))
-        settle_thread();
+static inline void settle(void) {
+    if (VSMP_UNLIKELY(thread_generation != atomic_load_explicit(&generation, memory_order_relaxed))) settle_thread();
 }
 
-void heap_begin_generation(void)
-{
+void heap_begin_generation(void) {
     memset(arenas, 0, sizeof arenas);
     atomic_fetch_add(&generation, 1);
 }
 
 // The pool refused: what other arenas hold unused may be enough. True: worth another try.
-__attribute__((noinline)) static bool purge_after_refusal(void)
-{
-    if (!pool_heap_was_refused())
-        return false;
+__attribute__((noinline)) static bool purge_after_refusal(void) {
+    if (!pool_heap_was_refused()) return false;
     int error = errno;
     bool purged = je_mallctl("arena.4096.purge", NULL, NULL, NULL, 0) == 0; // 4096: all arenas
     errno = error;
@@ -216,33 +195,26 @@ static inline bool try_again(const void *result) { return VSMP_UNLIKELY(result =
 
 static void (*jemalloc_before)(void), (*jemalloc_parent)(void), (*jemalloc_child)(void);
 
-static void before_fork(void)
-{
-    if (jemalloc_before != NULL)
-        jemalloc_before();
+static void before_fork(void) {
+    if (jemalloc_before != NULL) jemalloc_before();
     pool_before_fork();
 }
 
-static void after_fork_in_parent(void)
-{
+static void after_fork_in_parent(void) {
     pool_after_fork_in_parent();
-    if (jemalloc_parent != NULL)
-        jemalloc_parent();
+    if (jemalloc_parent != NULL) jemalloc_parent();
 }
 
-static void after_fork_in_child(void)
-{
+static void after_fork_in_child(void) {
     guard_reset(&arena_guard);
-    if (jemalloc_child != NULL)
-        jemalloc_child();
+    if (jemalloc_child != NULL) jemalloc_child();
     pool_after_fork_in_child();
 }
 
 // jemalloc registers its handlers through this, during its first allocation: before any other library, so that ours run last
 // before a fork and first after it, and others' handlers may allocate.
 int vsmp_je_atfork(void (*before)(void), void (*parent)(void), void (*child)(void));
-int vsmp_je_atfork(void (*before)(void), void (*parent)(void), void (*child)(void))
-{
+int vsmp_je_atfork(void (*before)(void), void (*parent)(void), void (*child)(void)) {
     jemalloc_before = before;
     jemalloc_parent = parent;
     jemalloc_child = child;
@@ -251,8 +223,7 @@ int vsmp_je_atfork(void (*before)(void), void (*parent)(void), void (*child)(voi
 
 // jemalloc's own mappings (metadata, arena 0) go past our mmap and munmap.
 void *vsmp_je_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset);
-void *vsmp_je_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
-{
+void *vsmp_je_mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset) {
     void *result = raw_mmap(address, length, protection, flags, fd, (uint64_t)offset);
     return is_error(result) ? MAP_FAILED : result;
 }
@@ -261,42 +232,36 @@ int vsmp_je_munmap(void *address, size_t length);
 int vsmp_je_munmap(void *address, size_t length) { return SYSTEM_CALL(SYS_munmap, address, length) == 0 ? 0 : -1; }
 
 int vsmp_je_madvise(void *address, size_t length, int advice);
-int vsmp_je_madvise(void *address, size_t length, int advice)
-{
+int vsmp_je_madvise(void *address, size_t length, int advice) {
     return SYSTEM_CALL(SYS_madvise, address, length, advice) == 0 ? 0 : -1;
 }
 
 int vsmp_je_mprotect(void *address, size_t length, int protection);
-int vsmp_je_mprotect(void *address, size_t length, int protection)
-{
+int vsmp_je_mprotect(void *address, size_t length, int protection) {
     return SYSTEM_CALL(SYS_mprotect, address, length, protection) == 0 ? 0 : -1;
 }
 
 // ---- the family
 
-VSMP_EXPORT void *malloc(size_t size)
-{
+VSMP_EXPORT void *malloc(size_t size) {
     settle();
     void *result = je_malloc(size);
     return try_again(result) ? je_malloc(size) : result;
 }
 
-VSMP_EXPORT void *calloc(size_t count, size_t size)
-{
+VSMP_EXPORT void *calloc(size_t count, size_t size) {
     settle();
     void *result = je_calloc(count, size);
     return try_again(result) ? je_calloc(count, size) : result;
 }
 
-VSMP_EXPORT void *realloc(void *pointer, size_t size)
-{
+VSMP_EXPORT void *realloc(void *pointer, size_t size) {
     settle();
     void *result = je_realloc(pointer, size);
     return size != 0 && try_again(result) ? je_realloc(pointer, size) : result;
 }
 
-VSMP_EXPORT void *reallocarray(void *pointer, size_t count, size_t size)
-{
+VSMP_EXPORT void *reallocarray(void *pointer, size_t count, size_t size) {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes)) {
         errno = ENOMEM;
@@ -305,44 +270,37 @@ VSMP_EXPORT void *reallocarray(void *pointer, size_t count, size_t size)
     return realloc(pointer, bytes);
 }
 
-VSMP_EXPORT void free(void *pointer)
-{
+VSMP_EXPORT void free(void *pointer) {
     // In a child, a pointer into the parent's pool: its memory is the parent's, nothing here to free.
-    if (VSMP_UNLIKELY(pool_inherits()) && pool_is_inherited(pointer))
-        return;
+    if (VSMP_UNLIKELY(pool_inherits()) && pool_is_inherited(pointer)) return;
     je_free(pointer);
 }
 
-VSMP_EXPORT int posix_memalign(void **result, size_t alignment, size_t size)
-{
+VSMP_EXPORT int posix_memalign(void **result, size_t alignment, size_t size) {
     settle();
     int error = je_posix_memalign(result, alignment, size);
     return error == ENOMEM && purge_after_refusal() ? je_posix_memalign(result, alignment, size) : error;
 }
 
-VSMP_EXPORT void *aligned_alloc(size_t alignment, size_t size)
-{
+VSMP_EXPORT void *aligned_alloc(size_t alignment, size_t size) {
     settle();
     void *result = je_aligned_alloc(alignment, size);
     return try_again(result) ? je_aligned_alloc(alignment, size) : result;
 }
 
-VSMP_EXPORT void *memalign(size_t alignment, size_t size)
-{
+VSMP_EXPORT void *memalign(size_t alignment, size_t size) {
     settle();
     void *result = je_memalign(alignment, size);
     return try_again(result) ? je_memalign(alignment, size) : result;
 }
 
-VSMP_EXPORT void *valloc(size_t size)
-{
+VSMP_EXPORT void *valloc(size_t size) {
     settle();
     void *result = je_valloc(size);
     return try_again(result) ? je_valloc(size) : result;
 }
 
-VSMP_EXPORT void *pvalloc(size_t size)
-{
+VSMP_EXPORT void *pvalloc(size_t size) {
     if (size > SIZE_MAX - VSMP_PAGE_BYTES) {
         errno = ENOMEM;
         return NULL;

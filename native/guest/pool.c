@@ -25,7 +25,7 @@ struct private_map {
 static struct guard guard;
 static struct window window;
 static struct space_set {
-    struct space free;    // pages of the window that nobody uses
+    struct space free; // pages of the window that nobody uses
     struct space foreign; // pages of the window over which the program mapped something else: the kernel's business
 } set;
 static struct charge charge;
@@ -47,8 +47,7 @@ static __thread bool heap_refused __attribute__((tls_model("initial-exec")));
 
 static void become_child(void);
 
-static void enter(signal_mask *saved)
-{
+static void enter(signal_mask *saved) {
     if (alive != NULL && VSMP_UNLIKELY(*alive == 0)) {
         guard_reset(&guard);
         become_child();
@@ -65,30 +64,25 @@ static bool attached(void) { return window.length != 0; }
 
 bool pool_attached(void) { return atomic_load_explicit(&window_length, memory_order_acquire) != 0; }
 
-enum side pool_side(const void *address, size_t length)
-{
+enum side pool_side(const void *address, size_t length) {
     const uint64_t size = atomic_load_explicit(&window_length, memory_order_acquire);
-    if (VSMP_LIKELY(size == 0))
-        return OUTSIDE;
+    if (VSMP_LIKELY(size == 0)) return OUTSIDE;
     const uint64_t base = atomic_load_explicit(&window_base, memory_order_relaxed);
     const uint64_t start = (uintptr_t)address;
-    if (start >= base + size || (start < base && length <= base - start))
-        return OUTSIDE;
+    if (start >= base + size || (start < base && length <= base - start)) return OUTSIDE;
     return start >= base && length <= base + size - start ? INSIDE : ACROSS;
 }
 
 // ---- becoming a guest
 
-static int attach(void)
-{
+static int attach(void) {
     int error = agent_attach(&window);
     if (error == 0) {
         const uint64_t pages = pages_of(window.length);
         if (charge_open(&charge, pages, agent_calls()) && space_open(&set.free, FREE_RANGES) &&
             space_open(&set.foreign, OTHER_RANGES) && space_add(&set.free, 0, pages) &&
             (inherited.nodes != NULL || space_open(&inherited, OTHER_RANGES))) { // a child could not place it safely
-            if (alive == NULL)
-                alive = private_pages(VSMP_PAGE_BYTES);
+            if (alive == NULL) alive = private_pages(VSMP_PAGE_BYTES);
             if (alive != NULL) {
                 SYSTEM_CALL(SYS_madvise, alive, VSMP_PAGE_BYTES, MADV_WIPEONFORK);
                 *alive = 1;
@@ -109,12 +103,9 @@ static int attach(void)
 }
 
 // Where an allocation of this size goes. PRIVATE has been counted; REFUSED has been explained.
-static enum { PRIVATE, POOLED, REFUSED } place(size_t length)
-{
-    if (!agent_configured())
-        return PRIVATE;
-    if (attached())
-        return POOLED;
+static enum { PRIVATE, POOLED, REFUSED } place(size_t length) {
+    if (!agent_configured()) return PRIVATE;
+    if (attached()) return POOLED;
     if (length <= PRIVATE_THRESHOLD && private_bytes + length <= PRIVATE_THRESHOLD) {
         private_bytes += length;
         return PRIVATE;
@@ -126,22 +117,17 @@ void pool_open(void) { agent_configured(); }
 
 // ---- the window's address space
 
-static bool take_space(uint64_t count, uint64_t alignment, uint64_t *start)
-{
-    if (count >= PAGES_PER_EXTENT && alignment < PAGES_PER_EXTENT)
-        alignment = PAGES_PER_EXTENT;
-    if (space_find(&set.free, count, alignment, start) && space_remove(&set.free, *start, count))
-        return true;
+static bool take_space(uint64_t count, uint64_t alignment, uint64_t *start) {
+    if (count >= PAGES_PER_EXTENT && alignment < PAGES_PER_EXTENT) alignment = PAGES_PER_EXTENT;
+    if (space_find(&set.free, count, alignment, start) && space_remove(&set.free, *start, count)) return true;
     say_seldom("no room for %llu MiB in the %llu MiB of address space that the agent gave this program",
                (unsigned long long)(count >> 8), (unsigned long long)(window.length >> 20));
     return false;
 }
 
-static int protect(uint64_t start, uint64_t count, int protection)
-{
+static int protect(uint64_t start, uint64_t count, int protection) {
     long error = SYSTEM_CALL(SYS_mprotect, address_of(start), count << PAGE_SHIFT, protection);
-    if (error == 0)
-        charge_protect(&charge, start, count, protection);
+    if (error == 0) charge_protect(&charge, start, count, protection);
     return (int)-error;
 }
 
@@ -152,10 +138,8 @@ struct piece {
 };
 
 // The piece that begins at `from`; false at the end.
-static bool next_piece(uint64_t from, uint64_t end, struct piece *piece)
-{
-    if (from >= end)
-        return false;
+static bool next_piece(uint64_t from, uint64_t end, struct piece *piece) {
+    if (from >= end) return false;
     uint64_t start, count;
     *piece = (struct piece){.start = from, .count = end - from};
     if (space_next(&set.foreign, from, end, &start, &count)) {
@@ -165,67 +149,53 @@ static bool next_piece(uint64_t from, uint64_t end, struct piece *piece)
     return true;
 }
 
-#define FOR_PIECES(piece, first, pages)                                                                                      \
+#define FOR_PIECES(piece, first, pages)                                                                                          \
     for (struct piece piece = {.start = (first)}; next_piece(piece.start, (first) + (pages), &piece); piece.start += piece.count)
 
 // Puts the window's own mapping back wherever the program mapped something over it.
-static int take_back(uint64_t start, uint64_t count)
-{
-    FOR_PIECES(piece, start, count)
-    {
-        if (!piece.foreign)
-            continue;
+static int take_back(uint64_t start, uint64_t count) {
+    FOR_PIECES(piece, start, count) {
+        if (!piece.foreign) continue;
         int error = agent_map(&window, piece.start << PAGE_SHIFT, piece.count << PAGE_SHIFT);
-        if (error != 0 || !space_remove(&set.foreign, piece.start, piece.count))
-            return error != 0 ? error : ENOMEM;
+        if (error != 0 || !space_remove(&set.foreign, piece.start, piece.count)) return error != 0 ? error : ENOMEM;
     }
     return 0;
 }
 
 // Hides the range, then gives its contents and its charge back.
-static int drop(uint64_t start, uint64_t count)
-{
+static int drop(uint64_t start, uint64_t count) {
     int error = take_back(start, count);
-    if (error == 0)
-        error = protect(start, count, PROT_NONE);
+    if (error == 0) error = protect(start, count, PROT_NONE);
     return error != 0 ? error : charge_give_back(&charge, start, count);
 }
 
 // ---- the heap
 
-static void *private_chunk(size_t length, size_t alignment)
-{
+static void *private_chunk(size_t length, size_t alignment) {
     const size_t extra = alignment > VSMP_PAGE_BYTES ? alignment - VSMP_PAGE_BYTES : 0;
     void *room = raw_mmap(NULL, length + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (is_error(room) || extra == 0)
-        return room;
+    if (is_error(room) || extra == 0) return room;
     const uintptr_t start = (uintptr_t)room, aligned = round_up(start, alignment), end = start + length + extra;
-    if (aligned > start)
-        SYSTEM_CALL(SYS_munmap, start, aligned - start);
-    if (end > aligned + length)
-        SYSTEM_CALL(SYS_munmap, aligned + length, end - aligned - length);
+    if (aligned > start) SYSTEM_CALL(SYS_munmap, start, aligned - start);
+    if (end > aligned + length) SYSTEM_CALL(SYS_munmap, aligned + length, end - aligned - length);
     return (void *)aligned;
 }
 
 // The whole chunk is readable and writable at once, whatever of it is committed: jemalloc touches only what it committed, and
 // one mapping of many small pieces would soon meet vm.max_map_count.
-static void *pooled_chunk(size_t length, size_t alignment, bool commit)
-{
+static void *pooled_chunk(size_t length, size_t alignment, bool commit) {
     uint64_t start;
     const uint64_t count = pages_of(length);
-    if (!take_space(count, alignment >> PAGE_SHIFT, &start))
-        return (void *)-ENOMEM;
+    if (!take_space(count, alignment >> PAGE_SHIFT, &start)) return (void *)-ENOMEM;
     int error = commit ? charge_take(&charge, start, count) : 0;
-    if (error == 0 && (error = protect(start, count, PROT_READ | PROT_WRITE)) == 0)
-        return address_of(start);
+    if (error == 0 && (error = protect(start, count, PROT_READ | PROT_WRITE)) == 0) return address_of(start);
     heap_refused = true;
     charge_give_back(&charge, start, count);
     space_add(&set.free, start, count);
     return (void *)-ENOMEM;
 }
 
-void *pool_heap_chunk(size_t length, size_t alignment, bool commit, bool *pooled)
-{
+void *pool_heap_chunk(size_t length, size_t alignment, bool commit, bool *pooled) {
     signal_mask saved;
     enter(&saved);
     void *chunk = (void *)-ENOMEM;
@@ -246,45 +216,36 @@ void *pool_heap_chunk(size_t length, size_t alignment, bool commit, bool *pooled
     return chunk;
 }
 
-int pool_heap_commit(void *address, size_t length)
-{
-    if (pool_side(address, length) != INSIDE)
-        return ENOMEM; // what a child inherited
+int pool_heap_commit(void *address, size_t length) {
+    if (pool_side(address, length) != INSIDE) return ENOMEM; // what a child inherited
     // window_base cannot change under us: only fork moves it, and a child has one thread.
     const uint64_t start = ((uintptr_t)address - window_base) >> PAGE_SHIFT;
-    if (charge_take_quickly(&charge, start, pages_of(length)))
-        return 0;
+    if (charge_take_quickly(&charge, start, pages_of(length))) return 0;
     signal_mask saved;
     enter(&saved);
     int error = charge_take(&charge, start, pages_of(length));
-    if (error != 0)
-        heap_refused = true;
+    if (error != 0) heap_refused = true;
     leave(&saved);
     return error;
 }
 
-int pool_heap_decommit(void *address, size_t length)
-{
+int pool_heap_decommit(void *address, size_t length) {
     signal_mask saved;
     enter(&saved);
-    int error = pool_side(address, length) != INSIDE ? EINVAL
-                                                     : charge_give_back(&charge, page_of(address), pages_of(length));
+    int error = pool_side(address, length) != INSIDE ? EINVAL : charge_give_back(&charge, page_of(address), pages_of(length));
     leave(&saved);
     return error;
 }
 
-int pool_heap_discard(void *address, size_t length)
-{
+int pool_heap_discard(void *address, size_t length) {
     signal_mask saved;
     enter(&saved);
-    int error =
-        pool_side(address, length) != INSIDE ? EINVAL : charge_discard(&charge, page_of(address), pages_of(length));
+    int error = pool_side(address, length) != INSIDE ? EINVAL : charge_discard(&charge, page_of(address), pages_of(length));
     leave(&saved);
     return error;
 }
 
-bool pool_heap_was_refused(void)
-{
+bool pool_heap_was_refused(void) {
     bool refused = heap_refused;
     heap_refused = false;
     return refused;
@@ -292,25 +253,20 @@ bool pool_heap_was_refused(void)
 
 // ---- mappings
 
-static void *map_pooled(uint64_t count, int protection)
-{
+static void *map_pooled(uint64_t count, int protection) {
     uint64_t start;
-    if (!take_space(count, 1, &start))
-        return (void *)-ENOMEM;
+    if (!take_space(count, 1, &start)) return (void *)-ENOMEM;
     int error = 0;
     if (protection != PROT_NONE) {
         error = charge_take(&charge, start, count);
-        if (error == 0 && (error = protect(start, count, protection)) != 0)
-            charge_give_back(&charge, start, count);
+        if (error == 0 && (error = protect(start, count, protection)) != 0) charge_give_back(&charge, start, count);
     }
-    if (error == 0)
-        return address_of(start);
+    if (error == 0) return address_of(start);
     space_add(&set.free, start, count);
     return (void *)-ENOMEM;
 }
 
-void *pool_map(size_t length, int protection)
-{
+void *pool_map(size_t length, int protection) {
     signal_mask saved;
     void *result = NULL;
     enter(&saved);
@@ -322,8 +278,7 @@ void *pool_map(size_t length, int protection)
             if (is_error(result))
                 private_bytes -= length;
             else if (private_map_count < PRIVATE_MAPS) // full only of remnants; what is not remembered stays counted
-                private_maps[private_map_count++] =
-                    (struct private_map){(uintptr_t)result, (uintptr_t)result + length};
+                private_maps[private_map_count++] = (struct private_map){(uintptr_t)result, (uintptr_t)result + length};
         }
         break;
     case POOLED:
@@ -337,8 +292,7 @@ void *pool_map(size_t length, int protection)
     return result;
 }
 
-static void forget_private(uint64_t start, uint64_t end)
-{
+static void forget_private(uint64_t start, uint64_t end) {
     for (unsigned i = 0; i < private_map_count;) {
         struct private_map *map = &private_maps[i];
         const uint64_t from = map->start > start ? map->start : start, to = map->end < end ? map->end : end;
@@ -361,18 +315,15 @@ static void forget_private(uint64_t start, uint64_t end)
     }
 }
 
-void pool_forget_private(const void *address, size_t length)
-{
-    if (private_map_count == 0)
-        return;
+void pool_forget_private(const void *address, size_t length) {
+    if (private_map_count == 0) return;
     signal_mask saved;
     enter(&saved);
     forget_private((uintptr_t)address, (uintptr_t)address + length);
     leave(&saved);
 }
 
-int pool_unmap(void *address, size_t length)
-{
+int pool_unmap(void *address, size_t length) {
     signal_mask saved;
     enter(&saved);
     const uint64_t start = page_of(address), count = pages_of(length);
@@ -385,42 +336,32 @@ int pool_unmap(void *address, size_t length)
 }
 
 // Private anonymous memory that may never hold code: what the pool can stand for.
-static bool poolable(int protection, int flags)
-{
+static bool poolable(int protection, int flags) {
     const int allowed = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_POPULATE | MAP_LOCKED | MAP_NONBLOCK | MAP_DENYWRITE |
                         MAP_EXECUTABLE | MAP_FIXED | MAP_FIXED_NOREPLACE;
-    return (flags & ~allowed) == 0 && (flags & MAP_PRIVATE) != 0 && (flags & MAP_ANONYMOUS) != 0 &&
-           (protection & PROT_EXEC) == 0;
+    return (flags & ~allowed) == 0 && (flags & MAP_PRIVATE) != 0 && (flags & MAP_ANONYMOUS) != 0 && (protection & PROT_EXEC) == 0;
 }
 
-static int map_pooled_at(uint64_t start, uint64_t count, int protection)
-{
+static int map_pooled_at(uint64_t start, uint64_t count, int protection) {
     int error = take_back(start, count);
-    if (error != 0)
-        return error;
-    if (protection == PROT_NONE)
-        return drop(start, count);
-    if ((error = charge_take(&charge, start, count)) != 0)
-        return ENOMEM;
-    if ((error = protect(start, count, PROT_NONE)) != 0 || (error = charge_discard(&charge, start, count)) != 0)
-        return error;
+    if (error != 0) return error;
+    if (protection == PROT_NONE) return drop(start, count);
+    if ((error = charge_take(&charge, start, count)) != 0) return ENOMEM;
+    if ((error = protect(start, count, PROT_NONE)) != 0 || (error = charge_discard(&charge, start, count)) != 0) return error;
     return protect(start, count, protection);
 }
 
-static int map_foreign_at(uint64_t start, uint64_t count, int protection, int flags, int fd, uint64_t offset)
-{
-    if (!space_add(&set.foreign, start, count))
-        return ENOMEM;
-    void *mapped = raw_mmap(address_of(start), count << PAGE_SHIFT, protection,
-                            (flags & ~MAP_FIXED_NOREPLACE) | MAP_FIXED, fd, offset);
+static int map_foreign_at(uint64_t start, uint64_t count, int protection, int flags, int fd, uint64_t offset) {
+    if (!space_add(&set.foreign, start, count)) return ENOMEM;
+    void *mapped =
+        raw_mmap(address_of(start), count << PAGE_SHIFT, protection, (flags & ~MAP_FIXED_NOREPLACE) | MAP_FIXED, fd, offset);
     // On failure, too, the kernel may have unmapped what was there; take_back() mends that when the range is used again.
     charge_give_back(&charge, start, count);
     charge_protect(&charge, start, count, PROT_NONE);
     return is_error(mapped) ? error_of(mapped) : 0;
 }
 
-void *pool_map_at(void *address, size_t length, int protection, int flags, int fd, uint64_t offset)
-{
+void *pool_map_at(void *address, size_t length, int protection, int flags, int fd, uint64_t offset) {
     signal_mask saved;
     enter(&saved);
     const uint64_t start = page_of(address), count = pages_of(length);
@@ -431,32 +372,26 @@ void *pool_map_at(void *address, size_t length, int protection, int flags, int f
         error = map_pooled_at(start, count, protection);
     else
         error = map_foreign_at(start, count, protection, flags, fd, offset);
-    if (error == 0 && !space_remove(&set.free, start, count))
-        error = ENOMEM;
+    if (error == 0 && !space_remove(&set.free, start, count)) error = ENOMEM;
     leave(&saved);
     return error != 0 ? (void *)(intptr_t)-error : address;
 }
 
-static int protect_pooled(uint64_t start, uint64_t count, int protection)
-{
+static int protect_pooled(uint64_t start, uint64_t count, int protection) {
     if ((protection & PROT_EXEC) != 0 && !charge_any(&charge, start, count))
         // Code that is still to be written (a just-in-time compiler's): not for the pool.
         return map_foreign_at(start, count, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (protection != PROT_NONE && charge_take(&charge, start, count) != 0)
-        return ENOMEM;
+    if (protection != PROT_NONE && charge_take(&charge, start, count) != 0) return ENOMEM;
     return protect(start, count, protection);
 }
 
-int pool_protect(void *address, size_t length, int protection)
-{
+int pool_protect(void *address, size_t length, int protection) {
     signal_mask saved;
     enter(&saved);
     const uint64_t start = page_of(address), count = pages_of(length);
     int error = space_overlaps(&set.free, start, count) ? ENOMEM : 0;
-    FOR_PIECES(piece, start, count)
-    {
-        if (error != 0)
-            break;
+    FOR_PIECES(piece, start, count) {
+        if (error != 0) break;
         if (piece.foreign)
             error = -(int)SYSTEM_CALL(SYS_mprotect, address_of(piece.start), piece.count << PAGE_SHIFT, protection);
         else
@@ -467,16 +402,13 @@ int pool_protect(void *address, size_t length, int protection)
 }
 
 // Contents go; the charge goes, too, where the program has no access: it must ask for that again, and is charged then.
-static int discard(uint64_t start, uint64_t count)
-{
+static int discard(uint64_t start, uint64_t count) {
     int result = 0;
     for (uint64_t page = start, end = start + count; page < end;) {
         const bool hidden = (charge_state(&charge, page) & PAGE_PROTECTION) == 0;
         uint64_t stop = page + 1;
-        while (stop < end && ((charge_state(&charge, stop) & PAGE_PROTECTION) == 0) == hidden)
-            stop++;
-        int error =
-            hidden ? charge_give_back(&charge, page, stop - page) : charge_discard(&charge, page, stop - page);
+        while (stop < end && ((charge_state(&charge, stop) & PAGE_PROTECTION) == 0) == hidden) stop++;
+        int error = hidden ? charge_give_back(&charge, page, stop - page) : charge_discard(&charge, page, stop - page);
         result = error != 0 ? EAGAIN : result;
         page = stop;
     }
@@ -484,8 +416,7 @@ static int discard(uint64_t start, uint64_t count)
 }
 
 // What advice means for pooled pages. The numbers are the kernel's; Debian 12's headers lack the newest.
-static enum { HARMLESS, DISCARDS, REFUSES, TOUCHES } meaning(int advice)
-{
+static enum { HARMLESS, DISCARDS, REFUSES, TOUCHES } meaning(int advice) {
     switch (advice) {
     case MADV_DONTNEED:
     case MADV_FREE:
@@ -516,17 +447,14 @@ static enum { HARMLESS, DISCARDS, REFUSES, TOUCHES } meaning(int advice)
     }
 }
 
-int pool_advise(void *address, size_t length, int advice)
-{
+int pool_advise(void *address, size_t length, int advice) {
     signal_mask saved;
     enter(&saved);
     const uint64_t start = page_of(address), count = pages_of(length);
     int error = space_overlaps(&set.free, start, count) ? ENOMEM : 0;
     const int kind = meaning(advice);
-    FOR_PIECES(piece, start, count)
-    {
-        if (error != 0)
-            break;
+    FOR_PIECES(piece, start, count) {
+        if (error != 0) break;
         if (piece.foreign)
             error = -(int)SYSTEM_CALL(SYS_madvise, address_of(piece.start), piece.count << PAGE_SHIFT, advice);
         else if (kind == DISCARDS)
@@ -536,45 +464,35 @@ int pool_advise(void *address, size_t length, int advice)
     }
     leave(&saved);
     // Populating faults, and waits for the agent: not under the lock.
-    if (error == 0 && kind == TOUCHES)
-        error = -(int)SYSTEM_CALL(SYS_madvise, address, length, advice);
+    if (error == 0 && kind == TOUCHES) error = -(int)SYSTEM_CALL(SYS_madvise, address, length, advice);
     return error;
 }
 
 // ---- mremap
 
 // Whether the whole range is one mapping, as mremap wants it: allocated, ours, of one protection.
-static bool is_uniform(uint64_t start, uint64_t count, int *protection)
-{
-    if (space_overlaps(&set.free, start, count) || space_overlaps(&set.foreign, start, count))
-        return false;
+static bool is_uniform(uint64_t start, uint64_t count, int *protection) {
+    if (space_overlaps(&set.free, start, count) || space_overlaps(&set.foreign, start, count)) return false;
     *protection = charge_state(&charge, start) & PAGE_PROTECTION;
     for (uint64_t page = start; page < start + count; page++)
-        if ((int)(charge_state(&charge, page) & PAGE_PROTECTION) != *protection)
-            return false;
+        if ((int)(charge_state(&charge, page) & PAGE_PROTECTION) != *protection) return false;
     return true;
 }
 
 // Copies what is not zero, so that pages never written stay without memory on the other side, too.
-static void copy_pages(void *to, const void *from, uint64_t count)
-{
+static void copy_pages(void *to, const void *from, uint64_t count) {
     static const char zeros[VSMP_PAGE_BYTES];
     for (uint64_t i = 0; i < count; i++) {
         const char *page = (const char *)from + (i << PAGE_SHIFT);
-        if (memcmp(page, zeros, sizeof zeros) != 0)
-            memcpy((char *)to + (i << PAGE_SHIFT), page, sizeof zeros);
+        if (memcmp(page, zeros, sizeof zeros) != 0) memcpy((char *)to + (i << PAGE_SHIFT), page, sizeof zeros);
     }
 }
 
-static int grow_in_place(uint64_t end, uint64_t more, int protection)
-{
-    if (!space_covers(&set.free, end, more))
-        return ENOMEM;
-    if (protection != PROT_NONE && charge_take(&charge, end, more) != 0)
-        return ENOMEM;
+static int grow_in_place(uint64_t end, uint64_t more, int protection) {
+    if (!space_covers(&set.free, end, more)) return ENOMEM;
+    if (protection != PROT_NONE && charge_take(&charge, end, more) != 0) return ENOMEM;
     int error = protect(end, more, protection);
-    if (error == 0 && !space_remove(&set.free, end, more))
-        error = ENOMEM;
+    if (error == 0 && !space_remove(&set.free, end, more)) error = ENOMEM;
     if (error != 0) {
         protect(end, more, PROT_NONE);
         charge_give_back(&charge, end, more);
@@ -582,12 +500,10 @@ static int grow_in_place(uint64_t end, uint64_t more, int protection)
     return error;
 }
 
-void *pool_remap(void *address, size_t old_length, size_t new_length, int flags)
-{
+void *pool_remap(void *address, size_t old_length, size_t new_length, int flags) {
     signal_mask saved;
     int protection;
-    if (flags & (MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */) || old_length == 0)
-        return (void *)-EINVAL;
+    if (flags & (MREMAP_FIXED | 4 /* MREMAP_DONTUNMAP */) || old_length == 0) return (void *)-EINVAL;
 
     enter(&saved);
     const uint64_t start = page_of(address), old_count = pages_of(old_length), new_count = pages_of(new_length);
@@ -597,8 +513,7 @@ void *pool_remap(void *address, size_t old_length, size_t new_length, int flags)
         error = EFAULT;
     } else if (new_count < old_count) {
         error = drop(start + new_count, old_count - new_count);
-        if (error == 0)
-            space_add(&set.free, start + new_count, old_count - new_count);
+        if (error == 0) space_add(&set.free, start + new_count, old_count - new_count);
     } else if (new_count > old_count && grow_in_place(start + old_count, new_count - old_count, protection) != 0) {
         result = (flags & MREMAP_MAYMOVE) == 0 ? (void *)-ENOMEM : map_pooled(new_count, PROT_READ | PROT_WRITE);
         if (is_error(result))
@@ -607,32 +522,25 @@ void *pool_remap(void *address, size_t old_length, size_t new_length, int flags)
             error = -(int)SYSTEM_CALL(SYS_mprotect, address, old_length, PROT_READ);
     }
     leave(&saved);
-    if (error != 0)
-        return (void *)(intptr_t)-error;
-    if (result == address)
-        return result;
+    if (error != 0) return (void *)(intptr_t)-error;
+    if (result == address) return result;
 
     // Both ranges are this call's alone until it returns; copying faults, so it must not hold the lock.
     copy_pages(result, address, old_count);
-    if (protection != (PROT_READ | PROT_WRITE))
-        pool_protect(result, new_length, protection);
+    if (protection != (PROT_READ | PROT_WRITE)) pool_protect(result, new_length, protection);
     pool_unmap(address, old_length);
     return result;
 }
 
-void *pool_remap_private(void *address, size_t old_length, size_t new_length, int flags)
-{
-    if (private_map_count == 0 || new_length <= old_length)
-        return NULL;
+void *pool_remap_private(void *address, size_t old_length, size_t new_length, int flags) {
+    if (private_map_count == 0 || new_length <= old_length) return NULL;
     signal_mask saved;
     enter(&saved);
     void *result = NULL;
     const uint64_t start = (uintptr_t)address;
     for (unsigned i = 0; i < private_map_count; i++) {
-        if (private_maps[i].start != start || private_maps[i].end != start + old_length)
-            continue;
-        if ((flags & ~MREMAP_MAYMOVE) != 0 || (flags & MREMAP_MAYMOVE) == 0)
-            break;
+        if (private_maps[i].start != start || private_maps[i].end != start + old_length) continue;
+        if ((flags & ~MREMAP_MAYMOVE) != 0 || (flags & MREMAP_MAYMOVE) == 0) break;
         switch (place(new_length - old_length)) {
         case PRIVATE: // counted: the kernel moves it, and we follow
             result = (void *)SYSTEM_CALL(SYS_mremap, address, old_length, new_length, flags);
@@ -643,8 +551,7 @@ void *pool_remap_private(void *address, size_t old_length, size_t new_length, in
             break;
         case POOLED:
             result = map_pooled(pages_of(new_length), PROT_READ | PROT_WRITE);
-            if (!is_error(result))
-                forget_private(start, start + old_length);
+            if (!is_error(result)) forget_private(start, start + old_length);
             break;
         case REFUSED:
             result = (void *)-ENOMEM;
@@ -669,8 +576,7 @@ void pool_after_fork_in_parent(void) { leave(&mask_at_fork); }
 
 bool pool_inherits(void) { return atomic_load_explicit(&inherited_high, memory_order_relaxed) != 0; }
 
-bool pool_is_inherited(const void *address)
-{
+bool pool_is_inherited(const void *address) {
     const uint64_t page = (uintptr_t)address >> PAGE_SHIFT;
     if (VSMP_LIKELY(page >= atomic_load_explicit(&inherited_high, memory_order_relaxed)) ||
         page < atomic_load_explicit(&inherited_low, memory_order_relaxed) || pool_side(address, 1) == INSIDE)
@@ -684,25 +590,19 @@ bool pool_is_inherited(const void *address)
 
 // A child: the window was not inherited. Its place is taken at once, so that nothing else lands there and is mistaken for what
 // the parent's pointers mean.
-static void become_child(void)
-{
-    if (!attached())
-        return;
+static void become_child(void) {
+    if (!attached()) return;
     const uint64_t base = window.base, low = base >> PAGE_SHIFT, count = pages_of(window.length);
     atomic_store(&window_length, 0);
     agent_forget();
-    FOR_PIECES(piece, 0, count)
-    {
-        if (piece.foreign)
-            continue;
+    FOR_PIECES(piece, 0, count) {
+        if (piece.foreign) continue;
         raw_mmap(address_of(piece.start), piece.count << PAGE_SHIFT, PROT_NONE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
         space_add(&inherited, low + piece.start, piece.count);
     }
-    if (low < inherited_low)
-        atomic_store(&inherited_low, low);
-    if (low + count > inherited_high)
-        atomic_store(&inherited_high, low + count);
+    if (low < inherited_low) atomic_store(&inherited_low, low);
+    if (low + count > inherited_high) atomic_store(&inherited_high, low + count);
 
     charge_close(&charge);
     space_close(&set.free);
@@ -710,14 +610,12 @@ static void become_child(void)
     window = (struct window){0};
     private_bytes = 0;
     private_map_count = 0;
-    if (alive != NULL)
-        *alive = 1;
+    if (alive != NULL) *alive = 1;
     heap_begin_generation();
     child_watch_inherited();
 }
 
-void pool_after_fork_in_child(void)
-{
+void pool_after_fork_in_child(void) {
     guard_reset(&guard);
     become_child();
     signal_mask mask = mask_at_fork;

@@ -43,7 +43,7 @@ enum vsmp_guest_type {
     VSMP_GUEST_DISCARD = 5,
 };
 
-#define VSMP_GUEST_REPLY 0x8000u    // set in `type` of a reply
+#define VSMP_GUEST_REPLY 0x8000u // set in `type` of a reply
 #define VSMP_GUEST_HAS_DEVICE 0x1ull // HELLO reply, in `c`: /dev/userfaultfd comes along
 
 struct vsmp_guest_message {
@@ -51,7 +51,7 @@ struct vsmp_guest_message {
     uint16_t version;
     uint16_t type;
     uint32_t serial; // of the request; the reply repeats it
-    int32_t status;  // replies: 0 or an errno value
+    int32_t status; // replies: 0 or an errno value
     uint64_t a, b, c, d;
     uint32_t text_bytes;
     uint32_t reserved[3]; // zero

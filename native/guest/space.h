@@ -9,9 +9,9 @@
 #include <stdint.h>
 
 struct space_node {
-    uint64_t start, count;   // pages
-    uint64_t longest;        // count of the longest range in this subtree
-    uint32_t left, right;    // 0: none
+    uint64_t start, count; // pages
+    uint64_t longest; // count of the longest range in this subtree
+    uint32_t left, right; // 0: none
     uint32_t priority;
     uint32_t unused;
 };
@@ -38,14 +38,12 @@ bool space_find(const struct space *space, uint64_t count, uint64_t alignment, u
 // The first part of the set at or after `from` and before `to`.
 bool space_next(const struct space *space, uint64_t from, uint64_t to, uint64_t *start, uint64_t *count);
 
-static inline bool space_overlaps(const struct space *space, uint64_t start, uint64_t count)
-{
+static inline bool space_overlaps(const struct space *space, uint64_t start, uint64_t count) {
     uint64_t at, length;
     return space_next(space, start, start + count, &at, &length);
 }
 
-static inline bool space_covers(const struct space *space, uint64_t start, uint64_t count)
-{
+static inline bool space_covers(const struct space *space, uint64_t start, uint64_t count) {
     uint64_t at, length;
     return space_next(space, start, start + count, &at, &length) && at == start && length == count;
 }

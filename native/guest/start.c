@@ -6,8 +6,7 @@
 
 // malloc works long before this runs. What is here must happen before the program can change its environment, and outside of
 // the places (a forked child, a signal handler) in which symbols must not be looked up.
-__attribute__((constructor)) static void start(void)
-{
+__attribute__((constructor)) static void start(void) {
     pool_open();
     files_open();
     child_open();

@@ -36,14 +36,13 @@ long vsmp_syscall(long number, long a, long b, long c, long d, long e, long f);
 #define SYSTEM_CALL_5(n, a, b, c, d) vsmp_syscall(n, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
 #define SYSTEM_CALL_6(n, a, b, c, d, e) vsmp_syscall(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
 #define SYSTEM_CALL_7(n, a, b, c, d, e, f) vsmp_syscall(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
-#define SYSTEM_CALL(...)                                                                                                     \
-    SYSTEM_CALL_PICK(__VA_ARGS__, SYSTEM_CALL_7, SYSTEM_CALL_6, SYSTEM_CALL_5, SYSTEM_CALL_4, SYSTEM_CALL_3, SYSTEM_CALL_2,   \
-                     SYSTEM_CALL_1)                                                                                          \
+#define SYSTEM_CALL(...)                                                                                                         \
+    SYSTEM_CALL_PICK(__VA_ARGS__, SYSTEM_CALL_7, SYSTEM_CALL_6, SYSTEM_CALL_5, SYSTEM_CALL_4, SYSTEM_CALL_3, SYSTEM_CALL_2,      \
+                     SYSTEM_CALL_1)                                                                                              \
     (__VA_ARGS__)
 
 // mmap as the kernel answers it, in the caller's terms: an address, or a value for which is_error() holds.
-static inline void *raw_mmap(void *address, size_t length, int protection, int flags, int fd, uint64_t offset)
-{
+static inline void *raw_mmap(void *address, size_t length, int protection, int flags, int fd, uint64_t offset) {
     return (void *)SYSTEM_CALL(SYS_mmap, address, length, protection, flags, fd, offset);
 }
 

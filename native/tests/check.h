@@ -13,10 +13,8 @@
 #include <string.h>
 #include <unistd.h>
 
-__attribute__((format(printf, 2, 3))) static inline void check(bool condition, const char *format, ...)
-{
-    if (__builtin_expect(condition, 1))
-        return;
+__attribute__((format(printf, 2, 3))) static inline void check(bool condition, const char *format, ...) {
+    if (__builtin_expect(condition, 1)) return;
     char text[400];
     va_list arguments;
     va_start(arguments, format);
@@ -37,16 +35,13 @@ static inline uint64_t next_random(uint64_t *state) // splitmix64
 // What a word of a tagged range must hold: never zero, different everywhere.
 static inline uint64_t pattern(uint64_t tag, uint64_t index) { return ((tag + 1) << 40) ^ (index * 0x9e3779b97f4a7c15ull) ^ 1; }
 
-static inline void check_zero(const void *memory, size_t bytes, const char *what)
-{
+static inline void check_zero(const void *memory, size_t bytes, const char *what) {
     const unsigned char *byte = memory;
     for (size_t i = 0; i < bytes; i++)
-        if (byte[i] != 0)
-            check(false, "%s: byte %zu of %zu is %02x, not zero", what, i, bytes, byte[i]);
+        if (byte[i] != 0) check(false, "%s: byte %zu of %zu is %02x, not zero", what, i, bytes, byte[i]);
 }
 
-static inline int passed(const char *name)
-{
+static inline int passed(const char *name) {
     printf("%s: ok\n", name);
     return fflush(stdout) == 0 ? 0 : 1;
 }

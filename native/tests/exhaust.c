@@ -11,30 +11,23 @@ enum { MAX_CHUNKS = 65536 };
 static uint64_t *chunks[MAX_CHUNKS];
 static size_t words;
 
-static bool take(size_t i)
-{
+static bool take(size_t i) {
     chunks[i] = malloc(words * 8);
-    if (chunks[i] == NULL)
-        return false;
-    for (size_t w = 0; w < words; w++)
-        chunks[i][w] = pattern(i, w);
+    if (chunks[i] == NULL) return false;
+    for (size_t w = 0; w < words; w++) chunks[i][w] = pattern(i, w);
     return true;
 }
 
-static void verify(size_t i)
-{
-    for (size_t w = 0; w < words; w++)
-        check(chunks[i][w] == pattern(i, w), "word %zu of chunk %zu", w, i);
+static void verify(size_t i) {
+    for (size_t w = 0; w < words; w++) check(chunks[i][w] == pattern(i, w), "word %zu of chunk %zu", w, i);
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const size_t megabytes = argc > 1 ? strtoul(argv[1], NULL, 10) : 4;
     const size_t most = argc > 2 ? strtoul(argv[2], NULL, 10) : 65536;
     words = (megabytes << 20) / 8 - 512;
     size_t count = 0;
-    while (count < MAX_CHUNKS && count * megabytes < most && take(count))
-        count++;
+    while (count < MAX_CHUNKS && count * megabytes < most && take(count)) count++;
     check(count * megabytes < most, "memory ends before %zu MB", most);
     check(errno == ENOMEM, "errno is ENOMEM, not %d", errno);
     // More than may be left over, in pieces, of what the agent already set aside.
@@ -47,15 +40,11 @@ int main(int argc, char **argv)
     check(munmap(reserved, bytes) == 0, "munmap");
     printf("exhaust: got %zu MB\n", count * megabytes);
 
-    for (size_t i = 0; i < count; i++)
-        verify(i);
+    for (size_t i = 0; i < count; i++) verify(i);
     if (count > 4) {
-        for (size_t i = 0; i < 4; i++)
-            free(chunks[i]);
-        for (size_t i = 0; i < 2; i++)
-            check(take(i), "what was freed can be had again");
-        for (size_t i = 4; i < count; i++)
-            verify(i);
+        for (size_t i = 0; i < 4; i++) free(chunks[i]);
+        for (size_t i = 0; i < 2; i++) check(take(i), "what was freed can be had again");
+        for (size_t i = 4; i < count; i++) verify(i);
     }
     return passed("exhaust");
 }

@@ -41,7 +41,7 @@ struct guest {
     pid_t pid;
     uint64_t base;
     uint8_t *reserved; // per extent
-    uint8_t *present;  // per page
+    uint8_t *present; // per page
 };
 
 static struct guest guests[MAX_GUESTS];
@@ -52,8 +52,7 @@ static bool with_device, refuse;
 static unsigned violations;
 static char directory[64], socket_path[96];
 
-__attribute__((format(printf, 1, 2))) static void violation(const char *format, ...)
-{
+__attribute__((format(printf, 1, 2))) static void violation(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     fprintf(stderr, "fake-agent: VIOLATION: ");
@@ -63,14 +62,12 @@ __attribute__((format(printf, 1, 2))) static void violation(const char *format, 
     violations++;
 }
 
-static void fail(const char *what)
-{
+static void fail(const char *what) {
     fprintf(stderr, "fake-agent: %s: %s\n", what, strerror(errno));
     exit(125);
 }
 
-static void end_guest(struct guest *guest)
-{
+static void end_guest(struct guest *guest) {
     for (uint64_t i = 0; guest->reserved != NULL && i < window_bytes / VSMP_EXTENT_BYTES; i++)
         reserved_extents -= guest->reserved[i];
     if (guest->reserved != NULL) {
@@ -78,16 +75,13 @@ static void end_guest(struct guest *guest)
         munmap(guest->present, window_bytes / PAGE);
     }
     close(guest->socket);
-    if (guest->file >= 0)
-        close(guest->file);
-    if (guest->faults >= 0)
-        close(guest->faults);
+    if (guest->file >= 0) close(guest->file);
+    if (guest->faults >= 0) close(guest->faults);
     *guest = guests[--guest_count];
 }
 
 static void reply(struct guest *guest, const struct vsmp_guest_message *request, int status, uint64_t a, uint64_t b, uint64_t c,
-                  const char *text, const int *fds, unsigned fd_count)
-{
+                  const char *text, const int *fds, unsigned fd_count) {
     struct vsmp_guest_message answer = {.magic = VSMP_GUEST_MAGIC,
                                         .version = VSMP_GUEST_VERSION,
                                         .type = (uint16_t)(request->type | VSMP_GUEST_REPLY),
@@ -112,16 +106,13 @@ static void reply(struct guest *guest, const struct vsmp_guest_message *request,
     sendmsg(guest->socket, &message, MSG_NOSIGNAL);
 }
 
-static void *table(uint64_t bytes)
-{
+static void *table(uint64_t bytes) {
     void *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (pages == MAP_FAILED)
-        fail("mmap");
+    if (pages == MAP_FAILED) fail("mmap");
     return pages;
 }
 
-static void on_hello(struct guest *guest, const struct vsmp_guest_message *request, const char *text)
-{
+static void on_hello(struct guest *guest, const struct vsmp_guest_message *request, const char *text) {
     if (strcmp(text, TOKEN) != 0) {
         violation("HELLO with token '%s'", text);
         reply(guest, request, EACCES, 0, 0, 0, "wrong token", NULL, 0);
@@ -133,20 +124,16 @@ static void on_hello(struct guest *guest, const struct vsmp_guest_message *reque
     }
     guests_seen++;
     guest->file = memfd_create("frames", MFD_CLOEXEC);
-    if (guest->file < 0 || ftruncate(guest->file, (off_t)window_bytes) != 0)
-        fail("frame file");
+    if (guest->file < 0 || ftruncate(guest->file, (off_t)window_bytes) != 0) fail("frame file");
     guest->reserved = table(window_bytes / VSMP_EXTENT_BYTES);
     guest->present = table(window_bytes / PAGE);
     int fds[2] = {guest->file, -1};
-    if (with_device && (fds[1] = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC)) < 0)
-        fail("/dev/userfaultfd");
+    if (with_device && (fds[1] = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC)) < 0) fail("/dev/userfaultfd");
     reply(guest, request, 0, guests_seen, window_bytes, with_device ? VSMP_GUEST_HAS_DEVICE : 0, "", fds, with_device ? 2 : 1);
-    if (with_device)
-        close(fds[1]);
+    if (with_device) close(fds[1]);
 }
 
-static void on_range(struct guest *guest, const struct vsmp_guest_message *request)
-{
+static void on_range(struct guest *guest, const struct vsmp_guest_message *request) {
     const uint64_t offset = request->a, length = request->b;
     const uint64_t unit = request->type == VSMP_GUEST_DISCARD ? PAGE : VSMP_EXTENT_BYTES;
     char text[200] = "";
@@ -157,8 +144,8 @@ static void on_range(struct guest *guest, const struct vsmp_guest_message *reque
     }
     const uint64_t first = offset / VSMP_EXTENT_BYTES, last = (offset + length - 1) / VSMP_EXTENT_BYTES + 1;
     if (request->type == VSMP_GUEST_RESERVE && last - first > limit_extents - reserved_extents) {
-        snprintf(text, sizeof text, "the pool is exhausted: %lu MiB wanted, %lu of %lu MiB held by %u guests",
-                 (last - first) * 2, reserved_extents * 2, limit_extents * 2, guest_count);
+        snprintf(text, sizeof text, "the pool is exhausted: %lu MiB wanted, %lu of %lu MiB held by %u guests", (last - first) * 2,
+                 reserved_extents * 2, limit_extents * 2, guest_count);
         reply(guest, request, ENOMEM, 0, 0, 0, text, NULL, 0);
         return;
     }
@@ -171,8 +158,7 @@ static void on_range(struct guest *guest, const struct vsmp_guest_message *reque
             guest->reserved[i] = request->type == VSMP_GUEST_RESERVE;
         }
     }
-    if (reserved_extents > peak_extents)
-        peak_extents = reserved_extents;
+    if (reserved_extents > peak_extents) peak_extents = reserved_extents;
     if (request->type != VSMP_GUEST_RESERVE) {
         if (fallocate(guest->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length) != 0)
             fail("fallocate");
@@ -182,8 +168,7 @@ static void on_range(struct guest *guest, const struct vsmp_guest_message *reque
 }
 
 // False: the guest is gone.
-static bool on_request(struct guest *guest)
-{
+static bool on_request(struct guest *guest) {
     struct {
         struct vsmp_guest_message message;
         char text[VSMP_GUEST_TEXT_MAX + 1];
@@ -192,12 +177,10 @@ static bool on_request(struct guest *guest)
     struct iovec part = {&request, sizeof request - 1};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
     ssize_t received = recvmsg(guest->socket, &message, MSG_CMSG_CLOEXEC);
-    if (received <= 0 || (die_after != 0 && ++requests > die_after))
-        return false;
+    if (received <= 0 || (die_after != 0 && ++requests > die_after)) return false;
     int fd = -1;
     struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    if (header != NULL && header->cmsg_type == SCM_RIGHTS)
-        memcpy(&fd, CMSG_DATA(header), sizeof fd);
+    if (header != NULL && header->cmsg_type == SCM_RIGHTS) memcpy(&fd, CMSG_DATA(header), sizeof fd);
     if ((size_t)received < sizeof request.message || request.message.magic != VSMP_GUEST_MAGIC ||
         (size_t)received != sizeof request.message + request.message.text_bytes) {
         violation("a message that is none (%zd bytes)", received);
@@ -227,14 +210,12 @@ static bool on_request(struct guest *guest)
 }
 
 // Read faults are answered write-protected, as an agent does for a shared page: a later write faults again.
-static void on_fault(struct guest *guest, const struct uffd_msg *fault)
-{
+static void on_fault(struct guest *guest, const struct uffd_msg *fault) {
     static const char zeros[RUN_PAGES * VSMP_PAGE_BYTES];
     const uint64_t address = fault->arg.pagefault.address & ~(PAGE - 1), flags = fault->arg.pagefault.flags;
     const uint64_t page = (address - guest->base) / PAGE, extent = page * PAGE / VSMP_EXTENT_BYTES;
     faults_served++;
-    if (guest->reserved[extent] == 0)
-        violation("a fault at offset %lx, which is not reserved", page * PAGE);
+    if (guest->reserved[extent] == 0) violation("a fault at offset %lx, which is not reserved", page * PAGE);
     if (flags & UFFD_PAGEFAULT_FLAG_WP) {
         struct uffdio_writeprotect lift = {.range = {address, PAGE}};
         ioctl(guest->faults, UFFDIO_WRITEPROTECT, &lift);
@@ -242,65 +223,51 @@ static void on_fault(struct guest *guest, const struct uffd_msg *fault)
     }
     uint64_t count = 1;
     if (!guest->present[page]) {
-        while (count < RUN_PAGES && (page + count) * PAGE % VSMP_EXTENT_BYTES != 0 && !guest->present[page + count])
-            count++;
-        if (pwrite(guest->file, zeros, count * PAGE, (off_t)(page * PAGE)) != (ssize_t)(count * PAGE))
-            fail("pwrite");
+        while (count < RUN_PAGES && (page + count) * PAGE % VSMP_EXTENT_BYTES != 0 && !guest->present[page + count]) count++;
+        if (pwrite(guest->file, zeros, count * PAGE, (off_t)(page * PAGE)) != (ssize_t)(count * PAGE)) fail("pwrite");
         memset(guest->present + page, 1, count);
         pages_filled += count;
     }
     for (;;) {
-        struct uffdio_continue install = {
-            .range = {address, count * PAGE},
-            .mode = flags & UFFD_PAGEFAULT_FLAG_WRITE ? 0 : UFFDIO_CONTINUE_MODE_WP};
-        if (ioctl(guest->faults, UFFDIO_CONTINUE, &install) == 0)
-            return;
-        if (errno == EAGAIN)
-            continue;
-        if (count == 1)
-            break;
+        struct uffdio_continue install = {.range = {address, count * PAGE},
+                                          .mode = flags & UFFD_PAGEFAULT_FLAG_WRITE ? 0 : UFFDIO_CONTINUE_MODE_WP};
+        if (ioctl(guest->faults, UFFDIO_CONTINUE, &install) == 0) return;
+        if (errno == EAGAIN) continue;
+        if (count == 1) break;
         count = 1; // part of the run is not mapped this way: only what was asked for
     }
     struct uffdio_range wake = {address, PAGE};
     ioctl(guest->faults, UFFDIO_WAKE, &wake);
 }
 
-static void on_faults(struct guest *guest)
-{
+static void on_faults(struct guest *guest) {
     struct uffd_msg messages[16];
     ssize_t bytes = read(guest->faults, messages, sizeof messages);
     for (ssize_t i = 0; i < bytes / (ssize_t)sizeof messages[0]; i++)
-        if (messages[i].event == UFFD_EVENT_PAGEFAULT)
-            on_fault(guest, &messages[i]);
+        if (messages[i].event == UFFD_EVENT_PAGEFAULT) on_fault(guest, &messages[i]);
 }
 
-static int listen_at_new_path(void)
-{
+static int listen_at_new_path(void) {
     snprintf(directory, sizeof directory, "/tmp/vsmp-fake-XXXXXX");
-    if (mkdtemp(directory) == NULL)
-        fail("mkdtemp");
+    if (mkdtemp(directory) == NULL) fail("mkdtemp");
     snprintf(socket_path, sizeof socket_path, "%s/agent", directory);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strcpy(address.sun_path, socket_path);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 64) != 0)
-        fail("socket");
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 64) != 0) fail("socket");
     return fd;
 }
 
-static pid_t start_program(char **argv)
-{
+static pid_t start_program(char **argv) {
     char library[4096];
     ssize_t length = readlink("/proc/self/exe", library, sizeof library - 64);
-    if (length < 0)
-        fail("/proc/self/exe");
+    if (length < 0) fail("/proc/self/exe");
     library[length] = 0;
     *strrchr(library, '/') = 0;
     *strrchr(library, '/') = 0;
     strcat(library, "/libvsmp-guest.so");
     pid_t pid = fork();
-    if (pid != 0)
-        return pid;
+    if (pid != 0) return pid;
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -313,8 +280,7 @@ static pid_t start_program(char **argv)
 }
 
 // Serves until the program ends; returns its exit code as a shell would.
-static int serve(int listener, pid_t program)
-{
+static int serve(int listener, pid_t program) {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
@@ -326,18 +292,14 @@ static int serve(int listener, pid_t program)
             polled[2 + 2 * i] = (struct pollfd){.fd = guests[i].faults, .events = POLLIN};
             polled[3 + 2 * i] = (struct pollfd){.fd = guests[i].socket, .events = POLLIN};
         }
-        if (poll(polled, 2 + 2 * served, -1) < 0 && errno != EINTR)
-            fail("poll");
+        if (poll(polled, 2 + 2 * served, -1) < 0 && errno != EINTR) fail("poll");
         for (unsigned i = served; i-- > 0;) {
-            if (polled[2 + 2 * i].revents & POLLIN)
-                on_faults(&guests[i]);
-            if (polled[3 + 2 * i].revents != 0 && !on_request(&guests[i]))
-                end_guest(&guests[i]);
+            if (polled[2 + 2 * i].revents & POLLIN) on_faults(&guests[i]);
+            if (polled[3 + 2 * i].revents != 0 && !on_request(&guests[i])) end_guest(&guests[i]);
         }
         if (polled[0].revents != 0 && guest_count < MAX_GUESTS) {
             int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-            if (fd >= 0)
-                guests[guest_count++] = (struct guest){.socket = fd, .file = -1, .faults = -1};
+            if (fd >= 0) guests[guest_count++] = (struct guest){.socket = fd, .file = -1, .faults = -1};
         }
         int status;
         if (polled[1].revents != 0 && waitpid(program, &status, WNOHANG) == program)
@@ -345,8 +307,7 @@ static int serve(int listener, pid_t program)
     }
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const char *report = NULL;
     int i = 1;
     for (; i < argc && strncmp(argv[i], "--", 2) == 0 && strcmp(argv[i], "--") != 0; i++) {

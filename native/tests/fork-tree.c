@@ -15,40 +15,32 @@
 extern char **environ;
 static size_t bytes;
 
-static uint64_t *filled(uint64_t tag)
-{
+static uint64_t *filled(uint64_t tag) {
     uint64_t *words = malloc(bytes);
     check(words != NULL, "malloc of %zu bytes", bytes);
-    for (size_t i = 0; i < bytes / 8; i++)
-        words[i] = pattern(tag, i);
+    for (size_t i = 0; i < bytes / 8; i++) words[i] = pattern(tag, i);
     return words;
 }
 
-static void verify(const uint64_t *words, uint64_t tag)
-{
-    for (size_t i = 0; i < bytes / 8; i++)
-        check(words[i] == pattern(tag, i), "word %zu of block %lu", i, tag);
+static void verify(const uint64_t *words, uint64_t tag) {
+    for (size_t i = 0; i < bytes / 8; i++) check(words[i] == pattern(tag, i), "word %zu of block %lu", i, tag);
 }
 
-static int wait_for(pid_t child)
-{
+static int wait_for(pid_t child) {
     int status;
     check(child > 0, "a child was started");
     check(waitpid(child, &status, 0) == child, "waitpid");
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static pid_t child_that_ends_with(int status)
-{
+static pid_t child_that_ends_with(int status) {
     pid_t child = fork();
-    if (child == 0)
-        _exit(status);
+    if (child == 0) _exit(status);
     return child;
 }
 
 // Small blocks come out of caches that the parent filled; none may lie in the parent's pool.
-static void churn(uint64_t tag)
-{
+static void churn(uint64_t tag) {
     enum { COUNT = 20000 };
     static uint64_t *blocks[COUNT];
     for (unsigned i = 0; i < COUNT; i++) {
@@ -62,49 +54,39 @@ static void churn(uint64_t tag)
     }
 }
 
-static pid_t guest_of_its_own(uint64_t *inherited, unsigned depth)
-{
+static pid_t guest_of_its_own(uint64_t *inherited, unsigned depth) {
     pid_t child = fork();
-    if (child != 0)
-        return child;
+    if (child != 0) return child;
     free(inherited); // the parent's: nothing happens
     churn(depth);
     uint64_t *own = filled(100 + depth);
-    if (depth > 0)
-        check(wait_for(guest_of_its_own(own, depth - 1)) == 7, "a child's child");
+    if (depth > 0) check(wait_for(guest_of_its_own(own, depth - 1)) == 7, "a child's child");
     verify(own, 100 + depth);
     free(own);
     _exit(7);
 }
 
-static pid_t touching(uint64_t *inherited, bool with_handler)
-{
+static pid_t touching(uint64_t *inherited, bool with_handler) {
     pid_t child = fork();
-    if (child != 0)
-        return child;
-    if (with_handler)
-        signal(SIGSEGV, _exit);
+    if (child != 0) return child;
+    if (with_handler) signal(SIGSEGV, _exit);
     int null = open("/dev/null", O_WRONLY);
-    if (getenv("FORK_TREE_LOUD") == NULL)
-        dup2(null, STDERR_FILENO);
+    if (getenv("FORK_TREE_LOUD") == NULL) dup2(null, STDERR_FILENO);
     const uint64_t seen = *(volatile uint64_t *)inherited;
     dprintf(STDOUT_FILENO, "FAILED: a child read %lx from its parent's pool\n", seen);
     _exit(1);
 }
 
-static pid_t own_fault(void)
-{
+static pid_t own_fault(void) {
     pid_t child = fork();
-    if (child != 0)
-        return child;
+    if (child != 0) return child;
     signal(SIGSEGV, _exit); // called with the signal's number
     volatile char *nothing = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     *nothing = 1;
     _exit(1);
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 40) << 20;
     char *const arguments[] = {"sh", "-c", "exit 9", NULL};
 
@@ -113,8 +95,7 @@ int main(int argc, char **argv)
     check(small != NULL, "malloc");
     *small = 77;
     pid_t child = fork();
-    if (child == 0)
-        _exit(*small == 77 ? 3 : 1);
+    if (child == 0) _exit(*small == 77 ? 3 : 1);
     check(wait_for(child) == 3, "a small parent's child");
 
     uint64_t *large = filled(1);

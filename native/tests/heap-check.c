@@ -15,8 +15,7 @@ struct block {
     uint64_t tag;
 };
 
-static size_t random_size(uint64_t *seed)
-{
+static size_t random_size(uint64_t *seed) {
     switch (next_random(seed) % 10) {
     case 0:
         return (next_random(seed) % (3u << 20)) + 8;
@@ -28,27 +27,22 @@ static size_t random_size(uint64_t *seed)
     }
 }
 
-static void fill(struct block *block, size_t bytes, uint64_t tag, bool zeroed)
-{
+static void fill(struct block *block, size_t bytes, uint64_t tag, bool zeroed) {
     block->words = zeroed ? calloc(1, bytes) : malloc(bytes);
     check(block->words != NULL, "malloc of %zu bytes", bytes);
     check(malloc_usable_size(block->words) >= bytes, "usable size of %zu bytes", bytes);
     block->count = bytes / 8;
     block->tag = tag;
-    if (zeroed)
-        check_zero(block->words, bytes, "calloc");
-    for (size_t i = 0; i < block->count; i++)
-        block->words[i] = pattern(tag, i);
+    if (zeroed) check_zero(block->words, bytes, "calloc");
+    for (size_t i = 0; i < block->count; i++) block->words[i] = pattern(tag, i);
 }
 
-static void verify(const struct block *block)
-{
+static void verify(const struct block *block) {
     for (size_t i = 0; i < block->count; i++)
         check(block->words[i] == pattern(block->tag, i), "word %zu of block %lu", i, block->tag);
 }
 
-static void check_zeroing(size_t bytes)
-{
+static void check_zeroing(size_t bytes) {
     char *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     check(map != MAP_FAILED, "mmap of %zu bytes", bytes);
     check_zero(map, bytes, "a new mapping");
@@ -67,8 +61,7 @@ static void check_zeroing(size_t bytes)
     check(munmap(map, bytes) == 0, "munmap again");
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const size_t megabytes = argc > 1 ? strtoul(argv[1], NULL, 10) : 64;
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : (uint64_t)time(NULL);
     printf("heap-check: %zu MB, seed %lu\n", megabytes, seed);

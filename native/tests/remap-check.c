@@ -12,8 +12,7 @@
 #define PAGE 4096ul
 static size_t bytes;
 
-static char *map(size_t length, int protection, int flags)
-{
+static char *map(size_t length, int protection, int flags) {
     char *result = mmap(NULL, length, protection, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     check(result != MAP_FAILED, "mmap of %zu bytes", length);
     return result;
@@ -21,26 +20,21 @@ static char *map(size_t length, int protection, int flags)
 
 static char *map_readable(size_t length) { return map(length, PROT_READ | PROT_WRITE, 0); }
 
-static void fill(char *at, size_t length, uint64_t tag)
-{
-    for (size_t i = 0; i < length / 8; i++)
-        ((uint64_t *)(void *)at)[i] = pattern(tag, i);
+static void fill(char *at, size_t length, uint64_t tag) {
+    for (size_t i = 0; i < length / 8; i++) ((uint64_t *)(void *)at)[i] = pattern(tag, i);
 }
 
-static void verify(const char *at, size_t length, uint64_t tag, const char *what)
-{
+static void verify(const char *at, size_t length, uint64_t tag, const char *what) {
     for (size_t i = 0; i < length / 8; i++)
         check(((const uint64_t *)(const void *)at)[i] == pattern(tag, i), "%s: word %zu", what, i);
 }
 
-static bool is_mapped(char *page)
-{
+static bool is_mapped(char *page) {
     unsigned char in_core;
     return mincore(page, PAGE, &in_core) == 0;
 }
 
-static void check_unmapping(void)
-{
+static void check_unmapping(void) {
     char *at = map_readable(bytes);
     fill(at, bytes, 1);
     check(munmap(at + bytes / 4, bytes / 2) == 0, "munmap of the middle");
@@ -55,8 +49,7 @@ static void check_unmapping(void)
     check(munmap(at, bytes) == 0, "munmap");
 }
 
-static void check_protection(void)
-{
+static void check_protection(void) {
     char *at = map(4 * bytes, PROT_NONE, MAP_NORESERVE);
     check(mprotect(at + bytes, bytes, PROT_READ | PROT_WRITE) == 0, "mprotect of a reserved range");
     check_zero(at + bytes, bytes, "a reserved range made accessible");
@@ -75,8 +68,7 @@ static void check_protection(void)
     check(munmap(at, 4 * bytes) == 0, "munmap");
 }
 
-static void check_code(void)
-{
+static void check_code(void) {
     char *at = map(bytes, PROT_NONE, MAP_NORESERVE);
     check(mprotect(at + bytes / 2, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC) == 0, "mprotect to execute");
     memcpy(at + bytes / 2, "\xb8\x2a\x00\x00\x00\xc3", 6); // mov eax, 42; ret
@@ -89,8 +81,7 @@ static void check_code(void)
     check(munmap(at, bytes) == 0, "munmap");
 }
 
-static void check_files(void)
-{
+static void check_files(void) {
     char name[] = "/tmp/remap-check-XXXXXX";
     int fd = mkstemp(name);
     check(fd >= 0 && unlink(name) == 0, "a temporary file");
@@ -124,8 +115,7 @@ static void check_files(void)
     close(fd);
 }
 
-static void check_growing(void)
-{
+static void check_growing(void) {
     char *at = map_readable(bytes), *wall = NULL;
     fill(at, bytes, 6);
     for (int moved = 0; moved < 2; moved++) {
@@ -154,11 +144,11 @@ static void check_growing(void)
     }
 }
 
-static void check_advice(void)
-{
+static void check_advice(void) {
     char *at = map_readable(bytes);
-    const int harmless[] = {MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
-                            MADV_DONTDUMP, MADV_DODUMP, 20 /* COLD */};
+    const int harmless[] = {MADV_NORMAL,   MADV_RANDOM,   MADV_SEQUENTIAL,
+                            MADV_WILLNEED, MADV_HUGEPAGE, MADV_NOHUGEPAGE,
+                            MADV_DONTDUMP, MADV_DODUMP,   20 /* COLD */};
     fill(at, bytes, 8);
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
         check(madvise(at, bytes, harmless[i]) == 0, "advice %d: %s", harmless[i], strerror(errno));
@@ -172,25 +162,21 @@ static void check_advice(void)
     check(munmap(at, bytes) == 0, "munmap");
 }
 
-static void check_descriptors(void)
-{
+static void check_descriptors(void) {
     closefrom(3);
     check(close_range(3, ~0u, 0) == 0, "close_range");
-    for (int fd = 3; fd < 1024; fd++)
-        close(fd);
+    for (int fd = 3; fd < 1024; fd++) close(fd);
     int copy = dup2(STDERR_FILENO, 20);
     check(copy == 20 && close(20) == 0, "dup2");
     for (int fd = 800; fd < 1000; fd++)
-        if (dup2(STDERR_FILENO, fd) == fd)
-            close(fd);
+        if (dup2(STDERR_FILENO, fd) == fd) close(fd);
     char *at = map_readable(bytes);
     fill(at, bytes, 9);
     verify(at, bytes, 9, "with every descriptor closed");
     check(munmap(at, bytes) == 0, "munmap");
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     bytes = (argc > 1 ? strtoul(argv[1], NULL, 10) : 24) << 20;
     check_unmapping();
     check_protection();

@@ -3,8 +3,7 @@
 // sequential SIZE_MB: writes a mapping page by page, reads it back in the same order; prints how long a touch took.
 #include "touch.h"
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const size_t pages = (argc > 1 ? strtoul(argv[1], NULL, 10) : 64) * 256;
     volatile uint64_t *words = mmap(NULL, pages * TOUCH_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     check(words != MAP_FAILED, "mmap of %zu pages", pages);

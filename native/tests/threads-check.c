@@ -22,29 +22,24 @@ static _Atomic(struct block *) slots[SLOTS];
 static size_t average;
 static atomic_bool stopping;
 
-static struct block *make(uint64_t *seed)
-{
+static struct block *make(uint64_t *seed) {
     const size_t size = sizeof(struct block) + next_random(seed) % (2 * average) + 8;
     struct block *block = malloc(size);
     check(block != NULL, "malloc of %zu bytes", size);
     block->count = (size - sizeof *block) / 8;
     block->tag = next_random(seed);
-    for (size_t i = 0; i < block->count; i++)
-        block->words[i] = pattern(block->tag, i);
+    for (size_t i = 0; i < block->count; i++) block->words[i] = pattern(block->tag, i);
     return block;
 }
 
-static void end(struct block *block)
-{
-    if (block == NULL)
-        return;
+static void end(struct block *block) {
+    if (block == NULL) return;
     for (size_t i = 0; i < block->count; i++)
         check(block->words[i] == pattern(block->tag, i), "word %zu of a block of %zu", i, block->count);
     free(block);
 }
 
-static void map_and_unmap(uint64_t *seed)
-{
+static void map_and_unmap(uint64_t *seed) {
     const size_t bytes = ((next_random(seed) % 1024) + 256) * 4096;
     unsigned char *map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     check(map != MAP_FAILED, "mmap of %zu bytes", bytes);
@@ -55,19 +50,16 @@ static void map_and_unmap(uint64_t *seed)
     check(munmap(map, bytes) == 0, "munmap");
 }
 
-static void *work(void *argument)
-{
+static void *work(void *argument) {
     uint64_t seed = (uintptr_t)argument;
     for (unsigned round = 0; round < ROUNDS; round++) {
         end(atomic_exchange(&slots[next_random(&seed) % SLOTS], make(&seed)));
-        if (round % 512 == 0)
-            map_and_unmap(&seed);
+        if (round % 512 == 0) map_and_unmap(&seed);
     }
     return NULL;
 }
 
-static void *fork_now_and_then(void *unused)
-{
+static void *fork_now_and_then(void *unused) {
     (void)unused;
     while (!stopping) {
         pid_t child = fork();
@@ -85,8 +77,7 @@ static void *fork_now_and_then(void *unused)
     return NULL;
 }
 
-int main(int argc, char **argv)
-{
+int main(int argc, char **argv) {
     const unsigned threads = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 6;
     average = ((argc > 2 ? strtoul(argv[2], NULL, 10) : 48) << 20) / SLOTS;
     pthread_t workers[64], forker;
@@ -94,11 +85,9 @@ int main(int argc, char **argv)
     check(pthread_create(&forker, NULL, fork_now_and_then, NULL) == 0, "pthread_create");
     for (unsigned i = 0; i < threads; i++)
         check(pthread_create(&workers[i], NULL, work, (void *)(uintptr_t)(i + 1)) == 0, "pthread_create");
-    for (unsigned i = 0; i < threads; i++)
-        pthread_join(workers[i], NULL);
+    for (unsigned i = 0; i < threads; i++) pthread_join(workers[i], NULL);
     stopping = true;
     pthread_join(forker, NULL);
-    for (unsigned i = 0; i < SLOTS; i++)
-        end(slots[i]);
+    for (unsigned i = 0; i < SLOTS; i++) end(slots[i]);
     return passed("threads-check");
 }
