@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
 #include "system.h"
 
@@ -43,7 +44,8 @@ static enum { UNREAD, ABSENT, PRESENT } configuration = UNREAD;
 static uint32_t last_serial;
 
 bool agent_configured(void) {
-    if (configuration == UNREAD) {
+    // Before libc is initialised, the dynamic linker may call malloc already: too early to tell.
+    if (configuration == UNREAD && environ != NULL) {
         const char *path = getenv("VSMP_GUEST_SOCKET"), *token = getenv("VSMP_RUN");
         configuration = ABSENT;
         if (path != NULL && token != NULL && *path != 0 && *token != 0) {

@@ -61,7 +61,7 @@ VSMP_EXPORT void *mmap(void *address, size_t length, int protection, int flags, 
         return answer_address(map_fixed(address, length, protection, flags, fd, offset));
     size_t whole = length;
     if (is_poolable(length, protection, flags) && whole_pages(NULL, &whole)) {
-        void *result = pool_map(whole, protection);
+        void *result = pool_map(address, whole, protection, flags);
         if (result != NULL) return answer_address(result);
     }
     return answer_address(raw_mmap(address, length, protection, flags, fd, (uint64_t)offset));

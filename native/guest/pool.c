@@ -9,6 +9,7 @@
 #include "agent.h"
 #include "child.h"
 #include "heap.h"
+#include "maps.h"
 #include "space.h"
 #include "system.h"
 
@@ -40,8 +41,10 @@ static _Atomic uint64_t window_base, window_length;
 static struct space inherited;
 static _Atomic uint64_t inherited_low = UINT64_MAX, inherited_high;
 
-// One page that a fork wipes: how we notice a child that no fork handler told us about.
+// One page that a fork wipes: how we notice a child that no fork handler told us about. A vfork child shares it, and everything
+// else here; it is told apart by its process id.
 static _Atomic uint32_t *alive;
+static long owner;
 
 static __thread bool heap_refused __attribute__((tls_model("initial-exec")));
 
@@ -76,17 +79,17 @@ enum side pool_side(const void *address, size_t length) {
 // ---- becoming a guest
 
 static int attach(void) {
+    if (owner != 0 && SYSTEM_CALL(SYS_getpid) != owner) {
+        // The descriptors would be the child's, the memory that goes with them the parent's.
+        say_seldom("a child that vfork made needs pooled memory before it execs a program: it gets none");
+        return ENOMEM;
+    }
     int error = agent_attach(&window);
     if (error == 0) {
         const uint64_t pages = pages_of(window.length);
         if (charge_open(&charge, pages, agent_calls()) && space_open(&set.free, FREE_RANGES) &&
             space_open(&set.foreign, OTHER_RANGES) && space_add(&set.free, 0, pages) &&
             (inherited.nodes != NULL || space_open(&inherited, OTHER_RANGES))) { // a child could not place it safely
-            if (alive == NULL) alive = private_pages(VSMP_PAGE_BYTES);
-            if (alive != NULL) {
-                SYSTEM_CALL(SYS_madvise, alive, VSMP_PAGE_BYTES, MADV_WIPEONFORK);
-                *alive = 1;
-            }
             atomic_store_explicit(&window_base, window.base, memory_order_relaxed);
             atomic_store_explicit(&window_length, window.length, memory_order_release);
             return 0;
@@ -113,7 +116,14 @@ static enum { PRIVATE, POOLED, REFUSED } place(size_t length) {
     return attach() == 0 ? POOLED : REFUSED;
 }
 
-void pool_open(void) { agent_configured(); }
+void pool_open(void) {
+    if (!agent_configured() || alive != NULL) return;
+    owner = SYSTEM_CALL(SYS_getpid);
+    alive = private_pages(VSMP_PAGE_BYTES);
+    if (alive == NULL) return;
+    SYSTEM_CALL(SYS_madvise, alive, VSMP_PAGE_BYTES, MADV_WIPEONFORK);
+    *alive = 1;
+}
 
 // ---- the window's address space
 
@@ -162,11 +172,17 @@ static int take_back(uint64_t start, uint64_t count) {
     return 0;
 }
 
-// Hides the range, then gives its contents and its charge back.
-static int drop(uint64_t start, uint64_t count) {
+// Hides the range, so that its contents can go.
+static int hide(uint64_t start, uint64_t count) {
     int error = take_back(start, count);
-    if (error == 0) error = protect(start, count, PROT_NONE);
-    return error != 0 ? error : charge_give_back(&charge, start, count);
+    return error != 0 ? error : protect(start, count, PROT_NONE);
+}
+
+// Makes a hidden range free address space again.
+static void give_up(uint64_t start, uint64_t count) {
+    // What could not be dropped is not used again: it might not read zeros.
+    if (charge_give_back(&charge, start, count) == 0 && !space_add(&set.free, start, count))
+        say_seldom("too many mappings: %llu pages of address space are lost to this program", (unsigned long long)count);
 }
 
 // ---- the heap
@@ -266,20 +282,23 @@ static void *map_pooled(uint64_t count, int protection) {
     return (void *)-ENOMEM;
 }
 
-void *pool_map(size_t length, int protection) {
+// Remembers what was counted, so that unmapping it can be counted, too. When the table is full (of remnants) it stays counted.
+static void remember_private(uint64_t start, uint64_t length) {
+    if (private_map_count < PRIVATE_MAPS) private_maps[private_map_count++] = (struct private_map){start, start + length};
+}
+
+void *pool_map(void *hint, size_t length, int protection, int flags) {
     signal_mask saved;
     void *result = NULL;
     enter(&saved);
     switch (place(length)) {
     case PRIVATE:
-        // Counted above; remembered here, so that unmapping it can be counted, too.
-        if (agent_configured()) {
-            result = raw_mmap(NULL, length, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-            if (is_error(result))
-                private_bytes -= length;
-            else if (private_map_count < PRIVATE_MAPS) // full only of remnants; what is not remembered stays counted
-                private_maps[private_map_count++] = (struct private_map){(uintptr_t)result, (uintptr_t)result + length};
-        }
+        if (!agent_configured()) break;
+        result = raw_mmap(hint, length, protection, flags, -1, 0);
+        if (is_error(result))
+            private_bytes -= length;
+        else
+            remember_private((uintptr_t)result, length);
         break;
     case POOLED:
         result = map_pooled(pages_of(length), protection);
@@ -327,12 +346,10 @@ int pool_unmap(void *address, size_t length) {
     signal_mask saved;
     enter(&saved);
     const uint64_t start = page_of(address), count = pages_of(length);
-    int error = drop(start, count);
-    // What could not be dropped is not used again: it might not read zeros.
-    if (error == 0 && !space_add(&set.free, start, count))
-        say_seldom("too many mappings: %llu pages of address space are lost to this program", (unsigned long long)count);
+    int error = hide(start, count);
+    if (error == 0) give_up(start, count);
     leave(&saved);
-    return 0;
+    return error;
 }
 
 // Private anonymous memory that may never hold code: what the pool can stand for.
@@ -343,22 +360,32 @@ static bool poolable(int protection, int flags) {
 }
 
 static int map_pooled_at(uint64_t start, uint64_t count, int protection) {
-    int error = take_back(start, count);
+    // Charged first, so that running out changes nothing; the contents go while nobody can see them.
+    if (protection != PROT_NONE && charge_take(&charge, start, count) != 0) return ENOMEM;
+    int error = hide(start, count);
     if (error != 0) return error;
-    if (protection == PROT_NONE) return drop(start, count);
-    if ((error = charge_take(&charge, start, count)) != 0) return ENOMEM;
-    if ((error = protect(start, count, PROT_NONE)) != 0 || (error = charge_discard(&charge, start, count)) != 0) return error;
-    return protect(start, count, protection);
+    if (protection == PROT_NONE) return charge_give_back(&charge, start, count) == 0 ? 0 : ENOMEM;
+    return charge_discard(&charge, start, count) == 0 ? protect(start, count, protection) : ENOMEM;
 }
 
+// Something that is not the pool's goes over a part of the window. It is mapped elsewhere first: when that fails, what was here
+// is still here, as the program may expect.
 static int map_foreign_at(uint64_t start, uint64_t count, int protection, int flags, int fd, uint64_t offset) {
-    if (!space_add(&set.foreign, start, count)) return ENOMEM;
-    void *mapped =
-        raw_mmap(address_of(start), count << PAGE_SHIFT, protection, (flags & ~MAP_FIXED_NOREPLACE) | MAP_FIXED, fd, offset);
-    // On failure, too, the kernel may have unmapped what was there; take_back() mends that when the range is used again.
+    const uint64_t length = count << PAGE_SHIFT;
+    void *mapped = raw_mmap(NULL, length, protection, flags & ~(MAP_FIXED | MAP_FIXED_NOREPLACE), fd, offset);
+    if (is_error(mapped)) return error_of(mapped);
+    if (!space_add(&set.foreign, start, count)) {
+        SYSTEM_CALL(SYS_munmap, mapped, length);
+        return ENOMEM;
+    }
     charge_give_back(&charge, start, count);
     charge_protect(&charge, start, count, PROT_NONE);
-    return is_error(mapped) ? error_of(mapped) : 0;
+    void *moved = (void *)SYSTEM_CALL(SYS_mremap, mapped, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, address_of(start));
+    if (!is_error(moved)) return 0;
+    // Some devices' mappings cannot be moved. If this fails, too, the range counts as foreign all the same: take_back() mends it.
+    SYSTEM_CALL(SYS_munmap, mapped, length);
+    moved = raw_mmap(address_of(start), length, protection, (flags & ~MAP_FIXED_NOREPLACE) | MAP_FIXED, fd, offset);
+    return is_error(moved) ? error_of(moved) : 0;
 }
 
 void *pool_map_at(void *address, size_t length, int protection, int flags, int fd, uint64_t offset) {
@@ -512,8 +539,8 @@ void *pool_remap(void *address, size_t old_length, size_t new_length, int flags)
     if (!is_uniform(start, old_count, &protection)) {
         error = EFAULT;
     } else if (new_count < old_count) {
-        error = drop(start + new_count, old_count - new_count);
-        if (error == 0) space_add(&set.free, start + new_count, old_count - new_count);
+        error = hide(start + new_count, old_count - new_count);
+        if (error == 0) give_up(start + new_count, old_count - new_count);
     } else if (new_count > old_count && grow_in_place(start + old_count, new_count - old_count, protection) != 0) {
         result = (flags & MREMAP_MAYMOVE) == 0 ? (void *)-ENOMEM : map_pooled(new_count, PROT_READ | PROT_WRITE);
         if (is_error(result))
@@ -533,37 +560,47 @@ void *pool_remap(void *address, size_t old_length, size_t new_length, int flags)
 }
 
 void *pool_remap_private(void *address, size_t old_length, size_t new_length, int flags) {
-    if (private_map_count == 0 || new_length <= old_length) return NULL;
+    int protection;
+    if (new_length <= old_length || new_length < SMALL_MAPPING || flags != MREMAP_MAYMOVE || !agent_configured() ||
+        !maps_find(address, old_length, &protection) || (protection & PROT_EXEC) != 0)
+        return NULL;
+
     signal_mask saved;
     enter(&saved);
-    void *result = NULL;
-    const uint64_t start = (uintptr_t)address;
-    for (unsigned i = 0; i < private_map_count; i++) {
-        if (private_maps[i].start != start || private_maps[i].end != start + old_length) continue;
-        if ((flags & ~MREMAP_MAYMOVE) != 0 || (flags & MREMAP_MAYMOVE) == 0) break;
-        switch (place(new_length - old_length)) {
-        case PRIVATE: // counted: the kernel moves it, and we follow
-            result = (void *)SYSTEM_CALL(SYS_mremap, address, old_length, new_length, flags);
-            if (is_error(result))
-                private_bytes -= new_length - old_length;
-            else
-                private_maps[i] = (struct private_map){(uintptr_t)result, (uintptr_t)result + new_length};
-            break;
-        case POOLED:
-            result = map_pooled(pages_of(new_length), PROT_READ | PROT_WRITE);
-            if (!is_error(result)) forget_private(start, start + old_length);
-            break;
-        case REFUSED:
-            result = (void *)-ENOMEM;
+    const uint64_t start = (uintptr_t)address, end = start + old_length;
+    bool counted = false;
+    for (unsigned i = 0; i < private_map_count; i++) counted |= private_maps[i].start == start && private_maps[i].end == end;
+    const uint64_t more = counted ? new_length - old_length : new_length;
+    void *result = (void *)-ENOMEM;
+    bool pooled = false;
+    switch (place(more)) {
+    case PRIVATE: // counted: the kernel moves it, and we follow
+        result = (void *)SYSTEM_CALL(SYS_mremap, address, old_length, new_length, flags);
+        if (is_error(result)) {
+            private_bytes -= more;
             break;
         }
+        if (counted) {
+            private_bytes += old_length; // taken off again with the old range
+            forget_private(start, end);
+        }
+        remember_private((uintptr_t)result, new_length);
+        break;
+    case POOLED:
+        pooled = true;
+        result = map_pooled(pages_of(new_length), PROT_READ | PROT_WRITE);
+        if (!is_error(result) && counted) forget_private(start, end);
+        break;
+    case REFUSED:
         break;
     }
     leave(&saved);
-    if (result != NULL && !is_error(result) && pool_side(result, 1) == INSIDE) {
-        copy_pages(result, address, pages_of(old_length));
-        SYSTEM_CALL(SYS_munmap, address, old_length);
-    }
+    if (!pooled || is_error(result)) return result;
+
+    if ((protection & PROT_READ) == 0) SYSTEM_CALL(SYS_mprotect, address, old_length, PROT_READ);
+    copy_pages(result, address, pages_of(old_length));
+    if (protection != (PROT_READ | PROT_WRITE)) pool_protect(result, new_length, protection);
+    SYSTEM_CALL(SYS_munmap, address, old_length);
     return result;
 }
 
@@ -591,6 +628,8 @@ bool pool_is_inherited(const void *address) {
 // A child: the window was not inherited. Its place is taken at once, so that nothing else lands there and is mistaken for what
 // the parent's pointers mean.
 static void become_child(void) {
+    owner = SYSTEM_CALL(SYS_getpid);
+    if (alive != NULL) *alive = 1;
     if (!attached()) return;
     const uint64_t base = window.base, low = base >> PAGE_SHIFT, count = pages_of(window.length);
     atomic_store(&window_length, 0);
@@ -610,7 +649,6 @@ static void become_child(void) {
     window = (struct window){0};
     private_bytes = 0;
     private_map_count = 0;
-    if (alive != NULL) *alive = 1;
     heap_begin_generation();
     child_watch_inherited();
 }

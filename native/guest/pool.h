@@ -34,14 +34,14 @@ bool pool_heap_was_refused(void);
 // ---- mappings; ranges are whole pages, and inside the window except where said otherwise
 
 // An anonymous private mapping that the kernel would place. NULL: it is to be private, ask the kernel.
-void *pool_map(size_t length, int protection);
+void *pool_map(void *hint, size_t length, int protection, int flags);
 // Anything that is to be mapped at a given place in the window.
 void *pool_map_at(void *address, size_t length, int protection, int flags, int fd, uint64_t offset);
 int pool_unmap(void *address, size_t length);
 int pool_protect(void *address, size_t length, int protection);
 int pool_advise(void *address, size_t length, int advice);
 void *pool_remap(void *address, size_t old_length, size_t new_length, int flags);
-// A private mapping that is to grow. NULL: it stays private, ask the kernel.
+// A mapping outside the window that is to grow. NULL: it is none for the pool, or needs no decision; ask the kernel.
 void *pool_remap_private(void *address, size_t old_length, size_t new_length, int flags);
 // A range outside the window is being unmapped or mapped over: it no longer counts as private.
 void pool_forget_private(const void *address, size_t length);

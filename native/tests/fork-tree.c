@@ -126,5 +126,11 @@ int main(int argc, char **argv) {
     verify(large, 1);
     free(large);
     churn(9);
+
+    // A guest that becomes another program is a new guest, of the same process id.
+    if (argc < 3) {
+        execl("/proc/self/exe", "fork-tree", argc > 1 ? argv[1] : "40", "again", NULL);
+        check(false, "exec of itself");
+    }
     return passed("fork-tree");
 }

@@ -105,6 +105,8 @@ static void check_files(void) {
     check_zero(at, bytes, "memory over a file");
     fill(at, bytes, 5);
     verify(at, bytes, 5, "where a file was");
+    check(mmap(middle, 16 * PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, -1, 0) == MAP_FAILED && errno == EBADF, "no file");
+    verify(at, bytes, 5, "where a file could not be mapped");
     check(pread(fd, text, 16, 0) == 16 && text[5] == 'g', "the file is what it was");
     check(munmap(at, bytes) == 0, "munmap");
     check(mmap(at, 16 * PAGE, PROT_READ, MAP_PRIVATE | MAP_FIXED_NOREPLACE, fd, 0) == at, "a file where nothing is");
@@ -134,12 +136,12 @@ static void check_growing(void) {
     check(munmap(at, bytes) == 0, "munmap");
 
     // From small beginnings, as some programs grow an array: the contents come along, wherever they go.
-    at = map_readable(1 << 20);
-    fill(at, 1 << 20, 7);
-    for (size_t size = 1 << 20; size < 2 * bytes; size *= 2) {
+    at = map_readable(1 << 16);
+    fill(at, 1 << 16, 7);
+    for (size_t size = 1 << 16; size < 2 * bytes; size *= 2) {
         at = mremap(at, size, 2 * size, MREMAP_MAYMOVE);
         check(at != MAP_FAILED, "mremap to %zu bytes", 2 * size);
-        verify(at, 1 << 20, 7, "after growing again");
+        verify(at, 1 << 16, 7, "after growing again");
         check_zero(at + size, size, "what was added");
     }
 }
