@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
+using System.Text;
+
+namespace VSmp.Agent.Interop;
+
+/// <summary>
+/// Starts programs by posix_spawn(3), which a process with threads may use where fork would be wrong. Strings are bytes: what
+/// the user typed reaches the program as it was, whatever its encoding.
+/// </summary>
+internal static unsafe partial class ProcessSpawn
+{
+    private const short POSIX_SPAWN_SETSIGDEF = 0x04, POSIX_SPAWN_SETSID = 0x80;
+    private const int OpaqueBytes = 512; // posix_spawnattr_t is 336 bytes, posix_spawn_file_actions_t 80, sigset_t 128 (glibc, x86-64)
+    private const int O_WRONLY = 1, O_CREAT = 0x40, O_APPEND = 0x400;
+
+    /// <summary>A byte string with its terminating zero.</summary>
+    public static byte[] Bytes(string text) => Encoding.UTF8.GetBytes(text + '\0');
+
+    /// <summary>Starts a program that shares everything with us: terminal, process group, standard streams.</summary>
+    /// <returns>Its process id, or minus an errno value.</returns>
+    public static int Foreground(byte[] path, byte[][] arguments, byte[][] environment) =>
+        Spawn(path, arguments, environment, null);
+
+    /// <summary>Starts a daemon: a session of its own, output appended to a file, no other descriptor of ours.</summary>
+    /// <returns>Its process id, or minus an errno value.</returns>
+    public static int Daemon(byte[] path, byte[][] arguments, byte[][] environment, string logFile) =>
+        Spawn(path, arguments, environment, logFile);
+
+    private static int Spawn(byte[] path, byte[][] arguments, byte[][] environment, string? logFile)
+    {
+        byte* attributes = stackalloc byte[OpaqueBytes], actions = stackalloc byte[OpaqueBytes], signals = stackalloc byte[OpaqueBytes];
+        List<GCHandle> pins = [];
+        // SAFETY: the opaque objects are larger than glibc's; every string is pinned until the call is over, and the child has
+        // its own copy of all of it (exec) before posix_spawn returns.
+        try
+        {
+            Check(AttributesInit(attributes));
+            Check(ActionsInit(actions));
+            Check(SignalSetEmpty(signals));
+            Check(SignalSetAdd(signals, Signals.SIGPIPE)); // the runtime ignores it, and exec would pass that on
+            Check(AttributesSetSignalDefault(attributes, signals));
+            short flags = POSIX_SPAWN_SETSIGDEF;
+            if (logFile is not null)
+            {
+                flags |= POSIX_SPAWN_SETSID;
+                Check(ActionsAddOpen(actions, 0, Pin("/dev/null"), Libc.O_RDONLY, 0));
+                Check(ActionsAddOpen(actions, 1, Pin(logFile), O_WRONLY | O_CREAT | O_APPEND, 0x180 /* 0600 */));
+                Check(ActionsAddDup(actions, 1, 2));
+                Check(ActionsAddCloseFrom(actions, 3));
+            }
+            Check(AttributesSetFlags(attributes, flags));
+            nint[] argv = [.. arguments.Select(PinBytes), 0], envp = [.. environment.Select(PinBytes), 0];
+            int pid = 0, error;
+            fixed (nint* argvStart = argv, envpStart = envp)
+            {
+                error = SpawnProcess(&pid, (byte*)PinBytes(path), actions, attributes, argvStart, envpStart);
+            }
+            _ = ActionsDestroy(actions);
+            _ = AttributesDestroy(attributes);
+            return error == 0 ? pid : -error;
+        }
+        finally
+        {
+            foreach (GCHandle pin in pins) pin.Free();
+        }
+
+        byte* Pin(string text) => (byte*)PinBytes(Bytes(text));
+
+        nint PinBytes(byte[] bytes)
+        {
+            var pin = GCHandle.Alloc(bytes, GCHandleType.Pinned);
+            pins.Add(pin);
+            return pin.AddrOfPinnedObject();
+        }
+
+        static void Check(int error)
+        {
+            if (error != 0) throw Errno.Exception("cannot prepare to start a program", error);
+        }
+    }
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn")]
+    private static partial int SpawnProcess(int* pid, byte* path, byte* actions, byte* attributes, nint* argv, nint* envp);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawnattr_init")]
+    private static partial int AttributesInit(byte* attributes);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawnattr_destroy")]
+    private static partial int AttributesDestroy(byte* attributes);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawnattr_setflags")]
+    private static partial int AttributesSetFlags(byte* attributes, short flags);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawnattr_setsigdefault")]
+    private static partial int AttributesSetSignalDefault(byte* attributes, byte* signals);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_init")]
+    private static partial int ActionsInit(byte* actions);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_destroy")]
+    private static partial int ActionsDestroy(byte* actions);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_addopen")]
+    private static partial int ActionsAddOpen(byte* actions, int fd, byte* path, int flags, uint mode);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_adddup2")]
+    private static partial int ActionsAddDup(byte* actions, int from, int to);
+
+    [LibraryImport("libc", EntryPoint = "posix_spawn_file_actions_addclosefrom_np")]
+    private static partial int ActionsAddCloseFrom(byte* actions, int from);
+
+    [LibraryImport("libc", EntryPoint = "sigemptyset")]
+    private static partial int SignalSetEmpty(byte* signals);
+
+    [LibraryImport("libc", EntryPoint = "sigaddset")]
+    private static partial int SignalSetAdd(byte* signals, int signal);
+}
