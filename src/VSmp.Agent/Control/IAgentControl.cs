@@ -112,4 +112,8 @@ internal sealed record RegionStatus(string Name, string Id, string Protocol, ulo
     Dictionary<string, ulong> HomeBytes);
 
 /// <summary>A request that could not be met; the message says what, where and what to do.</summary>
-internal sealed class ControlException(string message) : Exception(message);
+internal sealed class ControlException(string message, int exitCode = ExitCodes.Failed) : Exception(message)
+{
+    /// <summary>What the command that asked exits with: one of <see cref="ExitCodes"/>.</summary>
+    public int ExitCode { get; } = exitCode;
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Text;
+using VSmp.Agent.Interop;
+
+namespace VSmp.Agent.Control;
+
+/// <summary>
+/// What one agent keeps in its run directory: its sockets, its log, who it is and who its guests are, and the mount point of its
+/// frames. While it runs it holds the lock on the file <c>lock</c>, which the kernel lets go of when it
+/// dies, however it dies.
+/// </summary>
+internal sealed class AgentFolder
+{
+    private const int ExitTimeoutMilliseconds = 5_000;
+
+    /// <summary>The folder of an agent of this name.</summary>
+    public AgentFolder(RunDirectory directory, string name)
+    {
+        Name = name;
+        RunDirectory = directory;
+        Path = System.IO.Path.Combine(directory.Path, name);
+    }
+
+    /// <summary>The agent's name.</summary>
+    public string Name { get; }
+
+    /// <summary>The cluster's folder.</summary>
+    public RunDirectory RunDirectory { get; }
+
+    /// <summary>The agent's folder.</summary>
+    public string Path { get; }
+
+    /// <summary>The socket of <see cref="ControlServer"/>.</summary>
+    public string ControlSocket => File("control.sock");
+
+    /// <summary>The socket of the guests.</summary>
+    public string GuestSocket => File("guest.sock");
+
+    /// <summary><c>pid starttime</c> of the agent.</summary>
+    public string PidFile => File("agent.pid");
+
+    /// <summary>What the agent prints, if <c>vsmp up</c> started it.</summary>
+    public string LogFile => File("agent.log");
+
+    /// <summary>Mount point of the agent's tmpfs.</summary>
+    public string Frames => File("frames");
+
+    /// <summary>A line <c>pid starttime</c> for each attached guest, kept by the agent: who is to be ended if it dies.</summary>
+    public string GuestsFile => File("guests");
+
+    /// <summary>Whether the folder is there.</summary>
+    public bool Exists => Directory.Exists(Path);
+
+    /// <summary>The agent, if it runs.</summary>
+    public ProcessIdentity? Running()
+    {
+        try
+        {
+            return ProcessIdentity.Parse(System.IO.File.ReadAllText(PidFile)) is { IsAlive: true } agent ? agent : null;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+
+    /// <summary>
+    /// Makes the folder and takes it for this process, for as long as the result is not disposed of. What an agent of that name
+    /// left behind when it crashed is cleaned up first.
+    /// </summary>
+    /// <param name="groupId">A group whose members may use the agent, or null.</param>
+    /// <param name="cleaned">What was found and done, in words for the user.</param>
+    /// <exception cref="CommandException">Another agent of that name runs, or a path is too long for a socket.</exception>
+    public IDisposable Claim(uint? groupId, out IReadOnlyList<string> cleaned)
+    {
+        if (Encoding.UTF8.GetByteCount(ControlSocket) > UnixSocket.MaxPathBytes)
+        {
+            throw new CommandException(ExitCodes.Usage,
+                $"the socket path {ControlSocket} would be longer than the {UnixSocket.MaxPathBytes} bytes that the kernel allows: "
+                + "use a shorter cluster or agent name");
+        }
+        RunDirectory.Create(groupId);
+        FileStream? claim = null;
+        try
+        {
+            Directory.CreateDirectory(Path);
+            UnixFile.Restrict(Path, groupId, isDirectory: true);
+            claim = new FileStream(File("lock"), FileMode.OpenOrCreate, System.IO.FileAccess.ReadWrite, FileShare.None);
+            cleaned = Sweep();
+            System.IO.File.WriteAllText(PidFile, $"{ProcessIdentity.Of(Environment.ProcessId)}\n");
+            return claim;
+        }
+        catch (IOException) when (claim is null && Exists)
+        {
+            throw new CommandException(ExitCodes.Taken,
+                $"the name {Name} is taken: an agent of that name runs already in cluster {RunDirectory.Cluster} on this host");
+        }
+        catch (Exception e)
+        {
+            claim?.Dispose();
+            if (e is IOException or UnauthorizedAccessException)
+            {
+                throw new CommandException(ExitCodes.Failed, $"cannot set up {Path}: {e.Message}");
+            }
+            throw;
+        }
+    }
+
+    /// <summary>
+    /// Cleans up behind an agent that does not run (or is about to end): ends the guests that it left, unmounts its frames, removes
+    /// its files.
+    /// </summary>
+    /// <param name="keepLog">Whether to leave the folder, with the log in it.</param>
+    /// <returns>What was found and done, in words for the user; empty when there was nothing but files.</returns>
+    public IReadOnlyList<string> CleanUp(bool keepLog)
+    {
+        try
+        {
+            IReadOnlyList<string> done = Sweep();
+            if (!keepLog && Exists) Directory.Delete(Path, recursive: true);
+            return done;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new CommandException(ExitCodes.Failed, $"cannot remove {Path}: {e.Message}");
+        }
+    }
+
+    /// <summary>Everything but the folder itself and the log.</summary>
+    private List<string> Sweep()
+    {
+        List<string> done = [];
+        int guests = EndGuests();
+        if (guests > 0) done.Add($"ended {guests} leftover {(guests == 1 ? "guest" : "guests")} of agent {Name}");
+        bool wasMounted = false;
+        while (IsMounted(Frames))
+        {
+            if (Libc.Unmount(Frames, Libc.MNT_DETACH) < 0)
+            {
+                throw new CommandException(ExitCodes.Failed, $"cannot unmount {Frames}: {Errno.Text(Errno.Last)}; unmount it as root");
+            }
+            wasMounted = true;
+        }
+        if (wasMounted) done.Add($"unmounted the frames of agent {Name}");
+        if (!Exists) return done;
+        foreach (string file in new[] { ControlSocket, GuestSocket, GuestsFile, PidFile }) System.IO.File.Delete(file);
+        if (Directory.Exists(Frames)) Directory.Delete(Frames, recursive: true);
+        return done;
+    }
+
+    private string File(string name) => System.IO.Path.Combine(Path, name);
+
+    private int EndGuests()
+    {
+        string[] lines;
+        try { lines = System.IO.File.ReadAllLines(GuestsFile); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return 0; }
+        int ended = 0;
+        foreach (string line in lines)
+        {
+            if (ProcessIdentity.Parse(line) is not { IsAlive: true } guest) continue;
+            if (!ProcessControl.Signal(guest, Signals.SIGKILL)) continue;
+            _ = ProcessControl.WaitForExit(guest, ExitTimeoutMilliseconds);
+            ended++;
+        }
+        return ended;
+    }
+
+    private static bool IsMounted(string path)
+    {
+        foreach (string line in System.IO.File.ReadLines("/proc/self/mountinfo"))
+        {
+            // proc(5): the fifth field is the mount point; no name that we allow needs its octal escapes.
+            string[] fields = line.Split(' ', 6);
+            if (fields.Length > 5 && fields[4] == path) return true;
+        }
+        return false;
+    }
+}

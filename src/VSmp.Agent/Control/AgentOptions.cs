@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Net;
+
+namespace VSmp.Agent.Control;
+
+/// <summary>What an agent was told to be, checked: names valid, sizes in range, the run folder claimed.</summary>
+internal sealed record AgentOptions
+{
+    /// <summary>The cluster's name.</summary>
+    public required string Cluster { get; init; }
+
+    /// <summary>The node's name, unique in the cluster.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>What the node contributes to the pool, a multiple of the extent (2 MiB).</summary>
+    public required ulong MemoryBytes { get; init; }
+
+    /// <summary>Where peers connect; port 0 lets the kernel choose.</summary>
+    public required IPEndPoint Listen { get; init; }
+
+    /// <summary>An agent of the cluster to join, or null to found the cluster.</summary>
+    public IPEndPoint? Join { get; init; }
+
+    /// <summary>The cluster's secret: a file that only its owner may read.</summary>
+    public required string SecretFile { get; init; }
+
+    /// <summary>The agent's folder (sockets, frames), which it holds alone while it runs.</summary>
+    public required AgentFolder Folder { get; init; }
+
+    /// <summary>A group whose members may use the agent besides its owner and root, or null.</summary>
+    public uint? GroupId { get; init; }
+
+    /// <summary>Called once, when guests can attach; with where the agent listens (the port that the kernel chose).</summary>
+    public required Action<IPEndPoint> OnReady { get; init; }
+}

@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Collections.Concurrent;
+using System.Text.Json;
+using VSmp.Agent.Interop;
+
+namespace VSmp.Agent.Control;
+
+/// <summary>
+/// The command's end of a control socket. Calls block; they may come from several threads. A thread of its own reads, so that a
+/// run hears at once of what happens to it.
+/// </summary>
+internal sealed class ControlClient : IDisposable
+{
+    private const int MaxLineBytes = 16 * 1024 * 1024;
+    private static readonly TimeSpan CallTimeout = TimeSpan.FromSeconds(20);
+
+    private readonly string _agentName;
+    private readonly UnixSocket _socket;
+    private readonly IRunListener? _listener;
+    private readonly Thread _reader;
+    private readonly Lock _sendLock = new();
+    private readonly ConcurrentDictionary<int, TaskCompletionSource<ControlReply>> _pending = new();
+    private readonly TaskCompletionSource _lost = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private volatile ControlReply? _refusal;
+    private int _lastId;
+
+    private ControlClient(string agentName, UnixSocket socket, IRunListener? listener)
+    {
+        _agentName = agentName;
+        _socket = socket;
+        _listener = listener;
+        _reader = new Thread(Read) { Name = "control client", IsBackground = true };
+        _reader.Start();
+    }
+
+    /// <summary>Connects to a local agent.</summary>
+    /// <param name="agent">Its folder.</param>
+    /// <param name="listener">Hears of what happens to a run that this connection begins, on the reading thread.</param>
+    /// <exception cref="CommandException">The agent does not run, or we may not use it.</exception>
+    public static ControlClient Connect(AgentFolder agent, IRunListener? listener = null)
+    {
+        try
+        {
+            return new ControlClient(agent.Name, UnixSocket.Connect(agent.ControlSocket, UnixSocketType.Stream), listener);
+        }
+        catch (IOException e)
+        {
+            throw e.HResult is Errno.EACCES or Errno.EPERM
+                ? new CommandException(ExitCodes.Refused,
+                    $"you may not use agent {agent.Name}: it serves its owner, root, and the group it was started with (--group)")
+                : new CommandException(ExitCodes.NoAgent, $"agent {agent.Name} of cluster {agent.RunDirectory.Cluster} does not run");
+        }
+    }
+
+    /// <inheritdoc cref="IAgentControl.GetStatusAsync"/>
+    public ClusterStatus GetStatus() => Call(new() { Operation = ControlOperation.Status }).Status ?? throw Strange();
+
+    /// <inheritdoc cref="IAgentControl.GetGuestsAsync"/>
+    public IReadOnlyList<GuestStatus> GetGuests() => Call(new() { Operation = ControlOperation.Guests }).Guests ?? throw Strange();
+
+    /// <inheritdoc cref="IAgentControl.GetRegionsAsync"/>
+    public IReadOnlyList<RegionStatus> GetRegions() =>
+        Call(new() { Operation = ControlOperation.Regions }).Regions ?? throw Strange();
+
+    /// <inheritdoc cref="IAgentControl.StopGuestAsync"/>
+    public bool StopGuest(int processId) =>
+        Call(new() { Operation = ControlOperation.StopGuest, ProcessId = processId }).Found ?? throw Strange();
+
+    /// <inheritdoc cref="IAgentControl.BeginRunAsync"/>
+    public RunTicket BeginRun(RunRequest request) =>
+        Call(new() { Operation = ControlOperation.BeginRun, Run = request }).Ticket ?? throw Strange();
+
+    /// <inheritdoc cref="IAgentControl.GetRunAsync"/>
+    public RunStatistics GetRun() => Call(new() { Operation = ControlOperation.GetRun }).Statistics ?? throw Strange();
+
+    /// <inheritdoc cref="IAgentControl.EndRunAsync"/>
+    public RunStatistics EndRun() => Call(new() { Operation = ControlOperation.EndRun }).Statistics ?? throw Strange();
+
+    /// <inheritdoc cref="IAgentControl.ShutdownAsync"/>
+    public void Shutdown(string reason)
+    {
+        try { _ = Call(new() { Operation = ControlOperation.Shutdown, Reason = reason }); }
+        catch (CommandException e) when (e.ExitCode == ExitCodes.NoAgent)
+        {
+            // It was quicker to go than to answer.
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _socket.ShutDown();
+        _reader.Join();
+        _socket.Dispose();
+    }
+
+    private ControlReply Call(ControlRequest request)
+    {
+        TaskCompletionSource<ControlReply> answer = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        int id = Interlocked.Increment(ref _lastId);
+        _pending[id] = answer;
+        try
+        {
+            Send(request with { Id = id });
+            int first = Task.WaitAny([answer.Task, _lost.Task], CallTimeout);
+            if (first < 0)
+            {
+                throw new CommandException(ExitCodes.NoAgent,
+                    $"agent {_agentName} has not answered for {CallTimeout.TotalSeconds} s; see its log, or vsmp doctor");
+            }
+            ControlReply? reply = answer.Task.IsCompleted ? answer.Task.Result : _refusal;
+            if (reply is null) throw new CommandException(ExitCodes.NoAgent, $"agent {_agentName} closed the connection");
+            if (reply.Error is not null) throw new CommandException(reply.ExitCode ?? ExitCodes.Failed, reply.Error);
+            return reply;
+        }
+        finally
+        {
+            _ = _pending.TryRemove(id, out _);
+        }
+    }
+
+    private void Send(ControlRequest request)
+    {
+        byte[] json = JsonSerializer.SerializeToUtf8Bytes(request, ControlJson.Default.ControlRequest);
+        Array.Resize(ref json, json.Length + 1);
+        json[^1] = (byte)'\n';
+        lock (_sendLock)
+        {
+            for (int offset = 0; offset < json.Length;)
+            {
+                int sent = _socket.Send(json.AsSpan(offset), -1, wait: true);
+                if (sent < 0) return; // the reader learns of it too, and with luck of the reason
+                offset += sent;
+            }
+        }
+    }
+
+    private void Read()
+    {
+        byte[] buffer = new byte[16 * 1024];
+        int buffered = 0;
+        Queue<int> descriptors = new();
+        List<int> received = [];
+        while (true)
+        {
+            if (buffered == buffer.Length)
+            {
+                if (buffer.Length >= MaxLineBytes) break;
+                Array.Resize(ref buffer, buffer.Length * 2);
+            }
+            received.Clear();
+            int bytes = _socket.Receive(buffer.AsSpan(buffered), received);
+            received.ForEach(descriptors.Enqueue);
+            if (bytes <= 0) break;
+            buffered += bytes;
+            int start = 0, length;
+            while ((length = buffer.AsSpan(start, buffered - start).IndexOf((byte)'\n')) >= 0)
+            {
+                if (!OnLine(buffer.AsSpan(start, length), descriptors)) goto Lost;
+                start += length + 1;
+            }
+            buffer.AsSpan(start, buffered - start).CopyTo(buffer);
+            buffered -= start;
+        }
+    Lost:
+        while (descriptors.TryDequeue(out int descriptor)) _ = Libc.Close(descriptor);
+        _lost.SetResult();
+        _listener?.OnAgentLost();
+    }
+
+    private bool OnLine(ReadOnlySpan<byte> line, Queue<int> descriptors)
+    {
+        ControlReply? reply;
+        try { reply = JsonSerializer.Deserialize(line, ControlJson.Default.ControlReply); }
+        catch (JsonException) { return false; }
+        if (reply is null) return false;
+        switch (reply.Event)
+        {
+            case ControlEvent.Message:
+                _listener?.OnMessage(reply.Text ?? "");
+                return true;
+            case ControlEvent.GuestAttached:
+                // A descriptor arrives with the first byte of its line, so it is here when the line is complete.
+                if (!descriptors.TryDequeue(out int userfaultfd)) return false;
+                if (_listener is null) _ = Libc.Close(userfaultfd);
+                else _listener.OnGuestAttached(reply.ProcessId ?? 0, userfaultfd);
+                return true;
+            case ControlEvent.GuestDetached:
+                _listener?.OnGuestDetached(reply.ProcessId ?? 0);
+                return true;
+        }
+        if (reply.Id is int id && _pending.TryGetValue(id, out TaskCompletionSource<ControlReply>? answer)) answer.SetResult(reply);
+        else if (reply.Error is not null) _refusal = reply; // of the connection as a whole
+        return true;
+    }
+
+    private CommandException Strange() => new(ExitCodes.Refused, $"agent {_agentName} gave an answer of another version of vsmp");
+}
+
+/// <summary>Hears of a run on the client's side; called on the connection's reading thread.</summary>
+internal interface IRunListener
+{
+    /// <summary>A line for the user.</summary>
+    void OnMessage(string text);
+
+    /// <summary>A guest attached; the copy of its userfaultfd is the listener's to close.</summary>
+    void OnGuestAttached(int processId, int userfaultfd);
+
+    /// <summary>A guest ended or detached.</summary>
+    void OnGuestDetached(int processId);
+
+    /// <summary>The connection is over: the agent is gone, or <see cref="ControlClient.Dispose"/> was called.</summary>
+    void OnAgentLost();
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Text.Json.Serialization;
+
+namespace VSmp.Agent.Control;
+
+/// <summary>What a request on the control socket asks for.</summary>
+internal enum ControlOperation
+{
+    Unknown = 0,
+    Status = 1,
+    Guests = 2,
+    Regions = 3,
+    StopGuest = 4,
+    BeginRun = 5,
+    GetRun = 6,
+    EndRun = 7,
+    Shutdown = 8,
+}
+
+/// <summary>What a line from the agent tells without having been asked, on a connection that has begun a run.</summary>
+internal enum ControlEvent
+{
+    Unknown = 0,
+    Message = 1,
+    GuestAttached = 2,
+    GuestDetached = 3,
+}
+
+/// <summary>One line to the agent. Which members count depends on <see cref="Operation"/>.</summary>
+internal sealed record ControlRequest
+{
+    /// <summary>The version of this conversation.</summary>
+    public const int CurrentVersion = 1;
+
+    public int Version { get; init; } = CurrentVersion;
+
+    /// <summary>Repeated in the reply.</summary>
+    public int Id { get; init; }
+
+    public ControlOperation Operation { get; init; }
+
+    /// <summary>StopGuest: which.</summary>
+    public int? ProcessId { get; init; }
+
+    /// <summary>BeginRun: what the run wants. Process and user are filled in by the server, from the socket.</summary>
+    public RunRequest? Run { get; init; }
+
+    /// <summary>Shutdown: why.</summary>
+    public string? Reason { get; init; }
+}
+
+/// <summary>One line from the agent: a reply (Id is set) or an event.</summary>
+internal sealed record ControlReply
+{
+    public int? Id { get; init; }
+
+    /// <summary>Why the request could not be met, for a user's eyes.</summary>
+    public string? Error { get; init; }
+
+    /// <summary>With <see cref="Error"/>: one of <see cref="ExitCodes"/>.</summary>
+    public int? ExitCode { get; init; }
+
+    public ClusterStatus? Status { get; init; }
+
+    public IReadOnlyList<GuestStatus>? Guests { get; init; }
+
+    public IReadOnlyList<RegionStatus>? Regions { get; init; }
+
+    /// <summary>StopGuest: whether there was such a guest.</summary>
+    public bool? Found { get; init; }
+
+    public RunTicket? Ticket { get; init; }
+
+    public RunStatistics? Statistics { get; init; }
+
+    public ControlEvent? Event { get; init; }
+
+    /// <summary>Message: for the user's eyes.</summary>
+    public string? Text { get; init; }
+
+    /// <summary>GuestAttached (a copy of its userfaultfd comes along), GuestDetached.</summary>
+    public int? ProcessId { get; init; }
+}
+
+/// <summary>The control socket's messages as JSON, and what <c>--json</c> and <c>--stats</c> write.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, UseStringEnumConverter = true,
+    DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSerializable(typeof(ControlRequest))]
+[JsonSerializable(typeof(ControlReply))]
+internal sealed partial class ControlJson : JsonSerializerContext;
+
+/// <summary>The same, for people: indented, nothing left out.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, WriteIndented = true)]
+[JsonSerializable(typeof(ClusterStatus))]
+[JsonSerializable(typeof(RunStatistics))]
+internal sealed partial class ReportJson : JsonSerializerContext;

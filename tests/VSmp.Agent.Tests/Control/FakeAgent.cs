@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
+
+namespace VSmp.Agent.Tests.Control;
+
+/// <summary>An agent's answers without an agent: remembers what it was asked.</summary>
+internal sealed class FakeAgent(string name) : IAgentControl
+{
+    private readonly TaskCompletionSource<string> _runEnded = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    public TaskCompletionSource<(RunRequest Request, IRunObserver Observer)> RunBegun { get; } =
+        new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    /// <summary>The token of the run that was ended.</summary>
+    public Task<string> RunEnded => _runEnded.Task;
+
+    public List<GuestStatus> Guests { get; } = [];
+
+    public List<int> Stopped { get; } = [];
+
+    /// <summary>Called within BeginRun, as an agent whose first guest attaches at once.</summary>
+    public Action<IRunObserver>? OnBegin { get; init; }
+
+    public Exception? Failure { get; init; }
+
+    public Action? OnShutdown { get; init; }
+
+    public Task<ClusterStatus> GetStatusAsync() => Failure is not null
+        ? Task.FromException<ClusterStatus>(Failure)
+        : Task.FromResult(new ClusterStatus("test", 1, 7, name,
+            [new NodeStatus(name, 0, "127.0.0.1:1", "up", 100 << 20, 10 << 20, 20 << 20, 70 << 20, 5 << 20, 9 << 20, 1, 12.5)]));
+
+    public Task<IReadOnlyList<GuestStatus>> GetGuestsAsync() => Task.FromResult<IReadOnlyList<GuestStatus>>(Guests);
+
+    public Task<IReadOnlyList<RegionStatus>> GetRegionsAsync() => Task.FromResult<IReadOnlyList<RegionStatus>>(
+        [new RegionStatus("sort.1", "0.1", "MSI", 64 << 20, name, new() { [name] = 64 << 20 })]);
+
+    public Task<bool> StopGuestAsync(int processId)
+    {
+        Stopped.Add(processId);
+        return Task.FromResult(Guests.Any(guest => guest.ProcessId == processId));
+    }
+
+    public Task<RunTicket> BeginRunAsync(RunRequest request, IRunObserver observer)
+    {
+        OnBegin?.Invoke(observer);
+        RunBegun.SetResult((request, observer));
+        return Task.FromResult(new RunTicket("token-1", "/nowhere/guest.sock", 50 << 20));
+    }
+
+    public Task<RunStatistics> EndRunAsync(string token)
+    {
+        _ = _runEnded.TrySetResult(token);
+        return Task.FromResult(new RunStatistics { FaultsRead = 3, FaultMicroseconds = new(1.5, 2, 3), PeakHomeBytes = { [name] = 4096 } });
+    }
+
+    public Task<RunStatistics> GetRunAsync(string token) => Task.FromResult(new RunStatistics { FaultsRead = 2 });
+
+    public Task ShutdownAsync(string reason)
+    {
+        OnShutdown?.Invoke();
+        return Task.CompletedTask;
+    }
+}
+
+/// <summary>A control server over a fake agent, in a run directory of its own.</summary>
+internal sealed class ServedAgent : IDisposable
+{
+    private readonly IDisposable _claim;
+    private readonly ControlServer _server;
+
+    public ServedAgent(FakeAgent agent, string name = "n0")
+    {
+        string cluster = $"test-{Guid.NewGuid():N}"[..20];
+        Directory = RunDirectory.OfCurrentUser(cluster);
+        Folder = Directory.Agent(name);
+        _claim = Folder.Claim(null, out _);
+        _server = new ControlServer(Folder, null, agent);
+    }
+
+    public RunDirectory Directory { get; }
+
+    public AgentFolder Folder { get; }
+
+    public ControlServer Server => _server;
+
+    /// <summary>As an agent that dies: connections break, the folder stays.</summary>
+    public void Die() => _server.Dispose();
+
+    public void Dispose()
+    {
+        _server.Dispose();
+        _ = Folder.CleanUp(keepLog: false);
+        _claim.Dispose();
+        Directory.RemoveIfEmpty();
+    }
+}
