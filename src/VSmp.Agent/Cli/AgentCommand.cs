@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.CommandLine;
+using System.Net;
+using System.Runtime.InteropServices;
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Cli;
+
+/// <summary><c>vsmp agent</c>: one node of a cluster, in the foreground.</summary>
+internal static class AgentCommand
+{
+    private const string DefaultSecretFile = "/etc/vsmp/secret";
+    private const ulong MinMemoryBytes = 8 * (ulong)ExtentNumber.Bytes;
+    private const int MinSecretBytes = 16;
+
+    /// <summary>The command.</summary>
+    public static Command New(Func<AgentOptions, CancellationToken, Task<int>> agentMain)
+    {
+        Option<string?> config = new("--config") { Description = "A JSON file with the options below (comments allowed)", HelpName = "FILE" };
+        Option<string?> name = CommandLine.NewNameOption("--name", "The node's name, unique in the cluster", "NAME");
+        Option<ulong?> memory = CommandLine.NewSizeOption("--memory", "What the node contributes to the pool");
+        Option<string?> listen = new("--listen") { Description = "Where peers connect", HelpName = "HOST[:PORT]" };
+        Option<string?> join = new("--join") { Description = "An agent of the cluster to join; without it, a cluster is founded", HelpName = "HOST[:PORT]" };
+        Option<string?> secret = new("--secret")
+        {
+            Description = $"The cluster's secret, the same on every node (default {DefaultSecretFile})",
+            HelpName = "FILE",
+        };
+        Option<string?> group = new("--group") { Description = "A group whose members may run programs here", HelpName = "GROUP" };
+        Command command = CommandLine.NewCommand("agent", "One node of a cluster; in the foreground, until SIGTERM or SIGINT.",
+            "vsmp agent --name node1 --memory 64G --listen 10.0.0.1",
+            "vsmp agent --name node2 --memory 64G --listen 10.0.0.2 --join 10.0.0.1",
+            "vsmp agent --config /etc/vsmp/agent.json");
+        foreach (Option option in new Option[] { config, name, memory, listen, join, secret, group }) command.Options.Add(option);
+        command.SetAction(parsed =>
+        {
+            AgentConfiguration given = parsed.GetValue(config) is { } file ? Read(file) : new();
+            string? cluster = parsed.GetResult(CommandLine.ClusterOption) is { Implicit: false } ? null : given.Cluster;
+            given = given with
+            {
+                Cluster = cluster ?? parsed.GetValue(CommandLine.ClusterOption),
+                Name = parsed.GetValue(name) ?? given.Name,
+                Listen = parsed.GetValue(listen) ?? given.Listen,
+                Join = parsed.GetValue(join) ?? given.Join,
+                SecretFile = parsed.GetValue(secret) ?? given.SecretFile,
+                Group = parsed.GetValue(group) ?? given.Group,
+            };
+            return Run(given, parsed.GetValue(memory), agentMain);
+        });
+        return command;
+    }
+
+    private static int Run(AgentConfiguration given, ulong? memoryBytes, Func<AgentOptions, CancellationToken, Task<int>> agentMain)
+    {
+        string cluster = CheckName(given.Cluster, "cluster"), name = CheckName(given.Name, "name");
+        ulong memory = CheckMemory(memoryBytes, given.Memory);
+        IPEndPoint listen = Addresses.Parse(given.Listen ?? throw Missing("listen"), "--listen");
+        IPEndPoint? join = given.Join is null ? null : Addresses.Parse(given.Join, "--join");
+        string secretFile = Path.GetFullPath(given.SecretFile ?? DefaultSecretFile);
+        CheckSecret(secretFile);
+        uint? groupId = given.Group is null
+            ? null
+            : UnixFile.GroupId(given.Group) ?? throw new CommandException(ExitCodes.Usage, $"--group: there is no group '{given.Group}'");
+
+        AgentFolder folder = RunDirectory.OfCurrentUser(cluster).Agent(name);
+        using IDisposable claim = folder.Claim(groupId, out IReadOnlyList<string> cleaned);
+        foreach (string what in cleaned) Log.Warn($"a crash left things behind: {what}");
+        using CancellationTokenSource stop = new();
+        void OnSignal(PosixSignalContext context)
+        {
+            context.Cancel = true;
+            stop.Cancel();
+        }
+        using PosixSignalRegistration onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal);
+        using PosixSignalRegistration onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
+        int exitCode = ExitCodes.Failed;
+        try
+        {
+            exitCode = agentMain(new AgentOptions
+            {
+                Cluster = cluster,
+                Name = name,
+                MemoryBytes = memory,
+                Listen = listen,
+                Join = join,
+                SecretFile = secretFile,
+                Folder = folder,
+                GroupId = groupId,
+                OnReady = endPoint => OnReady(name, memory, endPoint),
+            }, stop.Token).GetAwaiter().GetResult();
+        }
+        catch (CommandException e)
+        {
+            Log.Error(e.Message);
+            exitCode = e.ExitCode;
+        }
+        catch (OperationCanceledException) when (stop.IsCancellationRequested)
+        {
+            exitCode = ExitCodes.Ok;
+        }
+        catch (Exception e)
+        {
+            // Nothing is left to go on with; the log is where an administrator and `vsmp doctor` look.
+            Log.Error($"the agent failed: {e}");
+        }
+        foreach (string what in folder.CleanUp(keepLog: exitCode != ExitCodes.Ok && File.Exists(folder.LogFile))) Log.Info(what);
+        return exitCode;
+    }
+
+    private static void OnReady(string name, ulong memoryBytes, IPEndPoint endPoint)
+    {
+        Log.Info($"agent {name} is ready: {Sizes.Format(memoryBytes)} for the pool, listening on {endPoint}");
+        // sd_notify(3), for systemd and for `vsmp up`, which wants to know who is ready and where the first one listens.
+        if (Environment.GetEnvironmentVariable("NOTIFY_SOCKET") is { Length: > 0 } socket)
+        {
+            UnixSocket.SendDatagram(socket, $"READY=1\nSTATUS=listening on {endPoint}\nX_VSMP_NAME={name}\nX_VSMP_LISTEN={endPoint}\n");
+        }
+    }
+
+    private static AgentConfiguration Read(string file)
+    {
+        try
+        {
+            return JsonSerializer.Deserialize(File.ReadAllText(file), AgentConfigurationJson.Default.AgentConfiguration) ?? new();
+        }
+        catch (JsonException e)
+        {
+            throw new CommandException(ExitCodes.Usage, $"{file} line {e.LineNumber + 1}: {e.Message}");
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new CommandException(ExitCodes.Usage, $"cannot read the configuration: {e.Message}");
+        }
+    }
+
+    private static string CheckName(string? name, string what)
+    {
+        if (name is null) throw Missing(what);
+        return RunDirectory.IsValidName(name) ? name : throw new CommandException(ExitCodes.Usage, $"'{name}' is no valid {what}");
+    }
+
+    private static ulong CheckMemory(ulong? bytes, string? text)
+    {
+        if (bytes is null)
+        {
+            if (text is null) throw Missing("memory");
+            if (!Sizes.TryParse(text, out ulong parsed, out string? error)) throw new CommandException(ExitCodes.Usage, $"memory: {error}");
+            bytes = parsed;
+        }
+        if (bytes < MinMemoryBytes)
+        {
+            throw new CommandException(ExitCodes.Usage,
+                $"--memory: {Sizes.Format(bytes.Value)} is too little to be of use: {Sizes.Format(MinMemoryBytes)} at least");
+        }
+        HostMemory.CheckFits(bytes.Value);
+        return bytes.Value / ExtentNumber.Bytes * ExtentNumber.Bytes;
+    }
+
+    private static void CheckSecret(string file)
+    {
+        const uint OthersMask = 0x3F; // group and others, octal 077
+        string advice = $"make one, (umask 077; openssl rand -hex 32 > {file}), and copy it to every node";
+        if (UnixFile.Look(file, followLink: true) is not { } look)
+        {
+            throw new CommandException(ExitCodes.Refused, $"the cluster's secret {file} is not there: {advice}");
+        }
+        if ((look.Mode & OthersMask) != 0)
+        {
+            throw new CommandException(ExitCodes.Refused, $"others may read the cluster's secret {file}: chmod 600 {file}");
+        }
+        try
+        {
+            if (new FileInfo(file).Length < MinSecretBytes)
+            {
+                throw new CommandException(ExitCodes.Refused, $"the cluster's secret {file} has fewer than {MinSecretBytes} bytes: {advice}");
+            }
+            using FileStream readable = File.OpenRead(file);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            throw new CommandException(ExitCodes.Refused, $"cannot read the cluster's secret: {e.Message}");
+        }
+    }
+
+    private static CommandException Missing(string what) =>
+        new(ExitCodes.Usage, $"the agent's {what} is missing: give --{what}, or \"{what}\" in the file of --config");
+}
+
+/// <summary>The file of <c>vsmp agent --config</c>; the members are the options of the same name.</summary>
+internal sealed record AgentConfiguration
+{
+    public string? Cluster { get; init; }
+
+    public string? Name { get; init; }
+
+    /// <summary>A size, like <c>64G</c>.</summary>
+    public string? Memory { get; init; }
+
+    public string? Listen { get; init; }
+
+    public string? Join { get; init; }
+
+    /// <summary>The file of <c>--secret</c>.</summary>
+    public string? SecretFile { get; init; }
+
+    public string? Group { get; init; }
+}
+
+/// <summary>Reads <see cref="AgentConfiguration"/>; a member that is not known is an error, not a silent default.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, AllowTrailingCommas = true,
+    ReadCommentHandling = JsonCommentHandling.Skip, UnmappedMemberHandling = JsonUnmappedMemberHandling.Disallow)]
+[JsonSerializable(typeof(AgentConfiguration))]
+internal sealed partial class AgentConfigurationJson : JsonSerializerContext;

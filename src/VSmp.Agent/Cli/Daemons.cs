@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
+
+namespace VSmp.Agent.Cli;
+
+/// <summary>Starting agents in the background, and stopping them.</summary>
+internal static class Daemons
+{
+    private const int PoliteMilliseconds = 15_000, TerminateMilliseconds = 5_000, KillMilliseconds = 5_000;
+
+    /// <summary>Starts <c>vsmp agent</c> with these arguments as a daemon, its output appended to its log.</summary>
+    public static ProcessIdentity StartAgent(AgentFolder folder, string notifySocket, params string[] arguments)
+    {
+        string self = Environment.ProcessPath ?? throw new CommandException(ExitCodes.Failed, "cannot tell where the vsmp command is");
+        List<string> words = [self];
+        // `dotnet vsmp.dll`: the executable is the runtime's, and wants to be told the program.
+        if (Path.GetFileName(self) == "dotnet") words.Add(Path.Combine(AppContext.BaseDirectory, "vsmp.dll"));
+        words.Add("agent");
+        words.AddRange(arguments);
+        Directory.CreateDirectory(folder.Path);
+        byte[][] environment = EnvironmentBlock.OfThisProcess().With("NOTIFY_SOCKET", notifySocket).Without("VSMP_CLUSTER").Entries;
+        int pid = ProcessSpawn.Daemon(ProcessSpawn.Bytes(self), [.. words.Select(ProcessSpawn.Bytes)], environment, folder.LogFile);
+        if (pid < 0) throw new CommandException(ExitCodes.Failed, $"cannot start {self}: {Errno.Text(-pid)}");
+        return ProcessIdentity.Of(pid) ?? new ProcessIdentity(pid, 0);
+    }
+
+    /// <summary>Stops agents: asks, then terminates, then kills; returns when they are gone.</summary>
+    public static void Stop(IReadOnlyList<AgentFolder> agents, string reason)
+    {
+        List<(AgentFolder Folder, ProcessIdentity Process)> running = [];
+        foreach (AgentFolder folder in agents)
+        {
+            if (folder.Running() is not { } process) continue;
+            running.Add((folder, process));
+            try
+            {
+                using ControlClient client = ControlClient.Connect(folder);
+                client.Shutdown(reason);
+            }
+            catch (CommandException)
+            {
+                // Not listening, or too busy to answer: the signal below reaches it.
+                _ = ProcessControl.Signal(process, Signals.SIGTERM);
+            }
+        }
+        foreach (var (folder, process) in running) Await(process, folder.Name);
+    }
+
+    /// <summary>Ends a process that was asked to go: waits, terminates, kills.</summary>
+    private static void Await(ProcessIdentity process, string name)
+    {
+        if (ProcessControl.WaitForExit(process, PoliteMilliseconds)) return;
+        _ = ProcessControl.Signal(process, Signals.SIGTERM);
+        if (ProcessControl.WaitForExit(process, TerminateMilliseconds)) return;
+        _ = ProcessControl.Signal(process, Signals.SIGKILL);
+        if (!ProcessControl.WaitForExit(process, KillMilliseconds))
+        {
+            throw new CommandException(ExitCodes.Failed, $"agent {name} (process {process.ProcessId}) cannot be stopped");
+        }
+        CommandLine.Say($"agent {name} did not stop when asked to, and was killed");
+    }
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.CommandLine;
+using VSmp.Agent.Control;
+
+namespace VSmp.Agent.Cli;
+
+/// <summary><c>vsmp down</c>: stops the agents of a cluster that run on this host.</summary>
+internal static class DownCommand
+{
+    /// <summary>The command.</summary>
+    public static Command New()
+    {
+        Command command = CommandLine.NewCommand("down", "Stop the agents of the cluster on this host, and the guests they serve.",
+            "vsmp down", "vsmp down --cluster test");
+        command.SetAction(parsed => Run(RunDirectory.OfCurrentUser(parsed.GetValue(CommandLine.ClusterOption)!)));
+        return command;
+    }
+
+    private static int Run(RunDirectory directory)
+    {
+        if (directory.Agents().Count == 0)
+        {
+            if (Directory.Exists(directory.Path)) directory.RemoveIfEmpty();
+            Console.WriteLine($"cluster {directory.Cluster} is not up: nothing to stop");
+            return ExitCodes.Ok;
+        }
+        using IDisposable one = directory.Lock();
+        IReadOnlyList<AgentFolder> agents = directory.Agents();
+        int running = agents.Count(agent => agent.Running() is not null);
+        // The founder goes last: the others leave through it.
+        Daemons.Stop([.. agents.Skip(1)], "vsmp down");
+        Daemons.Stop([.. agents.Take(1)], "vsmp down");
+        foreach (AgentFolder agent in agents)
+        {
+            foreach (string what in agent.CleanUp(keepLog: false)) CommandLine.Say($"a crashed run left things behind: {what}");
+        }
+        directory.RemoveIfEmpty();
+        Console.WriteLine($"cluster {directory.Cluster} is down: {running} {(running == 1 ? "agent" : "agents")} stopped");
+        return ExitCodes.Ok;
+    }
+}

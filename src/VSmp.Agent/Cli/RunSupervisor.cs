@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Diagnostics;
+using System.Globalization;
+using System.Runtime.InteropServices;
+using System.Text.Json;
+using Microsoft.Win32.SafeHandles;
+using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
+
+namespace VSmp.Agent.Cli;
+
+/// <summary>
+/// Stands beside a program that runs on pooled memory: hands it our streams, signals and terminal, holds copies of its guests'
+/// userfaultfds so that none of them reads zeros if the agent dies, and ends them if it does.
+/// </summary>
+internal sealed class RunSupervisor : IRunListener, IDisposable
+{
+    private const int GraceMilliseconds = 5_000;
+
+    private readonly AgentFolder _agent;
+    private readonly ControlClient _client;
+    private readonly bool _showsProgress;
+    private readonly List<PosixSignalRegistration> _signals = [];
+    private readonly Lock _lock = new();
+    private readonly Dictionary<int, HeldGuest> _guests = []; // under the lock
+    private readonly ManualResetEventSlim _isOver = new();
+    private SafeFileHandle? _program; // under the lock
+    private bool _programHasEnded; // under the lock
+    private volatile bool _isAgentLost;
+    private volatile bool _isClosing;
+
+    /// <summary>Connects to the agent.</summary>
+    public RunSupervisor(AgentFolder agent, bool showsProgress)
+    {
+        _agent = agent;
+        _showsProgress = showsProgress;
+        _client = ControlClient.Connect(agent, this);
+    }
+
+    /// <summary>Begins the run.</summary>
+    public RunTicket Begin(RunRequest request) => _client.BeginRun(request);
+
+    /// <summary>Runs the program to its end.</summary>
+    /// <returns>The exit code; a signal that killed the program is raised again, and this does not return then.</returns>
+    public int Run(ProgramFile program, byte[][] words, EnvironmentBlock environment, FileStream? statistics)
+    {
+        ProcessControl.AdoptDescendants();
+        foreach (int signal in new[] { Signals.SIGINT, Signals.SIGTERM, Signals.SIGHUP, Signals.SIGQUIT, Signals.SIGUSR1, Signals.SIGUSR2,
+            Signals.SIGTSTP, Signals.SIGCONT, Signals.SIGWINCH })
+        {
+            // What nohup or a shell had ignored for us stays ignored, for us and for the program.
+            if (!Signals.IsIgnored(signal)) _signals.Add(PosixSignalRegistration.Create((PosixSignal)signal, OnSignal));
+        }
+        byte[][] arguments = [words[0], .. program.LeadingArguments.Select(ProcessSpawn.Bytes), .. words.AsSpan(1)];
+        var watch = Stopwatch.StartNew();
+        int pid = Start(program, arguments, environment);
+        Thread? progress = _showsProgress ? new Thread(() => ShowProgress(watch)) { Name = "progress", IsBackground = true } : null;
+        progress?.Start();
+
+        ChildExit exit;
+        do exit = ProcessControl.WaitForAnyChild() ?? throw new InvalidOperationException("the program is no child of ours any more");
+        while (exit.ProcessId != pid);
+        double wallSeconds = watch.Elapsed.TotalSeconds;
+        lock (_lock) _programHasEnded = true;
+        _isOver.Set();
+        progress?.Join();
+        bool isComplete = _isAgentLost ? EndLostRun() : EndRun(exit, wallSeconds, statistics);
+        if (!isComplete) return ExitCodes.AgentLost;
+        if (!exit.IsSignaled) return exit.Status;
+        Dispose();
+        Signals.RaiseDefault(exit.Status);
+        return ExitCodes.SignalBase + exit.Status;
+    }
+
+    /// <inheritdoc/>
+    public void OnMessage(string text) => Say($"{_agent.Name}: {text}");
+
+    /// <inheritdoc/>
+    public void OnGuestAttached(int processId, int userfaultfd)
+    {
+        HeldGuest guest = new(ProcessControl.Open(processId), new SafeFileHandle(userfaultfd, ownsHandle: true));
+        lock (_lock)
+        {
+            if (_guests.Remove(processId, out HeldGuest? earlier)) guest.Earlier = earlier; // a guest may attach more than one
+            _guests[processId] = guest;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void OnGuestDetached(int processId)
+    {
+        lock (_lock)
+        {
+            if (_guests.Remove(processId, out HeldGuest? guest)) guest.Dispose();
+        }
+    }
+
+    /// <inheritdoc/>
+    public void OnAgentLost()
+    {
+        if (_isClosing) return;
+        _isAgentLost = true;
+        lock (_lock)
+        {
+            // Guests first: they hang in faults that nobody will serve, or soon would.
+            foreach (HeldGuest guest in _guests.Values) guest.Kill();
+            if (_programHasEnded) return;
+            if (_program is not null) _ = ProcessControl.Signal(_program, Signals.SIGTERM);
+        }
+        Say($"agent {_agent.Name} was lost: the run is ended, its results are not to be used");
+        if (_isOver.Wait(GraceMilliseconds)) return;
+        lock (_lock)
+        {
+            if (_program is not null && !_programHasEnded) _ = ProcessControl.Signal(_program, Signals.SIGKILL);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (_isClosing) return;
+        _isClosing = true;
+        _isOver.Set();
+        _client.Dispose();
+        foreach (PosixSignalRegistration registration in _signals) registration.Dispose();
+        lock (_lock)
+        {
+            foreach (HeldGuest guest in _guests.Values) guest.Dispose();
+            _guests.Clear();
+            _program?.Dispose();
+            _program = null;
+        }
+    }
+
+    private int Start(ProgramFile program, byte[][] arguments, EnvironmentBlock environment)
+    {
+        lock (_lock)
+        {
+            if (_isAgentLost) throw new CommandException(ExitCodes.AgentLost, $"agent {_agent.Name} was lost before the program started");
+            var (soft, hard) = ProcessControl.OpenFileLimit;
+            // The .NET runtime raised our soft limit of open files; the program gets the one that we were started with.
+            ulong? inherited = SoftLimitOfParent();
+            if (inherited < soft) ProcessControl.OpenFileLimit = (inherited.Value, hard);
+            int pid = ProcessSpawn.Foreground(ProcessSpawn.Bytes(program.Path), arguments, environment.Entries);
+            if (inherited < soft) ProcessControl.OpenFileLimit = (soft, hard);
+            if (pid < 0) throw new CommandException(ExitCodes.CannotExecute, $"cannot run {program.Path}: {Errno.Text(-pid)}");
+            _program = ProcessControl.Open(pid);
+            return pid;
+        }
+    }
+
+    private static ulong? SoftLimitOfParent()
+    {
+        const string Key = "Max open files";
+        try
+        {
+            string status = File.ReadAllText("/proc/self/stat");
+            string parent = status[(status.LastIndexOf(')') + 2)..].Split(' ')[1];
+            string? line = File.ReadLines($"/proc/{parent}/limits").FirstOrDefault(l => l.StartsWith(Key, StringComparison.Ordinal));
+            string? soft = line?[Key.Length..].Split(' ', StringSplitOptions.RemoveEmptyEntries).FirstOrDefault();
+            return ulong.TryParse(soft, NumberStyles.None, CultureInfo.InvariantCulture, out ulong limit) ? limit : null;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+
+    private void OnSignal(PosixSignalContext context)
+    {
+        context.Cancel = true;
+        int signal = (int)context.Signal switch
+        {
+            > 0 and int raw => raw,
+            (int)PosixSignal.SIGHUP => Signals.SIGHUP,
+            (int)PosixSignal.SIGINT => Signals.SIGINT,
+            (int)PosixSignal.SIGQUIT => Signals.SIGQUIT,
+            (int)PosixSignal.SIGTERM => Signals.SIGTERM,
+            (int)PosixSignal.SIGCONT => Signals.SIGCONT,
+            (int)PosixSignal.SIGTSTP => Signals.SIGTSTP,
+            (int)PosixSignal.SIGWINCH => Signals.SIGWINCH,
+            _ => 0,
+        };
+        // The terminal's keys signal the whole foreground group: the program has got that one by itself.
+        bool isFromTerminal = signal is Signals.SIGINT or Signals.SIGQUIT or Signals.SIGTSTP or Signals.SIGWINCH
+            && Signals.IsForegroundOfTerminal();
+        lock (_lock)
+        {
+            if (!isFromTerminal && _program is not null && !_programHasEnded) _ = ProcessControl.Signal(_program, signal);
+        }
+        // The shell waits for us to stop as well.
+        if (signal == Signals.SIGTSTP) _ = Libc.Kill(Environment.ProcessId, Signals.SIGSTOP);
+    }
+
+    /// <returns>Whether the program's own exit code says how the run went.</returns>
+    private bool EndRun(ChildExit exit, double wallSeconds, FileStream? file)
+    {
+        RunStatistics statistics;
+        try { statistics = _client.EndRun(); }
+        catch (CommandException e)
+        {
+            // A program that ended well did so on memory that was right.
+            bool endedWell = !exit.IsSignaled && exit.Status == 0;
+            Say(endedWell ? $"no statistics of the run: {e.Message}" : $"agent {_agent.Name} was lost during the run: {e.Message}");
+            if (!endedWell) _ = EndLostRun();
+            return endedWell;
+        }
+        if (file is null) return true;
+        try
+        {
+            JsonSerializer.Serialize(file, statistics with { WallSeconds = wallSeconds }, ReportJson.Default.RunStatistics);
+            file.WriteByte((byte)'\n');
+            file.Flush();
+        }
+        catch (IOException e) { Say($"cannot write the statistics: {e.Message}"); }
+        return true;
+    }
+
+    private bool EndLostRun()
+    {
+        lock (_lock)
+        {
+            foreach (HeldGuest guest in _guests.Values)
+            {
+                guest.Kill();
+                guest.AwaitEnd(GraceMilliseconds);
+            }
+        }
+        return false;
+    }
+
+    private void ShowProgress(Stopwatch watch)
+    {
+        bool isTerminal = !Console.IsErrorRedirected;
+        TimeSpan period = TimeSpan.FromSeconds(isTerminal ? 1 : 5);
+        ulong lastFaults = 0;
+        double lastSeconds = 0;
+        while (!_isOver.Wait(period))
+        {
+            RunStatistics now;
+            try { now = _client.GetRun(); }
+            catch (CommandException) { break; }
+            double seconds = watch.Elapsed.TotalSeconds;
+            ulong faults = now.FaultsRead + now.FaultsWrite;
+            double perSecond = (faults - lastFaults) / Math.Max(seconds - lastSeconds, 0.001);
+            (lastFaults, lastSeconds) = (faults, seconds);
+            string line = string.Create(CultureInfo.InvariantCulture,
+                $"{TimeSpan.FromSeconds(Math.Floor(seconds)):c}  pool {Sizes.Format(now.PeakPoolBytes)}  local {Sizes.Format(now.PeakLocalBytes)}"
+                + $" at most  fetched {Sizes.Format(now.PagesFetched * 4096)}  written back {Sizes.Format(now.PagesWrittenBack * 4096)}"
+                + $"  {perSecond:0} faults/s");
+            if (isTerminal) Console.Error.Write($"\r\x1b[Kvsmp: {line}");
+            else CommandLine.Say(line);
+        }
+        if (isTerminal) Console.Error.Write("\r\x1b[K");
+    }
+
+    private void Say(string text)
+    {
+        // A progress line that is being refreshed makes room.
+        if (_showsProgress && !Console.IsErrorRedirected) Console.Error.Write("\r\x1b[K");
+        CommandLine.Say(text);
+    }
+
+    /// <summary>A guest of the run: whom to kill, and what keeps it from reading zeros until then.</summary>
+    private sealed class HeldGuest(SafeFileHandle? process, SafeFileHandle userfaultfd) : IDisposable
+    {
+        public HeldGuest? Earlier { get; set; }
+
+        public void Kill()
+        {
+            if (process is not null) _ = ProcessControl.Signal(process, Signals.SIGKILL);
+        }
+
+        public void AwaitEnd(int timeoutMilliseconds)
+        {
+            if (process is not null) _ = ProcessControl.WaitForExit(process, timeoutMilliseconds);
+        }
+
+        public void Dispose()
+        {
+            Earlier?.Dispose();
+            process?.Dispose();
+            userfaultfd.Dispose();
+        }
+    }
+}
