@@ -19,7 +19,7 @@ export DOTNET_SKIP_FIRST_TIME_EXPERIENCE := 1
 DOTNET_BUILD_FLAGS := --configuration Release --disable-build-servers --nologo --verbosity quiet
 
 # package=probe: the package is missing if the probe (a command, or a file) is.
-BUILD_PACKAGES := gcc=gcc libc6-dev=/usr/include/stdlib.h libjemalloc-dev=/usr/include/jemalloc/jemalloc.h
+BUILD_PACKAGES := gcc=gcc binutils=objcopy libc6-dev=/usr/include/stdlib.h libjemalloc-dev=/usr/include/jemalloc/jemalloc.h
 TEST_PACKAGES := memtester=memtester stress-ng=stress-ng velvet=velveth iproute2=ip python3=python3 util-linux=unshare
 DEMO_PACKAGES := velvet=velveth
 FORMAT_PACKAGES := clang-format=clang-format
@@ -91,6 +91,8 @@ install: build ## into PREFIX (default /usr/local): vsmp, man pages, completion,
 	install -D -m 0644 packaging/completions/_vsmp $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vsmp
 	install -D -m 0644 packaging/udev/70-vsmp-userfaultfd.rules \
 		$(DESTDIR)$(PREFIX)/lib/udev/rules.d/70-vsmp-userfaultfd.rules
+	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/vsmp/LICENSE
+	install -m 0644 NOTICE $(DESTDIR)$(PREFIX)/share/doc/vsmp/
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	sed 's|@PREFIX@|$(PREFIX)|g' packaging/systemd/vsmp-agent@.service \
 		> $(DESTDIR)$(PREFIX)/lib/systemd/system/vsmp-agent@.service
