@@ -35,7 +35,8 @@ struct own_fd {
 };
 
 static struct own_fd connection = {.number = -1}, frame_file = {.number = -1}, fault_fd = {.number = -1};
-static struct own_fd *const own_fds[] = {&connection, &frame_file, &fault_fd};
+static struct own_fd lender = {.number = -1}; // in a forked child: where its parent answers
+static struct own_fd *const own_fds[] = {&connection, &frame_file, &fault_fd, &lender};
 #define OWN_FDS (sizeof own_fds / sizeof own_fds[0])
 
 static char socket_path[sizeof((struct sockaddr_un *)NULL)->sun_path];
@@ -120,6 +121,13 @@ static void close_own(struct own_fd *slot) {
 void agent_forget(void) {
     for (size_t i = 0; i < OWN_FDS; i++) close_own(own_fds[i]);
 }
+
+void agent_keep_lender(int fd) {
+    close_own(&lender);
+    if (fd >= 0) own(&lender, move_up(fd));
+}
+
+int agent_lender(void) { return still_ours(&lender) ? lender.number : -1; }
 
 // ---- messages
 

@@ -36,4 +36,8 @@ int agent_next_owned(int fd);
 // In a forked child: closes its copies of the descriptors and forgets the connection.
 void agent_forget(void);
 
+// In a forked child: the socket to its parent (lend.h), kept among our own. Closes the one before; -1: none.
+void agent_keep_lender(int fd);
+int agent_lender(void);
+
 #endif

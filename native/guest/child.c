@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A forked child has its parent's addresses but not its pooled memory: that would need a copy of everything, on both sides of
-// copy-on-write, in the pool. Most children never look (they exec, or work on memory of their own); one that does must not see
-// zeros, nor die without a word.
+// copy-on-write, in the pool. Children that exec soon are lent what they touch (lend.c); most others work on memory of their own;
+// one that goes on with its parent's must not see zeros, nor die without a word.
 #define _GNU_SOURCE
 #include "child.h"
 
@@ -12,8 +12,10 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
+#include <ucontext.h>
 #include <unistd.h>
 
+#include "lend.h"
 #include "pool.h"
 #include "system.h"
 
@@ -36,7 +38,7 @@ void child_open(void) {
 // fork() without its handlers.
 VSMP_EXPORT pid_t _Fork(void) {
     child_open();
-    pool_before_fork();
+    pool_before_fork(false); // it may have been called from a signal handler
     pid_t child = real_fork_only();
     if (child == 0)
         pool_after_fork_in_child();
@@ -54,28 +56,47 @@ static void end_process(int signal) {
     _exit(128 + signal);
 }
 
-static void on_fault(int signal, siginfo_t *info, void *context) {
-    if (info->si_code > 0 && pool_is_inherited(info->si_addr)) {
-        say("process %ld touched pooled memory of the process that forked it, at %p: forked children do not inherit pooled "
-            "memory. Let the child exec a program, start it with posix_spawn or vfork, or fork before memory grows beyond "
-            "%llu MiB",
-            SYSTEM_CALL(SYS_getpid), info->si_addr, (unsigned long long)(PRIVATE_THRESHOLD >> 20));
-        end_process(SIGBUS);
+// What the program asked for, with the mask that it asked for.
+static void pass_on(int signal, siginfo_t *info, ucontext_t *context) {
+    if (!(programs.sa_flags & SA_SIGINFO) && (programs.sa_handler == SIG_DFL || programs.sa_handler == SIG_IGN)) {
+        end_process(signal);
+        return;
     }
-    // Not ours: what the program asked for.
+    signal_mask mask = 0;
+    memcpy(&mask, &context->uc_sigmask, sizeof mask);
+    SYSTEM_CALL(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
+    memcpy(&mask, &programs.sa_mask, sizeof mask);
+    if (!(programs.sa_flags & SA_NODEFER)) mask |= 1ull << (signal - 1);
+    SYSTEM_CALL(SYS_rt_sigprocmask, SIG_BLOCK, &mask, NULL, sizeof mask);
     if (programs.sa_flags & SA_SIGINFO)
         programs.sa_sigaction(signal, info, context);
-    else if (programs.sa_handler == SIG_DFL || programs.sa_handler == SIG_IGN)
-        end_process(signal);
     else
         programs.sa_handler(signal);
 }
 
-// Our handler, with the mask and the flags of the program's: it may live on an alternate stack, and be left by longjmp.
+static void on_fault(int signal, siginfo_t *info, void *context) {
+    ucontext_t *user = context;
+    const bool write = (user->uc_mcontext.gregs[REG_ERR] & 2) != 0;
+    enum lent lent = LEND_NOT_READABLE;
+    const int error = errno;
+    if (info->si_code > 0 && pool_is_inherited(info->si_addr)) lent = lend_get((uintptr_t)info->si_addr, write);
+    if (lent == LEND_REFUSED) {
+        say("process %ld touched pooled memory of the process that forked it, at %p, which forked children do not inherit. Let "
+            "the child exec a program soon, start it with posix_spawn or vfork, or fork before memory grows beyond %llu MiB",
+            SYSTEM_CALL(SYS_getpid), info->si_addr, (unsigned long long)(PRIVATE_THRESHOLD >> 20));
+        end_process(SIGBUS);
+    } else if (lent == LEND_NOT_READABLE) {
+        pass_on(signal, info, user);
+    }
+    errno = error;
+}
+
+// Our handler, on the program's alternate stack if there is one. All signals wait: their handlers, too, might touch what the
+// child inherited.
 static void install(void) {
-    struct sigaction ours = programs;
-    ours.sa_flags = (programs.sa_flags & ~SA_RESETHAND) | SA_SIGINFO | SA_ONSTACK;
+    struct sigaction ours = {.sa_flags = (programs.sa_flags & SA_RESTART) | SA_SIGINFO | SA_ONSTACK};
     ours.sa_sigaction = on_fault;
+    sigfillset(&ours.sa_mask);
     real_sigaction(SIGSEGV, &ours, NULL);
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "exec.h"
 #include "system.h"
 
 // The functions behind ours; they, not bare system calls, because open, close and fcntl are cancellation points.
@@ -53,12 +54,14 @@ static bool takes_mode(int flags) { return (flags & O_CREAT) != 0 || (flags & O_
 VSMP_EXPORT int open64(const char *path, int flags, ...) {
     MODE_AFTER(flags)
     files_open();
+    exec_look_at(path);
     return real_open(path, without_direct(flags), mode);
 }
 
 VSMP_EXPORT int openat64(int directory, const char *path, int flags, ...) {
     MODE_AFTER(flags)
     files_open();
+    exec_look_at(path);
     return real_openat(directory, path, without_direct(flags), mode);
 }
 

@@ -197,12 +197,13 @@ static void (*jemalloc_before)(void), (*jemalloc_parent)(void), (*jemalloc_child
 
 static void before_fork(void) {
     if (jemalloc_before != NULL) jemalloc_before();
-    pool_before_fork();
+    pool_before_fork(true);
 }
 
 static void after_fork_in_parent(void) {
-    pool_after_fork_in_parent();
+    int socket = pool_after_fork_in_parent();
     if (jemalloc_parent != NULL) jemalloc_parent();
+    pool_lend(socket);
 }
 
 static void after_fork_in_child(void) {
@@ -255,8 +256,17 @@ VSMP_EXPORT void *calloc(size_t count, size_t size) {
     return try_again(result) ? je_calloc(count, size) : result;
 }
 
+// In a child, of a pointer into the parent's pool: a copy, and nothing to free, as in free().
+__attribute__((noinline)) static void *realloc_inherited(void *pointer, size_t size) {
+    const size_t usable = je_malloc_usable_size(pointer);
+    void *copy = size != 0 ? malloc(size) : NULL;
+    if (copy != NULL) memcpy(copy, pointer, usable < size ? usable : size);
+    return copy;
+}
+
 VSMP_EXPORT void *realloc(void *pointer, size_t size) {
     settle();
+    if (VSMP_UNLIKELY(pool_inherits()) && pool_is_inherited(pointer)) return realloc_inherited(pointer, size);
     void *result = je_realloc(pointer, size);
     return size != 0 && try_again(result) ? je_realloc(pointer, size) : result;
 }

@@ -9,6 +9,7 @@
 #include "agent.h"
 #include "child.h"
 #include "heap.h"
+#include "lend.h"
 #include "maps.h"
 #include "space.h"
 #include "system.h"
@@ -607,9 +608,33 @@ void *pool_remap_private(void *address, size_t old_length, size_t new_length, in
 // ---- fork
 
 static signal_mask mask_at_fork;
+static int lending[2]; // the parent's end and the child's, or -1; under the guard, which a fork holds
 
-void pool_before_fork(void) { enter(&mask_at_fork); }
-void pool_after_fork_in_parent(void) { leave(&mask_at_fork); }
+void pool_before_fork(bool lend) {
+    enter(&mask_at_fork);
+    lending[0] = lending[1] = -1;
+    if (lend && attached()) lend_open(lending);
+}
+
+int pool_after_fork_in_parent(void) {
+    const int socket = lending[0];
+    if (lending[1] >= 0) SYSTEM_CALL(SYS_close, lending[1]);
+    leave(&mask_at_fork);
+    return socket;
+}
+
+static bool look_up(uint64_t address, int *protection) {
+    if (pool_side((const void *)address, VSMP_PAGE_BYTES) != INSIDE) return false;
+    signal_mask saved;
+    enter(&saved);
+    const uint64_t page = page_of((const void *)address);
+    const bool found = !space_overlaps(&set.free, page, 1) && !space_overlaps(&set.foreign, page, 1);
+    *protection = charge_state(&charge, page) & PAGE_PROTECTION;
+    leave(&saved);
+    return found;
+}
+
+void pool_lend(int socket) { lend_serve(socket, look_up); }
 
 bool pool_inherits(void) { return atomic_load_explicit(&inherited_high, memory_order_relaxed) != 0; }
 
@@ -630,6 +655,7 @@ bool pool_is_inherited(const void *address) {
 static void become_child(void) {
     owner = SYSTEM_CALL(SYS_getpid);
     if (alive != NULL) *alive = 1;
+    agent_keep_lender(-1); // an earlier fork's: its parent answers one process
     if (!attached()) return;
     const uint64_t base = window.base, low = base >> PAGE_SHIFT, count = pages_of(window.length);
     atomic_store(&window_length, 0);
@@ -655,7 +681,10 @@ static void become_child(void) {
 
 void pool_after_fork_in_child(void) {
     guard_reset(&guard);
+    const bool inherits = attached();
     become_child();
+    if (lending[0] >= 0) SYSTEM_CALL(SYS_close, lending[0]);
+    if (inherits) lend_begin(lending[1]);
     signal_mask mask = mask_at_fork;
     SYSTEM_CALL(SYS_rt_sigprocmask, 2 /* SIG_SETMASK */, &mask, NULL, sizeof mask);
 }

@@ -48,8 +48,11 @@ void pool_forget_private(const void *address, size_t length);
 
 // ---- fork
 
-void pool_before_fork(void);
-void pool_after_fork_in_parent(void);
+// With `lend`, pages are lent to the child for a while (lend.h); the parent then calls pool_lend() with what
+// pool_after_fork_in_parent() returned, when it holds no lock any more.
+void pool_before_fork(bool lend);
+int pool_after_fork_in_parent(void);
+void pool_lend(int socket);
 void pool_after_fork_in_child(void);
 
 // Whether an address lies in what was the pool of a process that we were forked from: gone here, and only here.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "child.h"
+#include "exec.h"
 #include "files.h"
 #include "pool.h"
 #include "system.h"
@@ -10,4 +11,5 @@ __attribute__((constructor)) static void start(void) {
     pool_open();
     files_open();
     child_open();
+    exec_open();
 }

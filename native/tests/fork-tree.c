@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // fork-tree [SIZE_MB]: a process with a large heap starts others in every way there is. Forked children work on memory of their
-// own and become guests themselves; vfork, posix_spawn and fork + exec run from the large parent; a child that touches what it
-// inherited from the pool dies of SIGBUS; freeing it does nothing; the parent's memory stays what it was.
+// own and become guests themselves; vfork, posix_spawn and fork + exec run from the large parent; a child that goes on with what
+// it inherited from the pool dies of SIGBUS; freeing it does nothing; the parent's memory stays what it was.
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
@@ -57,6 +57,8 @@ static void churn(uint64_t tag) {
 static pid_t guest_of_its_own(uint64_t *inherited, unsigned depth) {
     pid_t child = fork();
     if (child != 0) return child;
+    uint64_t *moved = realloc(inherited, 100); // a copy of what the parent lends
+    for (unsigned i = 0; i < 12; i++) check(moved[i] == inherited[i] && moved[i] != 0, "word %u of a moved block", i);
     free(inherited); // the parent's: nothing happens
     churn(depth);
     uint64_t *own = filled(100 + depth);
@@ -66,9 +68,33 @@ static pid_t guest_of_its_own(uint64_t *inherited, unsigned depth) {
     _exit(7);
 }
 
+// Between fork and exec a child looks at its parent's heap: the arguments lie there.
+static pid_t exec_from_the_heap(void) {
+    enum { ROOM = 2 << 20 };
+    char *text = malloc(ROOM), **arguments = malloc(ROOM);
+    check(text != NULL && arguments != NULL, "malloc");
+    strcpy(text, "/bin/sh");
+    strcpy(text + 4096, "sh");
+    strcpy(text + 2 * 4096 - 1, "-c"); // over the end of a page
+    strcpy(text + 4 * 4096, "test \"$1\" = heap && exit 11");
+    char *const list[] = {text + 4096, text + 2 * 4096 - 1, text + 4 * 4096, text + 4096, strcpy(text + 6 * 4096, "heap"), NULL};
+    memcpy(arguments, list, sizeof list);
+    pid_t child = fork();
+    if (child == 0) {
+        text[4 * 4096 + 2] = text[4 * 4096 + 2]; // written, too
+        execv(text, arguments);
+        _exit(1);
+    }
+    free(text);
+    free(arguments);
+    return child;
+}
+
 static pid_t touching(uint64_t *inherited, bool with_handler) {
     pid_t child = fork();
     if (child != 0) return child;
+    // Long after the fork: nothing is lent any more.
+    usleep(700000);
     if (with_handler) signal(SIGSEGV, _exit);
     int null = open("/dev/null", O_WRONLY);
     if (getenv("FORK_TREE_LOUD") == NULL) dup2(null, STDERR_FILENO);
@@ -117,6 +143,7 @@ int main(int argc, char **argv) {
         _exit(1);
     }
     check(wait_for(child) == 9, "fork and exec");
+    check(wait_for(exec_from_the_heap()) == 11, "fork and exec with arguments from the heap");
     check(WEXITSTATUS(system("exit 4")) == 4, "system");
 
     check(wait_for(touching(large + bytes / 16, false)) == 128 + SIGBUS, "a child that touches inherited memory");
