@@ -17,6 +17,7 @@ internal sealed record ProgramFile(string Path, IReadOnlyList<string> LeadingArg
 {
     private const int MaxInterpreters = 5; // as the kernel
     private const int HeaderBytes = 4096;
+    private const int ElfHeaderBytes = 64;
     private const ushort MachineX86_64 = 62;
 
     /// <summary>Finds and checks a program.</summary>
@@ -61,8 +62,9 @@ internal sealed record ProgramFile(string Path, IReadOnlyList<string> LeadingArg
     {
         CheckPrivileges(path, program);
         byte[] header = ReadHeader(path);
-        if (header.AsSpan().StartsWith("\x7f"u8) && header.Length >= 64 && header.AsSpan(1, 3).SequenceEqual("ELF"u8))
+        if (header.AsSpan().StartsWith("\u007fELF"u8))
         {
+            if (header.Length < ElfHeaderBytes) throw Refused(program, "its ELF header is damaged");
             CheckElf(path, program, header);
             return true;
         }

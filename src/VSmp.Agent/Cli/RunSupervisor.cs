@@ -138,7 +138,8 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
         {
             if (_isAgentLost) throw new CommandException(ExitCodes.AgentLost, $"agent {_agent.Name} was lost before the program started");
             var (soft, hard) = ProcessControl.OpenFileLimit;
-            // The .NET runtime raised our soft limit of open files; the program gets the one that we were started with.
+            // The .NET runtime has raised our soft limit of open files; the program gets back the one that we were started with,
+            // as far as that can be told: our parent's.
             ulong? inherited = SoftLimitOfParent();
             if (inherited < soft) ProcessControl.OpenFileLimit = (inherited.Value, hard);
             int pid = ProcessSpawn.Foreground(ProcessSpawn.Bytes(program.Path), arguments, environment.Entries);
