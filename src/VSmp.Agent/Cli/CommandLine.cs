@@ -89,6 +89,10 @@ internal static class CommandLine
         root.Subcommands.Add(DownCommand.New());
         root.Subcommands.Add(AgentCommand.New(agentMain));
         root.Subcommands.Add(RunCommand.New());
+        root.Subcommands.Add(StatusCommand.New());
+        root.Subcommands.Add(GuestCommand.New());
+        root.Subcommands.Add(GuestCommand.NewRegion());
+        root.Subcommands.Add(DoctorCommand.New());
         HelpOption help = root.Options.OfType<HelpOption>().Single();
         help.Action = new SynchronousHelp((HelpAction)help.Action!);
         SynchronousHelp.Examples[root] =

@@ -20,7 +20,7 @@ public sealed class ControlTests
         ClusterStatus status = client.GetStatus();
         Assert.Equal("n0", status.Self);
         NodeStatus node = Assert.Single(status.Nodes);
-        Assert.Equal(12.5, node.FaultsPerSecond);
+        Assert.Equal(12.4, node.FaultsPerSecond);
         Assert.Equal(node.ContributedBytes, node.HomeBytes + node.CacheBytes + node.FreeBytes);
         Assert.Equal(agent.Guests, client.GetGuests());
         Assert.Equal(64ul << 20, client.GetRegions().Single().HomeBytes["n0"]);

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.CommandLine;
+using System.Globalization;
+using System.Runtime.InteropServices;
+using System.Text.Json;
+using Spectre.Console;
+using VSmp.Agent.Control;
+
+namespace VSmp.Agent.Cli;
+
+/// <summary><c>vsmp status</c>: who contributes what, and what becomes of it.</summary>
+internal static class StatusCommand
+{
+    private const int BarCells = 24;
+    private static readonly TimeSpan WatchPeriod = TimeSpan.FromSeconds(1);
+
+    /// <summary>The command.</summary>
+    public static Command New()
+    {
+        Option<bool> json = new("--json") { Description = "As JSON; sizes in bytes" };
+        Option<bool> watch = new("--watch") { Description = "Again every second, until interrupted" };
+        Command command = CommandLine.NewCommand("status", "Show each node's memory: contributed = home + cache + free; guests; faults.",
+            "vsmp status", "vsmp status --watch", "vsmp status --json | jq '.nodes[].freeBytes'");
+        command.Options.Add(json);
+        command.Options.Add(watch);
+        command.SetAction(parsed => Run(parsed.GetValue(CommandLine.ClusterOption)!, parsed.GetValue(json), parsed.GetValue(watch)));
+        return command;
+    }
+
+    private static int Run(string cluster, bool asJson, bool watch)
+    {
+        if (!watch)
+        {
+            Show(Ask(cluster), asJson);
+            return ExitCodes.Ok;
+        }
+        using ManualResetEventSlim interrupted = new();
+        void OnSignal(PosixSignalContext context)
+        {
+            context.Cancel = true;
+            interrupted.Set();
+        }
+        using PosixSignalRegistration onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
+        using PosixSignalRegistration onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal);
+        if (asJson || Console.IsOutputRedirected)
+        {
+            do Show(Ask(cluster), asJson);
+            while (!interrupted.Wait(WatchPeriod));
+            return ExitCodes.Ok;
+        }
+        ClusterStatus status = Ask(cluster);
+        AnsiConsole.Live(ForTerminal(status)).Start(live =>
+        {
+            while (!interrupted.Wait(WatchPeriod)) live.UpdateTarget(ForTerminal(Ask(cluster)));
+        });
+        return ExitCodes.Ok;
+    }
+
+    private static ClusterStatus Ask(string cluster)
+    {
+        using ControlClient client = LocalAgents.ConnectToAny(LocalAgents.Running(cluster));
+        return client.GetStatus();
+    }
+
+    private static void Show(ClusterStatus status, bool asJson)
+    {
+        if (asJson) Console.WriteLine(JsonSerializer.Serialize(status, ReportJson.Default.ClusterStatus));
+        else if (Console.IsOutputRedirected) NewTable(status).WritePlain(Console.Out);
+        else AnsiConsole.Write(ForTerminal(status));
+    }
+
+    private static Table NewTable(ClusterStatus status)
+    {
+        Table table = new(new("node"), new("state"), new("contributed", true), new("home", true), new("cache", true), new("free", true),
+            new("used", true), new("private", true), new("guests", true), new("faults/s", true), new("address"));
+        foreach (NodeStatus node in status.Nodes)
+        {
+            table.AddStyled((node.Name, null), (node.State, node.State == "up" ? "green" : "red"), Size(node.ContributedBytes),
+                Size(node.HomeBytes), Size(node.CacheBytes), Size(node.FreeBytes), Size(node.UsedBytes), Size(node.PrivateBytes),
+                Number(node.Guests), Number(node.FaultsPerSecond), (node.Address, "grey"));
+        }
+        if (status.Nodes.Count > 1)
+        {
+            table.AddStyled(("all", "bold"), ("", null), Sum(node => node.ContributedBytes), Sum(node => node.HomeBytes),
+                Sum(node => node.CacheBytes), Sum(node => node.FreeBytes), Sum(node => node.UsedBytes), Sum(node => node.PrivateBytes),
+                Number(status.Nodes.Sum(node => node.Guests)), Number(status.Nodes.Sum(node => node.FaultsPerSecond)), ("", null));
+        }
+        return table;
+
+        static (string, string?) Size(ulong bytes) => (Sizes.Format(bytes), null);
+        static (string, string?) Number(double number) => (number.ToString("0", CultureInfo.InvariantCulture), null);
+        (string, string?) Sum(Func<NodeStatus, ulong> what) =>
+            (Sizes.Format(status.Nodes.Aggregate(0ul, (sum, node) => sum + what(node))), "bold");
+    }
+
+    private static Rows ForTerminal(ClusterStatus status)
+    {
+        Grid bars = new();
+        bars.AddColumn().AddColumn().AddColumn();
+        foreach (NodeStatus node in status.Nodes) bars.AddRow(new Text(node.Name), Bar(node), new Text(Percent(node), "grey"));
+        return new Rows(
+            new Markup($"cluster [bold]{Markup.Escape(status.Cluster)}[/], view {status.View}, seen by {Markup.Escape(status.Self)}"),
+            NewTable(status).ForTerminal(),
+            bars,
+            new Markup("[blue]█[/] home  [yellow]█[/] cache  [grey]░[/] free"));
+    }
+
+    private static Markup Bar(NodeStatus node)
+    {
+        double scale = node.ContributedBytes == 0 ? 0 : (double)BarCells / node.ContributedBytes;
+        int home = Cells(node.HomeBytes), cache = Math.Min(Cells(node.CacheBytes), BarCells - home);
+        return new Markup($"[blue]{new string('█', home)}[/][yellow]{new string('█', cache)}[/][grey]{new string('░', BarCells - home - cache)}[/]");
+
+        int Cells(ulong bytes) => Math.Min((int)Math.Round(bytes * scale), BarCells);
+    }
+
+    private static string Percent(NodeStatus node) => node.ContributedBytes == 0
+        ? ""
+        : string.Create(CultureInfo.InvariantCulture, $"{100.0 * (node.HomeBytes + node.CacheBytes) / node.ContributedBytes:0} % taken");
+}
