@@ -29,6 +29,12 @@ public interface IFabric : IDisposable
     /// <summary>Completes the frame: fills in the session's fields of the header, the CRC, and queues it.</summary>
     void Commit(in FrameHeader header);
 
+    /// <summary>
+    /// Whether a new request to the peer may be started: it keeps up with what it was sent. Forwards and responses need no credit
+    /// and are always taken; so is a request, but who starts more than he must (read-ahead, eviction ahead of need) asks first.
+    /// </summary>
+    bool HasCredit(NodeId peer);
+
     /// <summary>Hands queued frames to the sockets; the reactor calls it once a turn, after all handlers.</summary>
     void Flush();
 

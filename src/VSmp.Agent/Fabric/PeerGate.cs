@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Net;
+using VSmp.Agent.Interop;
+
+namespace VSmp.Agent.Fabric;
+
+/// <summary>
+/// Where connections between agents begin: listens, connects, and authenticates, on a small reactor thread of its own, so that
+/// strangers never take time from the thread that serves faults. What has passed is handed on; nothing else gets further.
+/// </summary>
+internal sealed class PeerGate : IDisposable
+{
+    /// <summary>Time for a handshake, from the connection to the last byte.</summary>
+    public const long HandshakeDeadlineMicroseconds = 2_000_000;
+
+    /// <summary>Time for a node that has authenticated itself to be made a member.</summary>
+    public const long JoinDeadlineMicroseconds = 10_000_000;
+
+    /// <summary>Half-open incoming connections; one more ends the oldest, which is the least likely to be honest.</summary>
+    public const int MaxHalfOpen = 128;
+
+    private const int Backlog = 128;
+    private const int AcceptsPerTurn = 16;
+
+    private readonly Reactor _reactor = new();
+    private readonly RateLimitedLog _log;
+    private readonly List<HandshakeConnection> _connections = []; // oldest first; the gate's thread only
+    private readonly HashSet<int> _watched = [];
+    private readonly Acceptor _acceptor;
+    private Thread? _thread;
+    private int _listener = -1;
+    private bool _listenerPaused;
+
+    public PeerGate(string clusterName, ClusterSecret secret, Action<string> log)
+    {
+        ClusterName = Handshake.CheckClusterName(clusterName);
+        Secret = secret;
+        _log = new RateLimitedLog(log);
+        _acceptor = new Acceptor(this);
+    }
+
+    public string ClusterName { get; }
+
+    public ClusterSecret Secret { get; }
+
+    /// <summary>Gets members that want (to resume) a session. Called on the gate's thread.</summary>
+    public Action<IncomingPeer>? SessionArrived { get; set; }
+
+    /// <summary>Gets nodes that want to become members. Called on the gate's thread.</summary>
+    public Action<IncomingJoin>? JoinArrived { get; set; }
+
+    /// <summary>Time on the gate's thread.</summary>
+    public long Now => _reactor.NowMicroseconds;
+
+    /// <summary>Connections that have not finished their handshake, as of now.</summary>
+    public int HalfOpen => _connections.Count;
+
+    /// <summary>Binds exactly this address; port 0 takes any. Before <see cref="Start"/>.</summary>
+    /// <returns>The address that was bound, with the real port.</returns>
+    /// <exception cref="IOException">It cannot be had; the message says why.</exception>
+    public IPEndPoint Listen(IPEndPoint address)
+    {
+        if (_listener >= 0) throw new InvalidOperationException("the gate listens already");
+        _listener = Sockets.Listen(address, Backlog);
+        return Sockets.LocalAddress(_listener);
+    }
+
+    /// <summary>Starts the thread.</summary>
+    public void Start()
+    {
+        if (_listener >= 0) _reactor.Watch(_listener, EpollEvents.Readable, _acceptor);
+        _reactor.Every(100_000, Tick);
+        _thread = new Thread(_reactor.Run) { Name = "vsmp-gate", IsBackground = true };
+        _thread.Start();
+    }
+
+    /// <summary>Makes a connection and the handshake; <paramref name="done"/> is called on the gate's thread. From any thread.</summary>
+    public void Connect(OutgoingRequest request, Action<HandshakeResult> done) => _reactor.Post(() =>
+    {
+        int fd = Sockets.BeginConnect(request.Address);
+        if (fd < 0)
+        {
+            done(new HandshakeResult(HandshakeStatus.Unreachable, Errno.Text(-fd), -1, []));
+            return;
+        }
+        Sockets.SetUpConnection(fd);
+        var connection = new OutgoingHandshake(this, fd, Now + HandshakeDeadlineMicroseconds, request, done);
+        _connections.Add(connection);
+        connection.Begin();
+    });
+
+    /// <summary>Runs an action on the gate's thread. From any thread.</summary>
+    public void Post(Action action) => _reactor.Post(action);
+
+    /// <summary>Stops the thread and closes what is open.</summary>
+    public void Dispose()
+    {
+        _reactor.Stop();
+        _thread?.Join();
+        foreach (HandshakeConnection connection in _connections.ToArray()) connection.Abandon();
+        if (_listener >= 0) _ = Libc.Close(_listener);
+        _listener = -1;
+        _reactor.Dispose();
+    }
+
+    internal void Watch(HandshakeConnection connection, EpollEvents events)
+    {
+        if (_watched.Add(connection.Fd)) _reactor.Watch(connection.Fd, events, connection);
+        else _reactor.Change(connection.Fd, events);
+    }
+
+    internal void Forget(HandshakeConnection connection)
+    {
+        if (_watched.Remove(connection.Fd)) _reactor.Unwatch(connection.Fd);
+        _connections.Remove(connection);
+    }
+
+    internal void Complain(IPEndPoint remote, string what) => _log.Write($"fabric: refused a connection from {remote}: it {what}");
+
+    private void AcceptSome()
+    {
+        for (int i = 0; i < AcceptsPerTurn; i++)
+        {
+            int fd = Sockets.Accept(_listener, out IPEndPoint? remote);
+            if (fd < 0)
+            {
+                if (Errno.Last is Errno.EAGAIN or Errno.EINTR or Errno.ECONNRESET or 103 or Errno.EPROTO) return;
+                // Out of descriptors or memory: look again at the next tick, rather than spin.
+                _log.Write($"fabric: cannot accept a connection: {Errno.Text(Errno.Last)}");
+                _reactor.Unwatch(_listener);
+                _listenerPaused = true;
+                return;
+            }
+            Sockets.SetUpConnection(fd);
+            if (CountIncoming(out IncomingHandshake? oldest) >= MaxHalfOpen) oldest!.Abandon();
+            var connection = new IncomingHandshake(this, fd, remote!, Now + HandshakeDeadlineMicroseconds);
+            _connections.Add(connection);
+            connection.Begin();
+        }
+    }
+
+    private int CountIncoming(out IncomingHandshake? oldest)
+    {
+        oldest = null;
+        int count = 0;
+        foreach (HandshakeConnection connection in _connections)
+        {
+            if (connection is not IncomingHandshake incoming) continue;
+            oldest ??= incoming;
+            count++;
+        }
+        return count;
+    }
+
+    private void Tick()
+    {
+        if (_listenerPaused)
+        {
+            _listenerPaused = false;
+            _reactor.Watch(_listener, EpollEvents.Readable, _acceptor);
+        }
+        for (int i = _connections.Count - 1; i >= 0; i--)
+        {
+            if (i < _connections.Count && _connections[i].Deadline <= Now) _connections[i].OnDeadline();
+        }
+    }
+
+    private sealed class Acceptor(PeerGate gate) : IReactorHandler
+    {
+        public void OnReady(EpollEvents events) => gate.AcceptSome();
+    }
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Net;
+using System.Runtime.InteropServices;
+using VSmp.Coherence;
+using VSmp.Coherence.Messages;
+
+namespace VSmp.Agent.Fabric;
+
+/// <summary>Limits of a fabric.</summary>
+internal sealed record FabricOptions
+{
+    /// <summary>How long a peer may be without a connection before it is lost. Microseconds.</summary>
+    public long LossTimeoutMicroseconds { get; init; } = 5_000_000;
+
+    /// <summary>Unacknowledged bytes to one peer beyond which it is lost: it has stopped taking frames.</summary>
+    public long MaxUnacknowledgedBytes { get; init; } = 256L << 20;
+
+    /// <summary>Unacknowledged bytes to one peer up to which new requests may be started (<see cref="IFabric.HasCredit"/>).</summary>
+    public long CreditBytes { get; init; } = 8L << 20;
+}
+
+/// <summary>
+/// The fabric over TCP: one connection per peer, which may break and is made again. Everything runs on the reactor that was given;
+/// connections come authenticated from the gate.
+/// </summary>
+internal sealed unsafe class TcpFabric : IFabric
+{
+    /// <summary>A connection's receive buffer: several frames of the largest size.</summary>
+    internal const int ReceiveBytes = 512 * 1024;
+
+    private const long TickMicroseconds = 20_000;
+
+    private readonly RateLimitedLog _log;
+    private readonly List<TcpSession> _sessions = [];
+    private readonly List<TcpSession> _toFlush = [];
+    private readonly Stack<nint> _receiveBuffers = new();
+    private readonly byte* _scrap; // frames to peers that are gone are written here and forgotten
+    private TcpSession?[] _byNode = new TcpSession?[64];
+    private PeerSession? _begun;
+    private FabricCounters _counters;
+    private bool _disposed;
+
+    /// <summary>Makes the fabric; the reactor need not run yet. The agent calls <see cref="Flush"/> at each turn's end.</summary>
+    public TcpFabric(Reactor reactor, PeerGate gate, FabricOptions options, Action<string> log)
+    {
+        Reactor = reactor;
+        Gate = gate;
+        Options = options;
+        _log = new RateLimitedLog(log);
+        _scrap = (byte*)NativeMemory.Alloc(FrameHeader.Bytes + FrameHeader.MaxPayloadBytes);
+        reactor.Every(TickMicroseconds, Tick);
+        gate.SessionArrived = peer => reactor.Post(() => OnIncoming(peer));
+    }
+
+    /// <summary>Who gets the frames. Set before the first session.</summary>
+    public IFrameReceiver? Receiver { get; set; }
+
+    /// <summary>This node.</summary>
+    public NodeId Self { get; private set; } = NodeId.None;
+
+    /// <summary>The cluster's life; frames of another are violations.</summary>
+    public Epoch Epoch { get; private set; }
+
+    /// <summary>Stamped on every frame that is sent.</summary>
+    public ViewNumber View { get; set; }
+
+    /// <inheritdoc/>
+    public FabricCounters Counters => _counters;
+
+    internal Reactor Reactor { get; }
+
+    internal PeerGate Gate { get; }
+
+    internal FabricOptions Options { get; }
+
+    internal ChunkPool Chunks { get; } = new();
+
+    internal IFrameReceiver Upper => Receiver ?? throw new InvalidOperationException("the fabric has no receiver");
+
+    /// <summary>Says who we are, once that is known: when the cluster is founded or joined.</summary>
+    public void SetIdentity(NodeId self, Epoch epoch)
+    {
+        if (_sessions.Count > 0) throw new InvalidOperationException("a fabric with sessions cannot change its identity");
+        Self = self;
+        Epoch = epoch;
+    }
+
+    /// <inheritdoc/>
+    public void Add(NodeId peer, IPEndPoint address)
+    {
+        if (Self.IsNone) throw new InvalidOperationException("the fabric has no identity yet");
+        if (peer == Self || peer.IsNone) throw new ArgumentException($"there is no session with {peer}");
+        if (Find(peer) is not null) return;
+        if (peer.Value >= _byNode.Length) Array.Resize(ref _byNode, Math.Max(peer.Value + 1, _byNode.Length * 2));
+        var session = new TcpSession(this, peer, address);
+        _byNode[peer.Value] = session;
+        _sessions.Add(session);
+        session.Start();
+    }
+
+    /// <inheritdoc/>
+    public void Remove(NodeId peer)
+    {
+        if (Find(peer) is not { } session) return;
+        session.SayGoodbye(View);
+        Forget(session);
+    }
+
+    /// <inheritdoc/>
+    public Span<byte> Begin(NodeId peer, int payloadBytes)
+    {
+        if ((uint)payloadBytes > FrameHeader.MaxPayloadBytes)
+            throw new ArgumentOutOfRangeException(nameof(payloadBytes), payloadBytes, "a frame cannot carry that much");
+        TcpSession? session = Find(peer);
+        if (session is null || session.Core.Outbox.UnacknowledgedBytes > Options.MaxUnacknowledgedBytes)
+        {
+            _begun = null;
+            // SAFETY: the scrap is as large as the largest frame.
+            return new Span<byte>(_scrap, payloadBytes);
+        }
+        _begun = session.Core;
+        session.NeedsFlush();
+        return session.Core.Begin(payloadBytes);
+    }
+
+    /// <inheritdoc/>
+    public void Commit(in FrameHeader header)
+    {
+        if (_begun is not { } core) return;
+        _begun = null;
+        long before = core.Outbox.UnacknowledgedBytes;
+        core.Commit(header, View);
+        _counters.FramesSent++;
+        _counters.BytesSent += (ulong)(core.Outbox.UnacknowledgedBytes - before);
+    }
+
+    /// <inheritdoc/>
+    public bool HasCredit(NodeId peer) =>
+        Find(peer) is { } session && session.Core.Outbox.UnacknowledgedBytes < Options.CreditBytes;
+
+    /// <inheritdoc/>
+    public void Flush()
+    {
+        if (_disposed) return;
+        // A session may break while it is flushed, and ask to be flushed again: by the next turn.
+        for (int i = _toFlush.Count - 1; i >= 0; i--) _toFlush[i].Flush();
+        _toFlush.Clear();
+    }
+
+    /// <summary>Whether the peer has taken every frame that was sent to it until now; true if there is no session.</summary>
+    public bool IsTakenUpTo(NodeId peer, ulong sequence) => Find(peer) is not { } session || session.Core.LastAcknowledged >= sequence;
+
+    /// <summary>The number of the last frame to a peer; 0 if there is no session.</summary>
+    public ulong LastSequence(NodeId peer) => Find(peer)?.Core.LastCommitted ?? 0;
+
+    /// <summary>Whether there is a connection to the peer right now.</summary>
+    public bool IsConnected(NodeId peer) => Find(peer) is { IsConnected: true };
+
+    /// <summary>Breaks the connection to a peer, as a network may do at any time; the session goes on over a new one.</summary>
+    internal void CutConnection(NodeId peer) => Find(peer)?.Drop("the connection was cut on request");
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (_disposed) return;
+        _disposed = true;
+        Gate.SessionArrived = null;
+        foreach (TcpSession session in _sessions) session.Dispose();
+        _sessions.Clear();
+        Array.Clear(_byNode);
+        while (_receiveBuffers.TryPop(out nint buffer)) NativeMemory.AlignedFree((void*)buffer);
+        Chunks.Dispose();
+        NativeMemory.Free(_scrap);
+    }
+
+    internal byte* TakeReceiveBuffer() =>
+        _receiveBuffers.TryPop(out nint buffer) ? (byte*)buffer : (byte*)NativeMemory.AlignedAlloc(ReceiveBytes, 4096);
+
+    /// <summary>Takes a buffer back. It stays mapped: a handler further up the stack may still look at a payload in it.</summary>
+    internal void GiveReceiveBuffer(byte* buffer) => _receiveBuffers.Push((nint)buffer);
+
+    internal void QueueFlush(TcpSession session) => _toFlush.Add(session);
+
+    internal void CountReceived(int frameBytes)
+    {
+        _counters.FramesReceived++;
+        _counters.BytesReceived += (ulong)frameBytes;
+    }
+
+    internal void CountReconnect() => _counters.Reconnects++;
+
+    internal void Log(string line) => _log.Write(line);
+
+    /// <summary>The peer is gone for good.</summary>
+    internal void Lose(TcpSession session, string reason)
+    {
+        if (Find(session.Peer) != session) return;
+        Forget(session);
+        Log($"fabric: lost {session.Peer} at {session.Address}: {reason}");
+        Upper.OnPeerDown(session.Peer, reason);
+    }
+
+    private TcpSession? Find(NodeId peer) => peer.Value < _byNode.Length ? _byNode[peer.Value] : null;
+
+    private void Forget(TcpSession session)
+    {
+        _byNode[session.Peer.Value] = null;
+        _sessions.Remove(session);
+        if (_begun == session.Core) _begun = null;
+        session.Dispose();
+    }
+
+    private void OnIncoming(IncomingPeer incoming)
+    {
+        TcpSession? session = _disposed ? null : Find(incoming.Client);
+        if (_disposed || Self.IsNone) incoming.Refuse(HandshakeStatus.NotReady);
+        else if (incoming.Epoch != Epoch) incoming.Refuse(HandshakeStatus.OtherEpoch);
+        else if (incoming.Server != Self || session is null || session.Connects) incoming.Refuse(HandshakeStatus.NotAMember);
+        else session.OnIncoming(incoming);
+    }
+
+    private void Tick()
+    {
+        if (_disposed) return;
+        for (int i = _sessions.Count - 1; i >= 0; i--)
+        {
+            if (i < _sessions.Count) _sessions[i].Tick();
+        }
+    }
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Net;
+using VSmp.Agent.Fabric;
+using VSmp.Agent.Membership;
+using VSmp.Agent.Tests.Fabric;
+using VSmp.Coherence;
+using VSmp.Coherence.Messages;
+using Xunit;
+
+namespace VSmp.Agent.Tests.Membership;
+
+/// <summary>Founding, joining, leaving and losing nodes, over TCP on loopback.</summary>
+public sealed class ClusterMembershipTests
+{
+    private const ulong Memory = 512ul << 20;
+
+    [Fact]
+    public async Task Nodes_that_join_get_numbers_in_turn_and_all_see_the_same_members()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta");
+        await cluster.JoinAsync("gamma");
+        await cluster.JoinAsync("delta");
+        foreach (TestMember member in cluster.Nodes)
+        {
+            await member.Node.UntilAsync(() => member.Membership.View.Value == 4);
+            Assert.Equal(["alpha", "beta", "gamma", "delta"], member.Membership.Members.Select(m => m.Name));
+            Assert.Equal([0, 1, 2, 3], member.Membership.Members.Select(m => (int)m.Id.Value));
+            Assert.All(member.Membership.Members, m => Assert.Equal(Memory, m.ContributedBytes));
+            Assert.Equal(cluster.Nodes[0].Membership.Epoch, member.Membership.Epoch);
+            await member.Node.UntilAsync(() => member.Node.Recorder.Ups.Count == 3);
+        }
+        Assert.Equal(new NodeId(2), cluster.Nodes[2].Membership.Self);
+    }
+
+    [Fact]
+    public async Task A_member_that_is_not_the_coordinator_sends_a_newcomer_to_it()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta");
+        await cluster.JoinAsync("gamma", seed: 1);
+        Assert.Equal(new NodeId(2), cluster.Nodes[2].Membership.Self);
+    }
+
+    [Fact]
+    public async Task A_name_that_is_taken_is_refused()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        MembershipException error = await Assert.ThrowsAsync<MembershipException>(() => cluster.JoinAsync("alpha"));
+        Assert.Equal(HandshakeStatus.NameTaken, error.Status);
+        Assert.Contains("--name", error.Message, StringComparison.Ordinal);
+        Assert.Single(cluster.Nodes[0].Membership.Members);
+    }
+
+    [Fact]
+    public async Task A_node_that_leaves_is_gone_from_everybodys_view()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta");
+        await cluster.JoinAsync("gamma");
+        await cluster.Nodes[1].Membership.LeaveAsync(TimeSpan.FromSeconds(30));
+        foreach (TestMember member in new[] { cluster.Nodes[0], cluster.Nodes[2] })
+        {
+            await member.Node.UntilAsync(() => member.Membership.Members.Count == 2);
+            Assert.Equal(["alpha", "gamma"], member.Membership.Members.Select(m => m.Name));
+            Assert.Equal(4u, member.Membership.View.Value);
+            Assert.Equal(["beta"], member.Left);
+        }
+        Assert.Null(cluster.Nodes[1].Expelled);
+    }
+
+    [Fact]
+    public async Task A_node_that_dies_is_removed_and_comes_back_under_its_name_with_a_new_number()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta");
+        await cluster.JoinAsync("gamma");
+        await cluster.KillAsync(1);
+        foreach (TestMember member in new[] { cluster.Nodes[0], cluster.Nodes[2] })
+            await member.Node.UntilAsync(() => member.Membership.View.Value == 4 && member.Membership.Members.Count == 2);
+        await cluster.JoinAsync("beta");
+        Assert.Equal(new NodeId(3), cluster.Nodes[^1].Membership.Self);
+        TestMember gamma = cluster.Nodes[2];
+        await gamma.Node.UntilAsync(() => gamma.Membership.View.Value == 5);
+        Assert.Equal(["alpha", "gamma", "beta"], gamma.Membership.Members.Select(m => m.Name));
+    }
+
+    [Fact]
+    public async Task Losing_the_coordinator_is_told_to_the_agent()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta");
+        await cluster.KillAsync(0);
+        TestMember beta = cluster.Nodes[1];
+        await beta.Node.UntilAsync(() => beta.Expelled is not null);
+        Assert.Contains("coordinator", beta.Expelled, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Frames_carry_the_view_and_the_epoch_of_their_sender()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta");
+        TestMember beta = cluster.Nodes[1];
+        await beta.Node.OnAsync(fabric =>
+        {
+            fabric.Begin(new NodeId(0), 0);
+            fabric.Commit(new FrameHeader { Type = MessageType.NodeReport });
+        });
+        TestMember alpha = cluster.Nodes[0];
+        await alpha.Node.UntilAsync(() => alpha.Node.Recorder.Count(1) == 1);
+        FrameHeader header = alpha.Node.Recorder.Frames(1)[0].Header;
+        Assert.Equal((new ViewNumber(2), alpha.Membership.Epoch), (header.View, header.Epoch));
+    }
+
+    [Fact]
+    public async Task A_newcomer_that_listens_on_a_wildcard_is_reached_at_the_address_it_came_from()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta", advertise: port => new IPEndPoint(IPAddress.Any, port));
+        Assert.Equal(IPAddress.Loopback, cluster.Nodes[0].Membership.Find(new NodeId(1))!.Address.Address);
+        Assert.Throws<ArgumentException>(() =>
+            new TestMember().Membership.Found("x", new IPEndPoint(IPAddress.Any, 1), Memory));
+    }
+
+    [Theory]
+    [InlineData("")]
+    [InlineData("a b")]
+    [InlineData("../x")]
+    [InlineData("ä")]
+    public async Task A_name_that_is_none_is_refused_before_anything_is_sent(string name)
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await Assert.ThrowsAsync<ArgumentException>(() => cluster.JoinAsync(name));
+    }
+
+    private sealed class TestMember
+    {
+        public TestMember(ClusterSecret? secret = null)
+        {
+            Node = new TcpNode(options: new FabricOptions { LossTimeoutMicroseconds = 1_000_000 }, secret: secret);
+            Membership = new ClusterMembership(Node.Reactor, Node.Fabric, Node.Gate, Node.Recorder, Node.Log.Enqueue);
+            Membership.NodeLeft += (member, _) => Left.Add(member.Name);
+            Membership.Expelled += reason => Expelled = reason;
+        }
+
+        public TcpNode Node { get; }
+
+        public ClusterMembership Membership { get; }
+
+        public List<string> Left { get; } = [];
+
+        public string? Expelled { get; private set; }
+
+        public bool IsAlive { get; set; }
+    }
+
+    private sealed class TestCluster : IAsyncDisposable
+    {
+        public List<TestMember> Nodes { get; } = [];
+
+        public async Task FoundAsync(string name)
+        {
+            TestMember member = Start();
+            await member.Node.OnAsync(_ => member.Membership.Found(name, member.Node.Address, Memory));
+        }
+
+        public async Task JoinAsync(string name, int seed = 0, Func<int, IPEndPoint>? advertise = null)
+        {
+            TestMember member = Start();
+            IPEndPoint address = advertise?.Invoke(member.Node.Address.Port) ?? member.Node.Address;
+            await member.Membership.JoinAsync(Nodes[seed].Node.Address, name, address, Memory);
+        }
+
+        /// <summary>Ends a node without a word, as a crash does.</summary>
+        public async Task KillAsync(int index)
+        {
+            Nodes[index].IsAlive = false;
+            await Nodes[index].Node.DisposeAsync();
+        }
+
+        public async ValueTask DisposeAsync()
+        {
+            foreach (TestMember member in Nodes)
+                if (member.IsAlive) await member.Node.DisposeAsync();
+        }
+
+        private TestMember Start()
+        {
+            var member = new TestMember { IsAlive = true };
+            Nodes.Add(member);
+            member.Node.Start();
+            return member;
+        }
+    }
+}
