@@ -85,7 +85,7 @@ public sealed class NodeController
         // What was never granted for writing reads zeros as it is: no message, only the read copy's frame is given back.
         if ((entry.Flags & PageFlags.MayBeWritten) == 0 && entry.State is NodeState.I or NodeState.S)
         {
-            if (entry.State == NodeState.S) TryEvictForDiscard(region, page, effects);
+            if (entry.State == NodeState.S) DropCopy(region, page, effects);
             return AccessResult.Hit;
         }
         Message context = new() { Requestor = Self, Region = region.Id, Page = page, Count = 1 };
@@ -395,7 +395,40 @@ public sealed class NodeController
         region.Budget!.Release();
     }
 
-    private static void TryEvictForDiscard(Region region, PageNumber page, EffectBuffer effects)
+    /// <summary>
+    /// The extent of a page is being given back to its home, which will drop it whole: the page is dropped here without telling the
+    /// home. Only for regions that no other node uses.
+    /// </summary>
+    /// <returns>Hit: the page is I. Pending: it is under way, try again later.</returns>
+    public static AccessResult Forget(Region region, PageNumber page, EffectBuffer effects)
+    {
+        ref PageEntry entry = ref region.PageAt(page);
+        if (entry.State is NodeState.S or NodeState.M) DropCopy(region, page, effects);
+        if (entry.State != NodeState.I) return AccessResult.Pending;
+        entry = default;
+        return AccessResult.Hit;
+    }
+
+    /// <summary>The region ceases to be used at this node: its open transactions are void, its frames go back to the budget.</summary>
+    public void Drop(Region region)
+    {
+        for (uint e = 0; e < region.ExtentCount; e++)
+        {
+            ExtentNumber extent = new(e);
+            if (!region.IsOpen(extent)) continue;
+            for (uint i = 0; i < ExtentNumber.Pages; i++)
+            {
+                ref PageEntry entry = ref region.PageAt(extent.FirstPage.Plus(i));
+                EndTransaction(ref entry);
+                ReturnFrame(region, ref entry);
+                entry = default;
+            }
+            region.Close(extent);
+        }
+        _parked.RemoveAll(m => m.Region == region.Id);
+    }
+
+    private static void DropCopy(Region region, PageNumber page, EffectBuffer effects)
     {
         ref PageEntry entry = ref region.PageAt(page);
         effects.Add(EffectKind.Unmap, region.Id, page);

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Globalization;
+using VSmp.Agent.Guests;
+using VSmp.Agent.Interop;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Control;
+
+/// <summary>What the control socket asks of this agent: every question is answered on the reactor's thread.</summary>
+internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentParts parts, Action<string> shutDown) : IAgentControl
+{
+    private readonly Dictionary<string, TaskCompletionSource<RunStatistics>> _ending = [];
+
+    /// <inheritdoc/>
+    public Task<ClusterStatus> GetStatusAsync() => reactor.Ask(() => new ClusterStatus(
+        options.Cluster, parts.View(), parts.Epoch(), options.Name, parts.Peers.All.Select(StatusOf).ToArray()));
+
+    /// <inheritdoc/>
+    public Task<IReadOnlyList<GuestStatus>> GetGuestsAsync() => reactor.Ask(() => (IReadOnlyList<GuestStatus>)parts.Runs.Guests.Select(StatusOf).ToArray());
+
+    /// <inheritdoc/>
+    public Task<IReadOnlyList<RegionStatus>> GetRegionsAsync() =>
+        reactor.Ask(() => (IReadOnlyList<RegionStatus>)parts.Pager.Regions.Select(StatusOf).ToArray());
+
+    /// <inheritdoc/>
+    public Task<bool> StopGuestAsync(int processId) => reactor.Ask(() =>
+    {
+        Guest? guest = parts.Runs.FindGuest(processId);
+        guest?.Kill("stopped by vsmp guest stop");
+        return guest is not null;
+    });
+
+    /// <inheritdoc/>
+    public Task<RunTicket> BeginRunAsync(RunRequest request, IRunObserver observer) => reactor.Ask(() =>
+    {
+        Run run = parts.Runs.Begin(request, observer, parts.Reservations.Holders);
+        return new RunTicket(run.Token, options.Folder.GuestSocket, run.LocalBytes);
+    });
+
+    /// <inheritdoc/>
+    public Task<RunStatistics> EndRunAsync(string token)
+    {
+        var ended = new TaskCompletionSource<RunStatistics>(TaskCreationOptions.RunContinuationsAsynchronously);
+        reactor.Post(() =>
+        {
+            if (parts.Runs.Find(token) is not { } run)
+            {
+                ended.SetException(new ControlException("the run is over already"));
+                return;
+            }
+            // The program has ended; what its tree left running has lost its terminal and its statistics.
+            foreach (Guest guest in run.Guests.ToArray())
+            {
+                if (guest.Identity is { IsAlive: true }) guest.Kill("the run that it belongs to is over");
+            }
+            _ending[token] = ended;
+            FinishEnding();
+        });
+        return ended.Task;
+    }
+
+    /// <summary>A guest is gone: runs that only waited for it are closed.</summary>
+    public void FinishEnding()
+    {
+        foreach ((string token, TaskCompletionSource<RunStatistics> ended) in _ending.ToArray())
+        {
+            Run run = parts.Runs.Find(token)!;
+            if (run.Guests.Count > 0) continue;
+            _ending.Remove(token);
+            RunStatistics statistics = StatisticsOf(run);
+            parts.Runs.End(run);
+            ended.SetResult(statistics);
+        }
+    }
+
+    /// <inheritdoc/>
+    public Task<RunStatistics> GetRunAsync(string token) => reactor.Ask(() =>
+        parts.Runs.Find(token) is { } run ? StatisticsOf(run) : throw new ControlException("the run is over"));
+
+    /// <inheritdoc/>
+    public Task ShutdownAsync(string reason)
+    {
+        shutDown(reason);
+        return Task.CompletedTask;
+    }
+
+    private NodeStatus StatusOf(Peer peer)
+    {
+        bool isSelf = peer.Node == parts.Pager.Self;
+        NodeReport r = isSelf ? parts.Report() : peer.Report;
+        return new NodeStatus(peer.Name, peer.Node.Value, peer.Address, isSelf || peer.IsUp ? "up" : "unreachable", r.ContributedBytes,
+            r.HomeBytes, r.CacheBytes, r.FreeBytes, r.PrivateBytes, r.UsedBytes, (uint)r.Guests, r.MilliFaultsPerSecond / 1000.0);
+    }
+
+    private GuestStatus StatusOf(Guest guest) => new(guest.ProcessId, guest.Run.Request.Program, guest.Region.Core.Name, guest.Run.Request.UserId,
+        guest.PoolBytes, FileUse.AllocatedBytes(guest.Region.Frames.Descriptor), guest.PrivateBytes, guest.Faults,
+        (reactor.NowMicroseconds - guest.AttachedMicroseconds) / 1e6);
+
+    private RegionStatus StatusOf(PagedRegion region)
+    {
+        var homes = new Dictionary<string, ulong>();
+        if (region.Core.Homes is { } map)
+        {
+            for (uint e = 0; e < region.Core.ExtentCount; e++)
+            {
+                NodeId home = map.HomeOf(new ExtentNumber(e));
+                if (home.IsNone) continue;
+                string name = parts.Peers.NameOf(home);
+                homes[name] = homes.GetValueOrDefault(name) + ExtentNumber.Bytes;
+            }
+        }
+        else
+        {
+            homes[options.Name] = (ulong)region.Core.HomeExtentCount * ExtentNumber.Bytes;
+        }
+        string id = region.Id.Value.ToString("x16", CultureInfo.InvariantCulture);
+        return new RegionStatus(region.Core.Name, id, "msi", (ulong)homes.Values.Sum(b => (long)b), parts.Peers.NameOf(region.Id.Creator), homes);
+    }
+
+    private RunStatistics StatisticsOf(Run run)
+    {
+        RunCounters c = run.Counters;
+        return new RunStatistics
+        {
+            WallSeconds = (Reactor.Clock() - run.StartedMicroseconds) / 1e6,
+            FaultsRead = c.FaultsRead,
+            FaultsWrite = c.FaultsWrite,
+            PagesFetched = c.PagesFetched,
+            PagesEvicted = c.PagesEvicted,
+            PagesWrittenBack = c.PagesWrittenBack,
+            BytesSent = c.BytesSent,
+            BytesReceived = c.BytesReceived,
+            PeakLocalBytes = c.PeakLocalBytes,
+            PeakPoolBytes = c.PeakPoolBytes,
+            PeakPrivateBytes = c.PeakPrivateBytes,
+            FaultMicroseconds = new FaultMicroseconds(c.FaultLatency.QuantileMicroseconds(0.5), c.FaultLatency.QuantileMicroseconds(0.99),
+                c.FaultLatency.MaxMicroseconds),
+            PeakHomeBytes = c.HomeBytes.ToDictionary(p => parts.Peers.NameOf(p.Key), p => p.Value.Peak),
+        };
+    }
+}
+
+/// <summary>The parts of an agent that its control socket looks into. Owned by the reactor.</summary>
+internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, Peers Peers, Func<NodeReport> Report, Func<uint> View, Func<uint> Epoch);

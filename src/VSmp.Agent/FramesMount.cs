@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
+
+namespace VSmp.Agent;
+
+/// <summary>The agent's own tmpfs, capped to what the node contributes: it cannot take more, whatever goes wrong.</summary>
+internal sealed class FramesMount : IDisposable
+{
+    private const ulong MS_NOSUID = 2, MS_NODEV = 4, MS_NOEXEC = 8;
+
+    /// <summary>Room for the file system's own blocks, beside the frames.</summary>
+    private const ulong SlackBytes = 1 << 20;
+
+    private readonly string _path;
+
+    private FramesMount(string path) => _path = path;
+
+    /// <summary>Mounts it.</summary>
+    /// <exception cref="CommandException">Not permitted, or the kernel refuses.</exception>
+    public static FramesMount Create(string path, ulong bytes)
+    {
+        Directory.CreateDirectory(path);
+        if (Libc.Mount("vsmp", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, $"size={bytes + SlackBytes},mode=0700,huge=never") < 0)
+        {
+            int error = Errno.Last;
+            string advice = error == Errno.EPERM ? ": run the agent as root (or with CAP_SYS_ADMIN)" : "";
+            throw new CommandException(error == Errno.EPERM ? ExitCodes.NotPermitted : ExitCodes.Failed,
+                $"cannot mount a tmpfs of {bytes >> 20} MiB at {path}: {Errno.Text(error)}{advice}");
+        }
+        return new FramesMount(path);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (Libc.Unmount(_path, 0) < 0 && Libc.Unmount(_path, Libc.MNT_DETACH) < 0)
+        {
+            Log.Error($"cannot unmount {_path}: {Errno.Text(Errno.Last)}");
+            return;
+        }
+        Directory.Delete(_path);
+    }
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+using Microsoft.Win32.SafeHandles;
+using VSmp.Agent.Interop;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Guests;
+
+/// <summary>An attached process: its region, its mappings, its reservation. Owned by the reactor.</summary>
+internal sealed class Guest(int processId, Run run, PagedRegion region, SafeFileHandle process, long nowMicroseconds)
+{
+    /// <summary>The process.</summary>
+    public int ProcessId { get; } = processId;
+
+    /// <summary>The process, by start time too: for whoever cleans up behind a dead agent.</summary>
+    public ProcessIdentity? Identity { get; } = ProcessIdentity.Of(processId);
+
+    /// <summary>Whose budget it uses.</summary>
+    public Run Run { get; } = run;
+
+    /// <summary>Its memory.</summary>
+    public PagedRegion Region { get; } = region;
+
+    /// <summary>Its pidfd: readable when it has died.</summary>
+    public SafeFileHandle Process { get; } = process;
+
+    /// <summary>When it attached.</summary>
+    public long AttachedMicroseconds { get; } = nowMicroseconds;
+
+    /// <summary>Its mappings.</summary>
+    public List<Mapping> Mappings { get; } = [];
+
+    /// <summary>Faults so far.</summary>
+    public ulong Faults { get; set; }
+
+    /// <summary>Extents reserved.</summary>
+    public uint ReservedExtents { get; set; }
+
+    /// <summary>Memory outside the pool, when it was last looked at.</summary>
+    public ulong PrivateBytes { get; set; }
+
+    /// <summary>Why it was ended by us, if it was.</summary>
+    public string? EndedBecause { get; private set; }
+
+    /// <summary>Bytes of the pool reserved for it.</summary>
+    public ulong PoolBytes => ReservedExtents * (ulong)ExtentNumber.Bytes;
+
+    /// <summary>A line for its user and for the log.</summary>
+    public void Tell(string text)
+    {
+        Log.Warn(text);
+        Run.Observer.OnMessage(text);
+    }
+
+    /// <summary>Ends it: better no answer than a wrong one. Its pidfd reports the death as any other.</summary>
+    public void Kill(string why)
+    {
+        if (EndedBecause is not null) return;
+        EndedBecause = why;
+        string text = $"process {ProcessId} ({Run.Request.Program}) was ended: {why}";
+        Log.Error(text);
+        Run.Observer.OnMessage(text);
+        _ = ProcessControl.Signal(Process, Signals.SIGKILL);
+    }
+}

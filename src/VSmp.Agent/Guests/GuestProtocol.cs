@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
+
+namespace VSmp.Agent.Guests;
+
+/// <summary>What a guest asks (<c>enum vsmp_guest_type</c> of native/guest/protocol.h, which says what each field means).</summary>
+internal enum GuestRequest : ushort
+{
+    Hello = 1,
+    Map = 2,
+    Reserve = 3,
+    Release = 4,
+    Discard = 5,
+    Reply = 0x8000,
+}
+
+/// <summary><c>struct vsmp_guest_message</c> of native/guest/protocol.h: 64 bytes.</summary>
+[StructLayout(LayoutKind.Explicit, Size = Bytes)]
+internal struct GuestMessage
+{
+    public const int Bytes = 64;
+    public const int MaxTextBytes = 960;
+    public const uint MagicValue = 0x31475356;
+    public const ushort CurrentVersion = 1;
+    public const ulong HasDevice = 1;
+
+    [FieldOffset(0)] public uint Magic;
+    [FieldOffset(4)] public ushort Version;
+    [FieldOffset(6)] public GuestRequest Type;
+    [FieldOffset(8)] public uint Serial;
+    [FieldOffset(12)] public int Status;
+    [FieldOffset(16)] public ulong A;
+    [FieldOffset(24)] public ulong B;
+    [FieldOffset(32)] public ulong C;
+    [FieldOffset(40)] public ulong D;
+    [FieldOffset(48)] public uint TextBytes;
+}

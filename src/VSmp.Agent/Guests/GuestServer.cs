@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.CompilerServices;
+using System.Text;
+using Microsoft.Win32.SafeHandles;
+using VSmp.Agent.Interop;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+using VSmp.Coherence.Placement;
+
+namespace VSmp.Agent.Guests;
+
+/// <summary>
+/// The socket of the guests: processes of a run attach here, reserve and give back memory. Owned by the reactor.
+/// </summary>
+internal sealed class GuestServer : IReactorHandler, IDisposable
+{
+    private const int MaxConnections = 4096;
+
+    private readonly Reactor _reactor;
+    private readonly Pager _pager;
+    private readonly Reservations _reservations;
+    private readonly Runs _runs;
+    private readonly UnixSocket _listener;
+    private readonly int _device;
+    private readonly Func<int> _windowExtents;
+    private readonly List<GuestConnection> _connections = [];
+    private readonly List<RangeOperation> _operations = [];
+    private ulong _lastRegion;
+
+    /// <summary>Starts to listen.</summary>
+    /// <param name="reactor">The reactor.</param>
+    /// <param name="pager">Serves the faults.</param>
+    /// <param name="reservations">Admission.</param>
+    /// <param name="runs">Who may attach.</param>
+    /// <param name="listener">The socket.</param>
+    /// <param name="device">A descriptor of /dev/userfaultfd to hand to guests that need it, or −1.</param>
+    /// <param name="framesFolder">The tmpfs.</param>
+    /// <param name="windowExtents">How long a new guest's region is to be.</param>
+    public GuestServer(Reactor reactor, Pager pager, Reservations reservations, Runs runs, UnixSocket listener, int device,
+        string framesFolder, Func<int> windowExtents)
+    {
+        _reactor = reactor;
+        _pager = pager;
+        _reservations = reservations;
+        _runs = runs;
+        _listener = listener;
+        _device = device;
+        FramesFolder = framesFolder;
+        _windowExtents = windowExtents;
+        _pager.Progressed += ContinueOperations;
+        _reactor.Watch(listener.Descriptor, EpollEvents.Readable, this);
+    }
+
+    /// <summary>The tmpfs.</summary>
+    public string FramesFolder { get; }
+
+    /// <summary>Raised when a process attached or is gone.</summary>
+    public event Action? GuestsChanged;
+
+    /// <inheritdoc/>
+    public void OnReady(EpollEvents events)
+    {
+        while (_listener.Accept() is { } socket)
+        {
+            if (_connections.Count >= MaxConnections)
+            {
+                socket.Dispose();
+                continue;
+            }
+            _connections.Add(new GuestConnection(this, socket));
+        }
+    }
+
+    /// <summary>The process is gone, or its address space is: everything of it is given back.</summary>
+    public void OnGone(Guest guest)
+    {
+        if (!guest.Run.Guests.Remove(guest)) return;
+        _reactor.Unwatch((int)guest.Process.DangerousGetHandle());
+        foreach (Mapping mapping in guest.Mappings)
+        {
+            mapping.IsGone = true;
+            _reactor.Unwatch(mapping.Userfaultfd);
+            _ = Libc.Close(mapping.Userfaultfd);
+        }
+        guest.Region.Mappings.Clear();
+        _operations.RemoveAll(o => o.Guest == guest);
+        _reservations.Drop(guest);
+        guest.Process.Dispose();
+        guest.Run.Observer.OnGuestDetached(guest.ProcessId);
+        GuestsChanged?.Invoke();
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _reactor.Unwatch(_listener.Descriptor);
+        _listener.Dispose();
+        foreach (GuestConnection connection in _connections.ToArray()) connection.Close();
+    }
+
+    private void ContinueOperations()
+    {
+        for (int i = 0; i < _operations.Count; i++)
+        {
+            if (_operations[i].Continue()) _operations.RemoveAt(i--);
+        }
+    }
+
+    private void Begin(RangeOperation operation)
+    {
+        if (!operation.Continue()) _operations.Add(operation);
+    }
+
+    private (Guest? Guest, string? Refusal, int Errno) Attach(GuestConnection connection, string token)
+    {
+        PeerCredentials peer = connection.Socket.Peer;
+        Run? run = _runs.Find(token);
+        if (run is null) return (null, "the run is over, or VSMP_RUN is not of this agent", Errno.EACCES);
+        if (peer.UserId != run.Request.UserId && peer.UserId != 0) return (null, "the run belongs to another user", Errno.EACCES);
+        if (_runs.FindGuest(peer.ProcessId) is { } former)
+        {
+            // The same process with a new program (exec): its former address space is gone, which no pidfd tells.
+            if (!IsAddressSpaceGone(former)) return (null, "the process is attached already", Errno.EBUSY);
+            OnGone(former);
+        }
+        SafeFileHandle? process = ProcessControl.Open(peer.ProcessId);
+        if (process is null) return (null, "the process cannot be watched", Errno.ESRCH);
+
+        int extents = _windowExtents();
+        RegionId id = RegionId.Create(_pager.Self, ++_lastRegion);
+        string name = run.NextRegionName(peer.ProcessId);
+        var frames = FrameFile.Create(FramesFolder, id, (ulong)extents * ExtentNumber.Bytes);
+        var region = new PagedRegion(new Region(id, name, extents, new HomeMap(extents), run.Budget), frames, run);
+        _pager.Add(region);
+        var guest = new Guest(peer.ProcessId, run, region, process, _reactor.NowMicroseconds);
+        run.Guests.Add(guest);
+        _reactor.Watch((int)process.DangerousGetHandle(), EpollEvents.Readable, new DeathWatch(this, guest));
+        GuestsChanged?.Invoke();
+        return (guest, null, 0);
+    }
+
+    private static bool IsAddressSpaceGone(Guest guest)
+    {
+        if (guest.Mappings.Count == 0) return true;
+        Mapping first = guest.Mappings[0];
+        return first.IsGone
+            || Userfaultfd.WriteProtect(first.Userfaultfd, first.AddressOf(new PageNumber(0)), PageNumber.Bytes, on: true) == Errno.ESRCH;
+    }
+
+    /// <summary>A guest's connection: one request at a time.</summary>
+    private sealed class GuestConnection : IReactorHandler
+    {
+        private readonly GuestServer _server;
+        private readonly byte[] _buffer = new byte[GuestMessage.Bytes + GuestMessage.MaxTextBytes];
+        private readonly List<int> _descriptors = [];
+        private Guest? _guest;
+        private bool _isClosed;
+
+        public GuestConnection(GuestServer server, UnixSocket socket)
+        {
+            _server = server;
+            Socket = socket;
+            server._reactor.Watch(socket.Descriptor, EpollEvents.Readable | EpollEvents.PeerClosed, this);
+        }
+
+        public UnixSocket Socket { get; }
+
+        public void OnReady(EpollEvents events)
+        {
+            while (!_isClosed)
+            {
+                _descriptors.Clear();
+                int received = Socket.Receive(_buffer, _descriptors);
+                if (received == -Errno.EAGAIN) return;
+                if (received < GuestMessage.Bytes)
+                {
+                    Close();
+                    return;
+                }
+                Handle(Unsafe.ReadUnaligned<GuestMessage>(ref _buffer[0]), received);
+                foreach (int unclaimed in _descriptors) _ = Libc.Close(unclaimed);
+            }
+        }
+
+        public void Close()
+        {
+            if (_isClosed) return;
+            _isClosed = true;
+            _server._connections.Remove(this);
+            _server._reactor.Unwatch(Socket.Descriptor);
+            Socket.Dispose();
+            // A program may close descriptors that it does not know, and live on; but after an exec its memory is gone.
+            if (_guest is not null && IsAddressSpaceGone(_guest)) _server.OnGone(_guest);
+        }
+
+        private void Handle(in GuestMessage m, int received)
+        {
+            if (m.Magic != GuestMessage.MagicValue || m.TextBytes != received - GuestMessage.Bytes)
+            {
+                Close();
+                return;
+            }
+            if (m.Version != GuestMessage.CurrentVersion)
+            {
+                Reply(in m, Errno.EPROTO, $"the guest library speaks version {m.Version}, this agent {GuestMessage.CurrentVersion}: install both from one build");
+                return;
+            }
+            switch (m.Type)
+            {
+                case GuestRequest.Hello when _guest is null:
+                    OnHello(in m, Encoding.UTF8.GetString(_buffer, GuestMessage.Bytes, (int)m.TextBytes));
+                    break;
+                case GuestRequest.Map when _guest is not null:
+                    OnMap(in m);
+                    break;
+                case GuestRequest.Reserve or GuestRequest.Release or GuestRequest.Discard when _guest is not null:
+                    OnRange(m);
+                    break;
+                default:
+                    Reply(in m, Errno.EINVAL, $"a request of type {(ushort)m.Type} is not understood here");
+                    break;
+            }
+        }
+
+        private void OnHello(in GuestMessage m, string token)
+        {
+            (Guest? guest, string? refusal, int errno) = _server.Attach(this, token);
+            if (guest is null)
+            {
+                Reply(in m, errno, refusal!);
+                return;
+            }
+            _guest = guest;
+            GuestMessage reply = ReplyTo(in m);
+            reply.A = guest.Region.Id.Value;
+            reply.B = (ulong)guest.Region.Core.ExtentCount * ExtentNumber.Bytes;
+            reply.C = _server._device >= 0 ? GuestMessage.HasDevice : 0;
+            Send(ref reply, "", guest.Region.Frames.Descriptor, _server._device);
+        }
+
+        private void OnMap(in GuestMessage m)
+        {
+            Guest guest = _guest!;
+            ulong window = (ulong)guest.Region.Core.ExtentCount * ExtentNumber.Bytes;
+            bool isSound = _descriptors.Count == 1 && guest.Region.Mappings.Count < PagedRegion.MaxMappings
+                && (m.A | m.B | m.C) % PageNumber.Bytes == 0 && m.B > 0 && m.C <= window && m.B <= window - m.C && m.A <= ulong.MaxValue - m.B;
+            if (!isSound)
+            {
+                Reply(in m, Errno.EINVAL, "the mapping does not fit the region");
+                return;
+            }
+            int userfaultfd = _descriptors[0];
+            _descriptors.Clear();
+            var mapping = new Mapping(guest, guest.Region, userfaultfd, m.A, m.B, m.C) { Bit = (byte)guest.Region.Mappings.Count };
+            guest.Region.Mappings.Add(mapping);
+            guest.Mappings.Add(mapping);
+            _server._reactor.Watch(userfaultfd, EpollEvents.Readable, new FaultWatch(_server._pager, mapping));
+            guest.Run.Observer.OnGuestAttached(guest.ProcessId, userfaultfd);
+            Reply(in m, 0, "");
+        }
+
+        private void OnRange(GuestMessage m)
+        {
+            Guest guest = _guest!;
+            ulong window = (ulong)guest.Region.Core.ExtentCount * ExtentNumber.Bytes;
+            ulong unit = m.Type == GuestRequest.Discard ? PageNumber.Bytes : (ulong)ExtentNumber.Bytes;
+            if ((m.A | m.B) % unit != 0 || m.B == 0 || m.A > window || m.B > window - m.A)
+            {
+                Reply(in m, Errno.EINVAL, "the range does not fit the region");
+                return;
+            }
+            var page = new PageNumber(m.A >> PageNumber.Shift);
+            uint pageCount = (uint)(m.B >> PageNumber.Shift);
+            switch (m.Type)
+            {
+                case GuestRequest.Reserve:
+                    _server._reservations.Reserve(guest, page.Extent, pageCount >> ExtentNumber.PagesShift,
+                        why => ReplyToReserve(in m, guest, why));
+                    break;
+                case GuestRequest.Release:
+                    _server.Begin(new RangeOperation(guest, page, pageCount, _server._pager.Forget, () =>
+                    {
+                        _server._reservations.Release(guest, page.Extent, pageCount >> ExtentNumber.PagesShift);
+                        Reply(in m, 0, "");
+                    }));
+                    break;
+                default:
+                    _server.Begin(new RangeOperation(guest, page, pageCount, _server._pager.Discard, () => Reply(in m, 0, "")));
+                    break;
+            }
+        }
+
+        private void ReplyToReserve(in GuestMessage m, Guest guest, string? why)
+        {
+            if (why is not null) Log.Warn(why);
+            Reply(in m, why is null ? 0 : Errno.ENOMEM, why ?? "");
+        }
+
+        private static GuestMessage ReplyTo(in GuestMessage m) => new()
+        {
+            Magic = GuestMessage.MagicValue,
+            Version = GuestMessage.CurrentVersion,
+            Type = m.Type | GuestRequest.Reply,
+            Serial = m.Serial,
+        };
+
+        private void Reply(in GuestMessage m, int errno, string text)
+        {
+            GuestMessage reply = ReplyTo(in m);
+            reply.Status = errno;
+            Send(ref reply, text, -1, -1);
+        }
+
+        private void Send(ref GuestMessage reply, string text, int descriptor, int device)
+        {
+            if (_isClosed) return;
+            byte[] words = Encoding.UTF8.GetBytes(text);
+            int length = Math.Min(words.Length, GuestMessage.MaxTextBytes);
+            reply.TextBytes = (uint)length;
+            var bytes = new byte[GuestMessage.Bytes + length];
+            Unsafe.WriteUnaligned(ref bytes[0], reply);
+            words.AsSpan(0, length).CopyTo(bytes.AsSpan(GuestMessage.Bytes));
+            ReadOnlySpan<int> descriptors = device >= 0 ? [descriptor, device] : descriptor >= 0 ? [descriptor] : [];
+            // The guest has one request out and waits for this reply: there is room, or the guest is gone.
+            if (Socket.Send(bytes, descriptors, wait: false) < 0) Close();
+        }
+    }
+
+    /// <summary>A range of pages to be dropped: as far as it goes at once, the rest when transactions on it have ended.</summary>
+    private sealed class RangeOperation(Guest guest, PageNumber page, uint pageCount, Func<PagedRegion, PageNumber, uint, uint> drop, Action done)
+    {
+        private uint _done;
+
+        public Guest Guest { get; } = guest;
+
+        public bool Continue()
+        {
+            _done += drop(Guest.Region, page.Plus(_done), pageCount - _done);
+            if (_done < pageCount) return false;
+            done();
+            return true;
+        }
+    }
+
+    private sealed class DeathWatch(GuestServer server, Guest guest) : IReactorHandler
+    {
+        public void OnReady(EpollEvents events) => server.OnGone(guest);
+    }
+
+    private sealed class FaultWatch(Pager pager, Mapping mapping) : IReactorHandler
+    {
+        public void OnReady(EpollEvents events) => pager.OnFaults(mapping);
+    }
+}

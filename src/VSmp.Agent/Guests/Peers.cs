@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Guests;
+
+/// <summary>What a node tells its peers several times a second: the payload of a NodeReport, all 64-bit, little-endian.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct NodeReport
+{
+    public const int Bytes = 7 * sizeof(ulong);
+
+    public ulong ContributedBytes, HomeBytes, CacheBytes, PrivateBytes, UsedBytes, Guests, MilliFaultsPerSecond;
+
+    /// <summary>What is neither home nor cache.</summary>
+    public readonly ulong FreeBytes => ContributedBytes - HomeBytes - CacheBytes;
+}
+
+/// <summary>The other nodes: who is up, and how much room each has by its last word. Owned by the reactor.</summary>
+internal sealed class Peers
+{
+    private readonly SortedDictionary<ushort, Peer> _peers = [];
+
+    /// <summary>All that were met, by number.</summary>
+    public IEnumerable<Peer> All => _peers.Values;
+
+    /// <summary>One more than the highest number met.</summary>
+    public int NodeLimit { get; private set; } = 1;
+
+    /// <summary>A node is a member.</summary>
+    public Peer Add(NodeId node, string name, string address)
+    {
+        NodeLimit = Math.Max(NodeLimit, node.Value + 1);
+        if (_peers.TryGetValue(node.Value, out Peer? peer)) return peer;
+        _peers.Add(node.Value, peer = new Peer(node, name, address));
+        return peer;
+    }
+
+    /// <summary>The peer of that number, or null.</summary>
+    public Peer? Find(NodeId node) => _peers.GetValueOrDefault(node.Value);
+
+    /// <summary>Forgets a node that left.</summary>
+    public void Remove(NodeId node) => _peers.Remove(node.Value);
+
+    /// <summary>Its name, or its number.</summary>
+    public string NameOf(NodeId node) => Find(node)?.Name ?? node.ToString();
+
+    /// <summary>Whether a session to it stands.</summary>
+    public bool IsUp(NodeId node) => Find(node) is { IsUp: true };
+
+    /// <summary>The peer with the greatest part of its memory free, other than those that said no; none if all are full.</summary>
+    public NodeId Roomiest(HashSet<NodeId> except)
+    {
+        Peer? best = null;
+        foreach (Peer peer in _peers.Values)
+        {
+            if (!peer.IsUp || peer.FreeExtents <= 0 || except.Contains(peer.Node)) continue;
+            if (best is null || peer.FreeFraction > best.FreeFraction) best = peer;
+        }
+        return best?.Node ?? NodeId.None;
+    }
+
+    /// <summary>Counts extents asked for (or, negative, given back) until the peer's next word.</summary>
+    public void Take(NodeId node, int extents)
+    {
+        if (Find(node) is { } peer) peer.FreeExtents -= extents;
+    }
+
+    /// <summary>The peer's own word on what it has left.</summary>
+    public void SetFree(NodeId node, uint extents)
+    {
+        if (Find(node) is { } peer) peer.FreeExtents = extents;
+    }
+}
+
+/// <summary>Another node.</summary>
+internal sealed class Peer(NodeId node, string name, string address)
+{
+    public NodeId Node { get; } = node;
+    public string Name { get; } = name;
+    public string Address { get; } = address;
+    public bool IsUp { get; set; }
+    public NodeReport Report { get; private set; }
+
+    /// <summary>Extents free, as far as known.</summary>
+    public long FreeExtents { get; set; }
+
+    /// <summary>Of its memory, the part that is free.</summary>
+    public double FreeFraction => Report.ContributedBytes == 0 ? 0 : FreeExtents * (double)ExtentNumber.Bytes / Report.ContributedBytes;
+
+    /// <summary>Takes its report.</summary>
+    public void OnReport(in NodeReport report)
+    {
+        if (report.HomeBytes + report.CacheBytes > report.ContributedBytes) return; // nonsense: keep what is known
+        Report = report;
+        FreeExtents = (long)(report.FreeBytes / ExtentNumber.Bytes);
+    }
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Control;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+using VSmp.Coherence.Placement;
+
+namespace VSmp.Agent.Guests;
+
+/// <summary>
+/// A process tree with one budget of local frames. Half of the budget may become homes of its own pages; the rest, and at first all of
+/// it, is set aside for copies of remote pages. Owned by the reactor.
+/// </summary>
+internal sealed class Run(string token, RunRequest request, ulong localBytes, IRunObserver observer, long nowMicroseconds)
+{
+    private int _regionsMade;
+    private readonly ulong _localExtents = localBytes / ExtentNumber.Bytes;
+
+    /// <summary>What its guests show to attach.</summary>
+    public string Token { get; } = token;
+
+    /// <summary>What was asked for.</summary>
+    public RunRequest Request { get; } = request;
+
+    /// <summary>Who hears what happens to it.</summary>
+    public IRunObserver Observer { get; } = observer;
+
+    /// <summary>Its budget.</summary>
+    public ulong LocalBytes { get; } = localBytes;
+
+    /// <summary>Frames for copies of remote pages.</summary>
+    public FrameBudget Budget { get; } = new((long)(localBytes / PageNumber.Bytes));
+
+    /// <summary>Which copies to evict next.</summary>
+    public EvictionQueue Copies { get; } = new();
+
+    /// <summary>Its attached processes.</summary>
+    public List<Guest> Guests { get; } = [];
+
+    /// <summary>When it began.</summary>
+    public long StartedMicroseconds { get; } = nowMicroseconds;
+
+    /// <summary>The name of its next region: the run's own name for the first, with the process for the others.</summary>
+    public string NextRegionName(int processId)
+    {
+        string name = Request.Name ?? Path.GetFileName(Request.Program);
+        return _regionsMade++ == 0 && Request.Name is not null ? name : $"{name}.{processId}";
+    }
+
+    /// <summary>Its figures.</summary>
+    public RunCounters Counters { get; } = new();
+
+    /// <summary>Extents of its regions whose home is this node.</summary>
+    public ulong LocalHomeExtents { get; private set; }
+
+    /// <summary>Extents that may still get a home here.</summary>
+    public ulong LocalHomeExtentsLeft => (_localExtents / 2) - LocalHomeExtents;
+
+    /// <summary>What is set aside for copies.</summary>
+    public ulong CacheBytes => LocalBytes - (LocalHomeExtents * ExtentNumber.Bytes);
+
+    /// <summary>Moves extents between homes and cache.</summary>
+    public void AddLocalHomes(long extents)
+    {
+        LocalHomeExtents = (ulong)((long)LocalHomeExtents + extents);
+        Budget.SetLimit((long)(CacheBytes / PageNumber.Bytes));
+    }
+}
+
+/// <summary>Figures of a run, owned by the reactor.</summary>
+internal sealed class RunCounters
+{
+    public ulong FaultsRead, FaultsWrite, PagesFetched, PagesEvicted, PagesWrittenBack, BytesSent, BytesReceived;
+    public ulong LocalBytes, PeakLocalBytes, PoolBytes, PeakPoolBytes, PeakPrivateBytes;
+
+    /// <summary>From the fault's arrival at the agent to its resolution.</summary>
+    public LatencyHistogram FaultLatency { get; } = new();
+
+    /// <summary>Home bytes by node: now, and at the peak.</summary>
+    public Dictionary<NodeId, (ulong Now, ulong Peak)> HomeBytes { get; } = [];
+
+    /// <summary>Counts extents reserved (or, negative, given back) at a home.</summary>
+    public void AddHome(NodeId home, long extents)
+    {
+        (ulong now, ulong peak) = HomeBytes.GetValueOrDefault(home);
+        now = (ulong)((long)now + (extents * ExtentNumber.Bytes));
+        HomeBytes[home] = (now, Math.Max(peak, now));
+        PoolBytes = (ulong)((long)PoolBytes + (extents * ExtentNumber.Bytes));
+        PeakPoolBytes = Math.Max(PeakPoolBytes, PoolBytes);
+    }
+
+    /// <summary>Takes note of the local frames in use.</summary>
+    public void SetLocalBytes(ulong bytes)
+    {
+        LocalBytes = bytes;
+        PeakLocalBytes = Math.Max(PeakLocalBytes, bytes);
+    }
+}

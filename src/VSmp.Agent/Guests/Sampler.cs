@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Interop;
+using VSmp.Agent.Paging;
+
+namespace VSmp.Agent.Guests;
+
+/// <summary>
+/// Looks several times a second at what only the kernel knows: the private memory of the guests and the allocation of the frame files.
+/// The files in /proc are read on a thread of its own, so that no fault waits for them.
+/// </summary>
+internal sealed class Sampler : IDisposable
+{
+    private const int PeriodMilliseconds = 100;
+
+    private readonly Reactor _reactor;
+    private readonly Runs _runs;
+    private readonly Pager _pager;
+    private readonly Timer _timer;
+    private ulong _lastFaults;
+    private long _lastMicroseconds = Reactor.Clock();
+
+    /// <summary>Starts to look.</summary>
+    public Sampler(Reactor reactor, Runs runs, Pager pager)
+    {
+        _reactor = reactor;
+        _runs = runs;
+        _pager = pager;
+        _timer = new Timer(_ => _reactor.Post(List), null, PeriodMilliseconds, Timeout.Infinite);
+    }
+
+    /// <summary>Faults per second, over the last period.</summary>
+    public double FaultsPerSecond { get; private set; }
+
+    /// <summary>Allocation of all frame files.</summary>
+    public ulong UsedBytes { get; private set; }
+
+    /// <summary>Memory of the guests outside the pool.</summary>
+    public ulong PrivateBytes { get; private set; }
+
+    /// <inheritdoc/>
+    public void Dispose() => _timer.Dispose();
+
+    /// <summary>On the reactor: what there is to look at.</summary>
+    private void List()
+    {
+        Guest[] guests = _runs.Guests.ToArray();
+        ulong used = 0;
+        foreach (PagedRegion region in _pager.Regions) used += FileUse.AllocatedBytes(region.Frames.Descriptor);
+        UsedBytes = used;
+        foreach (Run run in _runs.All)
+        {
+            ulong local = 0;
+            foreach (Guest guest in run.Guests) local += FileUse.AllocatedBytes(guest.Region.Frames.Descriptor);
+            run.Counters.SetLocalBytes(local);
+        }
+        long now = Reactor.Clock();
+        double seconds = (now - _lastMicroseconds) / 1e6;
+        if (seconds > 0.5)
+        {
+            FaultsPerSecond = (_pager.FaultCount - _lastFaults) / seconds;
+            (_lastFaults, _lastMicroseconds) = (_pager.FaultCount, now);
+        }
+        ThreadPool.UnsafeQueueUserWorkItem(_ => Look(guests), null);
+    }
+
+    /// <summary>On a thread of the pool: reads /proc.</summary>
+    private void Look(Guest[] guests)
+    {
+        var sizes = Array.ConvertAll(guests, g => AnonymousBytes(g.ProcessId));
+        _reactor.Post(() => Record(guests, sizes));
+    }
+
+    private void Record(Guest[] guests, ulong[] sizes)
+    {
+        ulong all = 0;
+        for (int i = 0; i < guests.Length; i++)
+        {
+            guests[i].PrivateBytes = sizes[i];
+            all += sizes[i];
+        }
+        PrivateBytes = all;
+        foreach (Run run in _runs.All)
+        {
+            ulong sum = 0;
+            foreach (Guest guest in run.Guests) sum += guest.PrivateBytes;
+            run.Counters.PeakPrivateBytes = Math.Max(run.Counters.PeakPrivateBytes, sum);
+        }
+        try { _timer.Change(PeriodMilliseconds, Timeout.Infinite); }
+        catch (ObjectDisposedException) { } // the agent is ending
+    }
+
+    private static ulong AnonymousBytes(int processId)
+    {
+        try
+        {
+            foreach (string line in File.ReadLines($"/proc/{processId}/status"))
+            {
+                if (!line.StartsWith("RssAnon:", StringComparison.Ordinal)) continue;
+                return ulong.Parse(line.AsSpan(8, line.Length - 8 - 3), System.Globalization.NumberStyles.AllowLeadingWhite, null) << 10;
+            }
+        }
+        catch (IOException) { } // it has ended
+        return 0;
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
+using VSmp.Agent.Interop;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Paging;
+
+/// <summary>
+/// A region's frames at this node: a sparse file in the agent's tmpfs, in which each page has its own offset. The file's allocation is
+/// the memory in use. Frames are read and written by pread and pwrite, never through a mapping: a load from a mapping would turn a
+/// hole into a frame.
+/// </summary>
+internal sealed unsafe class FrameFile : IDisposable
+{
+    private const int ZeroBytes = 64 * PageNumber.Bytes;
+    private static readonly byte* Zeros = (byte*)NativeMemory.AllocZeroed(ZeroBytes); // lives as long as the process
+
+    private readonly string _path;
+
+    private FrameFile(string path, int fd)
+    {
+        _path = path;
+        Descriptor = fd;
+    }
+
+    /// <summary>The file, for passing to guests.</summary>
+    public int Descriptor { get; private set; }
+
+    /// <summary>Makes a region's file, of holes only.</summary>
+    public static FrameFile Create(string folder, RegionId region, ulong bytes)
+    {
+        string path = Path.Combine(folder, $"{region.Value:x16}");
+        int fd = Libc.Open(path, Libc.O_RDWR | Libc.O_CREAT | Libc.O_EXCL | Libc.O_CLOEXEC, 0x180 /* 0600 */);
+        if (fd < 0) throw Errno.Exception($"cannot create the frame file {path}");
+        var file = new FrameFile(path, fd);
+        if (Libc.FTruncate(fd, (long)bytes) == 0) return file;
+        IOException failure = Errno.Exception($"cannot make {path} {bytes} bytes long");
+        file.Dispose();
+        throw failure;
+    }
+
+    /// <summary>Reads whole pages; holes read zeros.</summary>
+    public void Read(PageNumber page, byte* buffer, uint pageCount)
+    {
+        nuint bytes = pageCount * (nuint)PageNumber.Bytes;
+        // SAFETY: the caller's buffer holds that many pages.
+        nint got = Libc.PRead(Descriptor, buffer, bytes, (long)page.Offset);
+        if (got != (nint)bytes) Throw("read", page, got);
+    }
+
+    /// <summary>Writes whole pages.</summary>
+    public void Write(PageNumber page, byte* data, uint pageCount)
+    {
+        nuint bytes = pageCount * (nuint)PageNumber.Bytes;
+        // SAFETY: the caller's buffer holds that many pages.
+        nint put = Libc.PWrite(Descriptor, data, bytes, (long)page.Offset);
+        if (put != (nint)bytes) Throw("write", page, put);
+    }
+
+    /// <summary>Gives pages frames of zeros.</summary>
+    public void WriteZeros(PageNumber page, uint pageCount)
+    {
+        const uint Slice = ZeroBytes / PageNumber.Bytes;
+        for (uint done = 0; done < pageCount; done += Slice) Write(page.Plus(done), Zeros, Math.Min(Slice, pageCount - done));
+    }
+
+    /// <summary>Frees the frames of pages, and with that takes the pages away from all mappings of this node.</summary>
+    public void Punch(PageNumber page, ulong pageCount)
+    {
+        const int Mode = Libc.FALLOC_FL_PUNCH_HOLE | Libc.FALLOC_FL_KEEP_SIZE;
+        if (Libc.FAllocate(Descriptor, Mode, (long)page.Offset, (long)(pageCount * PageNumber.Bytes)) < 0) Throw("free", page, -1);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (Descriptor < 0) return;
+        _ = Libc.Unlink(_path);
+        _ = Libc.Close(Descriptor);
+        Descriptor = -1;
+    }
+
+    private void Throw(string what, PageNumber page, nint result) =>
+        throw (result < 0
+            ? Errno.Exception($"cannot {what} {page} of {_path}")
+            : new IOException($"cannot {what} {page} of {_path}: only {result} bytes were transferred"));
+}

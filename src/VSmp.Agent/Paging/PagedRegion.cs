@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Guests;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Paging;
+
+/// <summary>A region at this node: its protocol state, its frames, and the guests that map it.</summary>
+/// <param name="core">Protocol state.</param>
+/// <param name="frames">Frames.</param>
+/// <param name="run">Whose budget its guests use; null where this node is only a home of it.</param>
+internal sealed class PagedRegion(Region core, FrameFile frames, Run? run)
+{
+    /// <summary>Mappings of one region at one node at most: a page has one bit for each.</summary>
+    public const int MaxMappings = 8;
+
+    private readonly LocalPage[]?[] _local = new LocalPage[]?[run is null ? 0 : core.ExtentCount];
+
+    /// <summary>Protocol state.</summary>
+    public Region Core { get; } = core;
+
+    /// <summary>Frames.</summary>
+    public FrameFile Frames { get; } = frames;
+
+    /// <summary>Whose budget its guests use.</summary>
+    public Run? Run { get; } = run;
+
+    /// <summary>Its number.</summary>
+    public RegionId Id => Core.Id;
+
+    /// <summary>The guests' mappings; the position is the bit in <see cref="LocalPage.Mapped"/>.</summary>
+    public List<Mapping> Mappings { get; } = [];
+
+    /// <summary>Where faults have been, to read ahead.</summary>
+    public ReadAhead ReadAhead { get; } = new();
+
+    /// <summary>What the pager knows of a page. Its extent must be open.</summary>
+    public ref LocalPage LocalAt(PageNumber page) => ref _local[page.Extent.Value]![page.Value & (ExtentNumber.Pages - 1)];
+
+    /// <summary>This node's guests may use the extent from now on.</summary>
+    public void Open(ExtentNumber extent)
+    {
+        Core.Open(extent);
+        _local[extent.Value] = new LocalPage[ExtentNumber.Pages];
+    }
+
+    /// <summary>This node's guests do not use the extent any more.</summary>
+    public void Close(ExtentNumber extent)
+    {
+        Core.Close(extent);
+        _local[extent.Value] = null;
+    }
+}
+
+/// <summary>What the pager knows of a page, beside its protocol state.</summary>
+internal struct LocalPage
+{
+    /// <summary>Which mappings have it present: bit i for mapping i.</summary>
+    public byte Mapped;
+
+    /// <summary>Rounds that it may yet stay when its turn to be evicted comes.</summary>
+    public byte Chances;
+
+    /// <summary>Whether it stands in the queue of eviction.</summary>
+    public bool IsQueued;
+
+    /// <summary>The run's count of evictions when it was evicted last; 0 if never.</summary>
+    public uint EvictedAt;
+}
+
+/// <summary>One guest's mapping of a region: address range, offset in the frame file, userfaultfd.</summary>
+internal sealed class Mapping(Guest guest, PagedRegion region, int userfaultfd, ulong address, ulong length, ulong fileOffset)
+{
+    /// <summary>Whose.</summary>
+    public Guest Guest { get; } = guest;
+
+    /// <summary>Of what.</summary>
+    public PagedRegion Region { get; } = region;
+
+    /// <summary>The agent's copy of the guest's userfaultfd.</summary>
+    public int Userfaultfd { get; } = userfaultfd;
+
+    /// <summary>Its bit in <see cref="LocalPage.Mapped"/>.</summary>
+    public byte Bit { get; set; }
+
+    /// <summary>Whether the guest's address space is gone.</summary>
+    public bool IsGone { get; set; }
+
+    /// <summary>The page at an address, if it lies in this mapping.</summary>
+    public bool TryTranslate(ulong at, out PageNumber page)
+    {
+        page = new PageNumber((at - address + fileOffset) >> PageNumber.Shift);
+        return at >= address && at - address < length;
+    }
+
+    /// <summary>Where the guest has a page.</summary>
+    public ulong AddressOf(PageNumber page) => page.Offset - fileOffset + address;
+}

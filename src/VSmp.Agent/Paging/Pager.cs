@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Fabric;
+using VSmp.Agent.Guests;
+using VSmp.Agent.Interop;
+using VSmp.Coherence;
+using VSmp.Coherence.Homes;
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Nodes;
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Agent.Paging;
+
+/// <summary>
+/// Where guests, protocol and peers meet: takes the guests' faults and the peers' coherence messages, steps the protocol, and does what
+/// it asks for. One thread, the reactor's, from a fault to its resolution.
+/// </summary>
+/// <remarks>
+/// This file: faults, and what waits. Pager.Effects.cs: what the protocol asks for. Pager.Eviction.cs: staying within budgets.
+/// </remarks>
+internal sealed unsafe partial class Pager : IDisposable
+{
+    /// <summary>How long a page that was just granted stays at least, so that the thread that faulted can use it.</summary>
+    private const long HoldMicroseconds = 50;
+
+    /// <summary>How often a hold is extended at most, while the same thread waits for another page (an access that crosses pages).</summary>
+    private const int MaxHoldExtensions = 40;
+
+    private readonly Reactor _reactor;
+    private readonly IFabric _fabric;
+    private readonly NodeController _node;
+    private readonly HomeController _home;
+    private readonly Dictionary<RegionId, PagedRegion> _regions = [];
+    private readonly EffectBuffer _effects = new();
+    private readonly Queue<Message> _toSelf = new(256);
+    private readonly KeptCopies _kept = new();
+    private readonly List<Fault> _waiting = new(64); // for the protocol
+    private readonly List<Fault> _starved = new(64); // for a frame or a transaction
+    private readonly Queue<Fault> _again = new(64);
+    private readonly Queue<Held> _held = new(256);
+    private PagedRegion? _lastRegion;
+    private bool _hasProgressed;
+
+    /// <summary>Makes the pager of a node.</summary>
+    public Pager(NodeId self, Reactor reactor, IFabric fabric, Func<int> nodeLimit)
+    {
+        Self = self;
+        _reactor = reactor;
+        _fabric = fabric;
+        _node = new NodeController(self, Msi.Node);
+        _home = new HomeController(self, Msi.Directory, nodeLimit);
+    }
+
+    /// <summary>This node.</summary>
+    public NodeId Self { get; }
+
+    /// <summary>Faults taken since the start.</summary>
+    public ulong FaultCount { get; private set; }
+
+    /// <summary>All regions that this node uses or backs.</summary>
+    public IReadOnlyCollection<PagedRegion> Regions => _regions.Values;
+
+    /// <summary>Raised (through the reactor) when an operation that answered Pending may go on.</summary>
+    public event Action? Progressed;
+
+    /// <summary>The region of that number, or null.</summary>
+    public PagedRegion? Find(RegionId id)
+    {
+        if (_lastRegion is not null && _lastRegion.Id == id) return _lastRegion;
+        return _regions.TryGetValue(id, out PagedRegion? region) ? _lastRegion = region : null;
+    }
+
+    /// <summary>Adds a region.</summary>
+    public void Add(PagedRegion region) => _regions.Add(region.Id, region);
+
+    /// <summary>Drops a region with all its frames here. Guests that mapped it are gone, or will fault for ever.</summary>
+    public void Remove(PagedRegion region)
+    {
+        _lastRegion = null;
+        _regions.Remove(region.Id);
+        _waiting.RemoveAll(f => f.Mapping.Region == region);
+        _starved.RemoveAll(f => f.Mapping.Region == region);
+        _node.Drop(region.Core);
+        _home.Drop(region.Id);
+        _kept.Drop(region.Id);
+        region.Frames.Dispose();
+        _hasProgressed = true; // transactions and frames are free again
+    }
+
+    /// <summary>Reads the faults of a guest's userfaultfd and handles them.</summary>
+    public void OnFaults(Mapping mapping)
+    {
+        const int Capacity = 16;
+        UserfaultMessage* messages = stackalloc UserfaultMessage[Capacity];
+        // SAFETY: the buffer holds Capacity messages.
+        nint bytes = Libc.Read(mapping.Userfaultfd, messages, Capacity * (nuint)sizeof(UserfaultMessage));
+        if (bytes <= 0) return;
+        long now = _reactor.NowMicroseconds;
+        for (int i = 0; i < bytes / sizeof(UserfaultMessage); i++)
+        {
+            ref UserfaultMessage m = ref messages[i];
+            if (m.Event != Userfaultfd.EventPageFault) continue;
+            if (!mapping.TryTranslate(m.Address, out PageNumber page))
+            {
+                Log.Error($"guest {mapping.Guest.ProcessId}: fault at {m.Address:x}, outside its mapping");
+                continue;
+            }
+            bool write = (m.Flags & (Userfaultfd.FaultWrite | Userfaultfd.FaultWriteProtected)) != 0;
+            FaultCount++;
+            mapping.Guest.Faults++;
+            RunCounters counters = mapping.Guest.Run.Counters;
+            if (write) counters.FaultsWrite++;
+            else counters.FaultsRead++;
+            TryResolve(new Fault(mapping, page, write, (m.Flags & Userfaultfd.FaultWriteProtected) != 0, m.ThreadId, now), isNew: true);
+        }
+        Drain();
+    }
+
+    /// <summary>A coherence message from a peer.</summary>
+    public void OnMessage(in Message message, ReadOnlySpan<byte> payload)
+    {
+        PagedRegion? region = Find(message.Region);
+        if (region is null) return; // dropped meanwhile; nobody waits for it any more
+        if (message.Page.Value + message.Count > region.Core.PageCount) throw new ProtocolViolationException($"beyond the region's end: {message}");
+        // SAFETY: the payload is pinned for as long as the effects that use it run.
+        fixed (byte* data = payload)
+        {
+            if (region.Run is { } run) run.Counters.BytesReceived += FrameHeader.Bytes + (ulong)payload.Length;
+            Dispatch(region, in message, data);
+            Drain();
+        }
+    }
+
+    /// <summary>The end of a turn: what waits is tried again, holds end, copies are evicted ahead of need.</summary>
+    public void OnTurnEnd()
+    {
+        EndHolds();
+        EvictAhead();
+        Drain();
+        for (int rounds = 0; _hasProgressed && rounds < 4; rounds++)
+        {
+            _hasProgressed = false;
+            Starved();
+            Progressed?.Invoke();
+            Drain();
+        }
+    }
+
+    /// <summary>Throws the contents of pages away; they read zeros afterwards.</summary>
+    /// <returns>How many pages are done; if not all, go on when <see cref="Progressed"/> is raised.</returns>
+    public uint Discard(PagedRegion region, PageNumber page, uint pageCount) =>
+        ForEach(region, page, pageCount, static (pager, r, p) => pager._node.Discard(r.Core, p, pager._effects));
+
+    /// <summary>Drops pages whose extents are being given back. Only for regions that no other node uses.</summary>
+    /// <returns>How many pages are done; if not all, go on when <see cref="Progressed"/> is raised.</returns>
+    public uint Forget(PagedRegion region, PageNumber page, uint pageCount) =>
+        ForEach(region, page, pageCount, static (pager, r, p) => NodeController.Forget(r.Core, p, pager._effects));
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (PagedRegion region in _regions.Values.ToArray()) Remove(region);
+        _kept.Dispose();
+    }
+
+    private uint ForEach(PagedRegion region, PageNumber page, uint pageCount, Func<Pager, PagedRegion, PageNumber, AccessResult> operation)
+    {
+        uint done = 0;
+        for (; done < pageCount; done++)
+        {
+            PageNumber p = page.Plus(done);
+            if (!region.Core.IsOpen(p.Extent)) continue; // nothing is there
+            if (operation(this, region, p) != AccessResult.Hit) break;
+        }
+        Drain();
+        return done;
+    }
+
+    /// <summary>Steps the protocol for a fault: resolves it, or lets it wait for what will.</summary>
+    private void TryResolve(in Fault fault, bool isNew)
+    {
+        Mapping mapping = fault.Mapping;
+        PagedRegion region = mapping.Region;
+        if (mapping.IsGone) return;
+        bool hadData = isNew && region.Core.IsOpen(fault.Page.Extent) && region.Core.PageAt(fault.Page).State != NodeState.I;
+        switch (_node.Access(region.Core, fault.Page, fault.Write, MessageFlags.None, _effects))
+        {
+            case AccessResult.Hit:
+                bool writable = region.Core.PageAt(fault.Page).State == NodeState.M;
+                if (isNew || !IsMappedAlready(in fault)) MapForFault(in fault, writable);
+                Finish(in fault);
+                break;
+            case AccessResult.Pending:
+                _waiting.Add(fault);
+                region.Core.PageAt(fault.Page).Flags |= PageFlags.Awaited;
+                if (isNew) AskAhead(region, in fault, hadData);
+                break;
+            case AccessResult.NeedsFrame:
+                if (EvictNow(region.Run!)) TryResolve(in fault, isNew: false);
+                else _starved.Add(fault);
+                break;
+            case AccessResult.NeedsTransaction:
+                _starved.Add(fault);
+                break;
+            case AccessResult.NotReserved:
+                PoisonUnreserved(in fault);
+                break;
+        }
+    }
+
+    /// <summary>Whether the grant that this fault waited for has mapped the page already, as part of its run.</summary>
+    private static bool IsMappedAlready(in Fault fault)
+    {
+        PagedRegion region = fault.Mapping.Region;
+        return region.Mappings.Count == 1 && region.LocalAt(fault.Page).Mapped != 0;
+    }
+
+    private void Starved()
+    {
+        if (_starved.Count == 0) return;
+        foreach (Fault f in _starved) _again.Enqueue(f);
+        _starved.Clear();
+    }
+
+    /// <summary>Asks for the pages behind one that was missed, as far as they are in the same state.</summary>
+    private void AskAhead(PagedRegion region, in Fault fault, bool hadData)
+    {
+        bool isFresh = (region.Core.PageAt(fault.Page).Flags & PageFlags.MayBeWritten) == 0 && !hadData;
+        uint pageCount = region.ReadAhead.OnMiss(fault.Page, isFresh);
+        NodeState from = hadData ? NodeState.S : NodeState.I;
+        ExtentNumber extent = fault.Page.Extent;
+        for (uint i = 1; i < pageCount; i++)
+        {
+            PageNumber page = fault.Page.Plus(i);
+            if (page.Extent != extent || page.Value >= region.Core.PageCount) break;
+            ref PageEntry entry = ref region.Core.PageAt(page);
+            bool fresh = (entry.Flags & PageFlags.MayBeWritten) == 0;
+            if (entry.State != from || (!hadData && fresh != isFresh)) break;
+            if (region.Run!.Budget.FreePages < 2 && !region.Core.IsHome(extent)) break;
+            if (_node.Access(region.Core, page, fault.Write, MessageFlags.None, _effects) != AccessResult.Pending) break;
+        }
+    }
+
+    private void Finish(in Fault fault)
+    {
+        fault.Mapping.Guest.Run.Counters.FaultLatency.Add((Reactor.Clock() - fault.ArrivedMicroseconds) * 1000);
+        NodeController.Hold(fault.Mapping.Region.Core, fault.Page);
+        _held.Enqueue(new Held(fault.Mapping.Region, fault.Page, fault.ThreadId, _reactor.NowMicroseconds + HoldMicroseconds, 0));
+    }
+
+    private void EndHolds()
+    {
+        for (int n = _held.Count; n > 0 && _held.TryPeek(out Held held) && held.Until <= _reactor.NowMicroseconds; n--)
+        {
+            _held.Dequeue();
+            if (held.Extensions < MaxHoldExtensions && _waiting.Exists(f => f.ThreadId == held.ThreadId && f.Mapping.Region == held.Region))
+            {
+                _held.Enqueue(held with { Until = _reactor.NowMicroseconds + HoldMicroseconds, Extensions = held.Extensions + 1 });
+                continue;
+            }
+            _node.Unhold(held.Region.Core, held.Page, _effects);
+        }
+    }
+
+    private static void PoisonUnreserved(in Fault fault)
+    {
+        Guest guest = fault.Mapping.Guest;
+        guest.Tell($"process {guest.ProcessId} touched pooled memory that it has not allocated ({fault.Page} of region {guest.Region.Core.Name}); it gets SIGBUS");
+        int error = Userfaultfd.Poison(fault.Mapping.Userfaultfd, fault.Mapping.AddressOf(fault.Page), PageNumber.Bytes);
+        if (error != 0) guest.Kill($"touched unallocated pooled memory, and it could not be poisoned ({Errno.Text(error)})");
+    }
+
+    /// <summary>Does everything that the last step asked for, what follows from that, and tries again what waited for it.</summary>
+    private void Drain()
+    {
+        while (true)
+        {
+            ExecuteEffects(default, null);
+            if (_toSelf.TryDequeue(out Message message))
+            {
+                if (Find(message.Region) is { } region) Dispatch(region, in message, null);
+            }
+            else if (_again.TryDequeue(out Fault fault))
+            {
+                TryResolve(in fault, isNew: false);
+            }
+            else if (_effects.Count == 0)
+            {
+                return;
+            }
+        }
+    }
+
+    private void Dispatch(PagedRegion region, in Message message, byte* payload)
+    {
+        if (HomeController.Takes(message.Type))
+        {
+            _home.OnMessage(region.Core, in message, _effects);
+            ExecuteEffects(in message, payload);
+            if (message.Type != MessageType.InstallAck || region.Core.Homes is null) return;
+        }
+        _node.OnMessage(region.Core, in message, _effects);
+        ExecuteEffects(in message, payload);
+    }
+
+    /// <summary>A guest's thread that waits for a page.</summary>
+    private readonly record struct Fault(Mapping Mapping, PageNumber Page, bool Write, bool IsProtection, uint ThreadId, long ArrivedMicroseconds);
+
+    /// <summary>A page that must stay for a moment.</summary>
+    private readonly record struct Held(PagedRegion Region, PageNumber Page, uint ThreadId, long Until, int Extensions);
+}
