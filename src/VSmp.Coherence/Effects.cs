@@ -85,7 +85,7 @@ public struct Effect
 
 /// <summary>
 /// The effects of one step, in a buffer that is allocated once. Effects on neighbouring pages are merged into runs where that
-/// changes the order of effects on different pages only: what is merged is moved no further than past effects of the same step.
+/// changes the order of effects on different pages only: effects on one page are never reordered.
 /// </summary>
 public sealed class EffectBuffer
 {
@@ -108,13 +108,12 @@ public sealed class EffectBuffer
         for (int i = Count - 1; i >= 0 && i >= Count - LookBack; i--)
         {
             ref Effect earlier = ref _effects[i];
-            if (earlier.Kind != kind) continue;
-            if (earlier.Region == region && earlier.Page.Value + earlier.Count == page.Value)
+            if (earlier.Kind == kind && earlier.Region == region && earlier.Page.Value + earlier.Count == page.Value)
             {
                 earlier.Message.Count++;
                 return;
             }
-            break;
+            if (Covers(in earlier, region, page.Value, 1)) break; // what was asked of this page before must happen before
         }
         ref Effect effect = ref Append();
         effect.Kind = kind;
@@ -130,6 +129,7 @@ public sealed class EffectBuffer
         {
             ref Effect earlier = ref _effects[i];
             if (earlier.Kind != EffectKind.Send || !Continues(in earlier, to, source, in message)) continue;
+            if (IsFollowedByOther(i)) break;
             // The run goes to the end, so that whatever must precede the sending of the later page still does.
             Effect run = earlier;
             run.Message.Count += message.Count;
@@ -142,6 +142,20 @@ public sealed class EffectBuffer
         effect.To = to;
         effect.Source = source;
         effect.Message = message;
+    }
+
+    private static bool Covers(in Effect effect, RegionId region, ulong page, uint count) =>
+        effect.Region == region && effect.Page.Value < page + count && page < effect.Page.Value + effect.Count;
+
+    /// <summary>Whether a later effect, other than a sending, is about pages of an effect: then that cannot be moved behind it.</summary>
+    private bool IsFollowedByOther(int index)
+    {
+        ref Effect moved = ref _effects[index];
+        for (int i = index + 1; i < Count; i++)
+        {
+            if (_effects[i].Kind != EffectKind.Send && Covers(in _effects[i], moved.Region, moved.Page.Value, moved.Count)) return true;
+        }
+        return false;
     }
 
     private static bool Continues(in Effect earlier, NodeId to, DataSource source, in Message message)
