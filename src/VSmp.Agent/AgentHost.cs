@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Net;
 using System.Runtime.InteropServices;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
+using VSmp.Agent.Membership;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
+using VSmp.Coherence.Membership;
 using VSmp.Coherence.Messages;
 
 namespace VSmp.Agent;
@@ -19,13 +22,18 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private const ulong WindowFactor = 8;
 
     private const ulong LeastWindowBytes = 64ul << 30;
+    private static readonly TimeSpan LeaveTimeout = TimeSpan.FromSeconds(1);
 
     private readonly AgentOptions _options;
     private readonly Reactor _reactor = new();
     private readonly List<IDisposable> _parts = []; // taken down in reverse order
     private readonly Capacity _capacity;
     private readonly Peers _peers = new();
-    private NodeLink _link = null!;
+    private PeerGate _gate = null!;
+    private TcpFabric _fabric = null!;
+    private ClusterMembership _membership = null!;
+    private IPEndPoint _address = null!;
+    private bool _isReady; // the parts are there; before that, peers are only taken note of
     private Pager _pager = null!;
     private Reservations _reservations = null!;
     private Runs _runs = null!;
@@ -46,8 +54,6 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     public static async Task<int> RunAsync(AgentOptions options, CancellationToken cancel)
     {
         using var host = new AgentHost(options);
-        await host.StartAsync(cancel).ConfigureAwait(false);
-        using CancellationTokenRegistration registration = cancel.Register(() => host.ShutDown("the agent was told to stop"));
         Exception? failure = null;
         var thread = new Thread(() =>
         {
@@ -60,9 +66,20 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             }
         })
         { Name = "reactor" };
-        thread.Start();
-        options.OnReady(host._link.ListenAddress);
-        Log.Info($"node {options.Name} of cluster {options.Cluster} is up: {options.MemoryBytes >> 20} MiB, listening at {host._link.ListenAddress}");
+        try
+        {
+            host.Open();
+            thread.Start();
+            await host.BecomeMemberAsync().ConfigureAwait(false);
+            await host._reactor.Ask(host.Build).ConfigureAwait(false);
+        }
+        catch (Exception e) when (ExplainFailure(e, options) is { } explained)
+        {
+            await host.StopAsync(thread).ConfigureAwait(false);
+            throw explained;
+        }
+        using CancellationTokenRegistration registration = cancel.Register(() => host.ShutDown("the agent was told to stop"));
+        options.OnReady(host._address);
         await Task.Run(thread.Join, CancellationToken.None).ConfigureAwait(false);
         if (failure is not null)
         {
@@ -85,6 +102,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
                 if (payload.Length == NodeReport.Bytes) _peers.Find(peer)?.OnReport(MemoryMarshal.Read<NodeReport>(payload));
                 break;
             default:
+                if (!_isReady) break; // nothing was granted to anybody yet
                 Message message = new()
                 {
                     Type = header.Type,
@@ -107,7 +125,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     public void OnPeerUp(NodeId peer)
     {
         if (_peers.Find(peer) is { } p) p.IsUp = true;
-        SendReport(peer);
+        if (_isReady) SendReport(peer);
     }
 
     /// <inheritdoc/>
@@ -116,6 +134,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         string name = _peers.NameOf(peer);
         Log.Error($"node {name} is lost: {reason}");
         if (_peers.Find(peer) is { } p) p.IsUp = false;
+        if (!_isReady) return;
         foreach (Guest guest in _runs.Guests.ToArray())
         {
             if (guest.Run.Counters.HomeBytes.TryGetValue(peer, out var home) && home.Now > 0 && IsHomeOf(guest, peer))
@@ -143,31 +162,93 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         return false;
     }
 
-    private async Task StartAsync(CancellationToken cancel)
+    /// <summary>What can be had without the others: memory and an address.</summary>
+    private void Open()
     {
         _parts.Add(FramesMount.Create(_options.Folder.Frames, _options.MemoryBytes));
-        _link = await NodeLink.OpenAsync(_options, _reactor, this, _peers, cancel).ConfigureAwait(false);
-        _parts.Add(_link);
-        _pager = new Pager(_link.Self, _reactor, _link.Fabric, () => _peers.NodeLimit);
+        _gate = new PeerGate(_options.Cluster, ClusterSecret.Load(_options.SecretFile), Log.Warn);
+        _parts.Add(_gate);
+        _address = _gate.Listen(_options.Listen);
+        _fabric = new TcpFabric(_reactor, _gate, new FabricOptions(), Log.Warn);
+        _parts.Add(_fabric);
+        _membership = new ClusterMembership(_reactor, _fabric, _gate, this, Log.Info);
+        _membership.NodeJoined += OnNodeJoined;
+        _membership.NodeLeft += OnNodeLeft;
+        _membership.Expelled += reason => ShutDown($"this node is no member of the cluster any more: {reason}");
+        _gate.Start();
+    }
+
+    private async Task BecomeMemberAsync()
+    {
+        if (_options.Join is { } seed)
+        {
+            await _membership.JoinAsync(seed, _options.Name, _address, _options.MemoryBytes).ConfigureAwait(false);
+            return;
+        }
+        await _reactor.Ask(() =>
+        {
+            _membership.Found(_options.Name, _address, _options.MemoryBytes);
+            return true;
+        }).ConfigureAwait(false);
+    }
+
+    /// <summary>The parts that need to know who we are. On the reactor's thread.</summary>
+    private bool Build()
+    {
+        NodeId self = _membership.Self;
+        _pager = new Pager(self, _reactor, _fabric, () => _peers.NodeLimit);
         _parts.Add(_pager);
-        _reservations = new Reservations(_link.Self, _pager, _link.Fabric, _capacity, _peers, _options.Folder.Frames);
+        _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         _runs = new Runs(_capacity, _pager, _reactor);
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
-        int device = OpenDevice();
-        _guests = new GuestServer(_reactor, _pager, _reservations, _runs, socket, device, _options.Folder.Frames, WindowExtents);
+        _guests = new GuestServer(_reactor, _pager, _reservations, _runs, socket, OpenDevice(), _options.Folder.Frames, WindowExtents);
         _guests.GuestsChanged += OnGuestsChanged;
         _parts.Add(_guests);
         _sampler = new Sampler(_reactor, _runs, _pager);
         _parts.Add(_sampler);
-        var parts = new AgentParts(_pager, _runs, _reservations, _peers, Report, () => _link.View, () => _link.Epoch);
+        var parts = new AgentParts(_pager, _runs, _reservations, _peers, Report, () => _membership.View.Value, () => _membership.Epoch.Value);
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
         _parts.Add(new ControlServer(_options.Folder, _options.GroupId, _control));
         _reactor.AtTurnEnd(_pager.OnTurnEnd);
-        _reactor.AtTurnEnd(_link.Fabric.Flush);
+        _reactor.AtTurnEnd(_fabric.Flush);
         _reactor.Every(ReportPeriodMicroseconds, () =>
         {
             foreach (Peer peer in _peers.All) SendReport(peer.Node);
         });
+        _isReady = true;
+        foreach (Peer peer in _peers.All) SendReport(peer.Node);
+        return true;
+    }
+
+    private void OnNodeJoined(Member member) => _peers.Add(member.Id, member.Name, member.Address.ToString());
+
+    private void OnNodeLeft(Member member, string reason)
+    {
+        if (_peers.IsUp(member.Id)) OnPeerDown(member.Id, reason);
+        _peers.Remove(member.Id);
+    }
+
+    private static CommandException? ExplainFailure(Exception e, AgentOptions options) => e switch
+    {
+        CommandException c => c,
+        ClusterSecretException s => new CommandException(ExitCodes.Refused, s.Message),
+        MembershipException m => new CommandException(m.Status switch
+        {
+            HandshakeStatus.NameTaken => ExitCodes.Taken,
+            HandshakeStatus.Unreachable => ExitCodes.NoAgent,
+            _ => ExitCodes.Refused,
+        }, m.Message),
+        ArgumentException a => new CommandException(ExitCodes.Usage, a.Message),
+        IOException { HResult: Errno.EADDRINUSE } i => new CommandException(ExitCodes.Taken, i.Message),
+        IOException i => new CommandException(ExitCodes.Failed, $"agent {options.Name} cannot start: {i.Message}"),
+        _ => null,
+    };
+
+    private async Task StopAsync(Thread thread)
+    {
+        if (!thread.IsAlive) return;
+        _reactor.Stop();
+        await Task.Run(thread.Join).ConfigureAwait(false);
     }
 
     /// <summary>Guests that are not root get the device: /dev/userfaultfd makes descriptors that see faults in system calls too.</summary>
@@ -201,12 +282,12 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
 
     private void SendReport(NodeId peer)
     {
-        if (peer == _link.Self || !_peers.IsUp(peer)) return;
+        if (peer == _membership.Self || !_peers.IsUp(peer)) return;
         NodeReport report = Report();
         ReadOnlySpan<byte> bytes = MemoryMarshal.AsBytes(new ReadOnlySpan<NodeReport>(in report));
-        bytes.CopyTo(_link.Fabric.Begin(peer, bytes.Length));
-        FrameHeader header = new() { Type = MessageType.NodeReport, Requestor = _link.Self, Count = 1, Network = VirtualNetwork.Request };
-        _link.Fabric.Commit(in header);
+        bytes.CopyTo(_fabric.Begin(peer, bytes.Length));
+        FrameHeader header = new() { Type = MessageType.NodeReport, Requestor = _membership.Self, Count = 1, Network = VirtualNetwork.Request };
+        _fabric.Commit(in header);
     }
 
     private void OnGuestsChanged()
@@ -231,11 +312,12 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         foreach (Guest guest in _runs.Guests.ToArray()) guest.Kill(reason);
     });
 
-    private void StopReactor()
+    /// <summary>Leaves the cluster, then stops: the others need not wait to find out.</summary>
+    private void StopReactor() => _ = Task.Run(async () =>
     {
-        _link.Leave();
+        await _membership.LeaveAsync(LeaveTimeout).ConfigureAwait(false);
         _reactor.Stop();
-    }
+    });
 
     private void EndGuests(string why)
     {

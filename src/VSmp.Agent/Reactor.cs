@@ -103,7 +103,9 @@ internal sealed unsafe class Reactor : IDisposable
         Post(() =>
         {
             try { answer.SetResult(function()); }
-            catch (Exception e) when (e is InvalidOperationException or IOException or ArgumentException) { answer.SetException(e); }
+#pragma warning disable CA1031 // it is the asker's, whatever it is
+            catch (Exception e) { answer.SetException(e); }
+#pragma warning restore CA1031
         });
         return answer.Task;
     }

@@ -165,22 +165,29 @@ internal sealed unsafe partial class UnixSocket : SafeHandle
     /// <param name="descriptor">Goes with the first byte.</param>
     /// <param name="wait">Whether to block until there is room.</param>
     /// <returns>Bytes sent, or minus an errno value (EAGAIN when there is no room).</returns>
-    public int Send(ReadOnlySpan<byte> data, int descriptor, bool wait)
+    public int Send(ReadOnlySpan<byte> data, int descriptor, bool wait) =>
+        Send(data, descriptor >= 0 ? [descriptor] : default(ReadOnlySpan<int>), wait);
+
+    /// <summary>Sends bytes, and with the first of them descriptors, which stay the caller's.</summary>
+    /// <returns>Bytes sent, or minus an errno value (EAGAIN when there is no room).</returns>
+    public int Send(ReadOnlySpan<byte> data, ReadOnlySpan<int> descriptors, bool wait)
     {
-        byte* control = stackalloc byte[ControlHeaderBytes + sizeof(long)];
-        // SAFETY: data is pinned for the call; the control buffer holds one header and one descriptor, laid out as cmsg(3) says.
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, MaxDescriptors);
+        const int ControlBytes = ControlHeaderBytes + (MaxDescriptors * sizeof(int));
+        byte* control = stackalloc byte[ControlBytes];
+        // SAFETY: data is pinned for the call; the control buffer holds one header and its descriptors, laid out as cmsg(3) says.
         fixed (byte* start = data)
         {
             Vector vector = new() { Start = start, Bytes = (nuint)data.Length };
             MessageHeader message = new() { Vectors = &vector, VectorCount = 1 };
-            if (descriptor >= 0)
+            if (!descriptors.IsEmpty)
             {
-                *(ulong*)control = ControlHeaderBytes + sizeof(int);
+                *(ulong*)control = (ulong)(ControlHeaderBytes + (descriptors.Length * sizeof(int)));
                 *(int*)(control + 8) = SOL_SOCKET;
                 *(int*)(control + 12) = SCM_RIGHTS;
-                *(long*)(control + ControlHeaderBytes) = descriptor;
+                descriptors.CopyTo(new Span<int>(control + ControlHeaderBytes, MaxDescriptors));
                 message.Control = control;
-                message.ControlBytes = ControlHeaderBytes + sizeof(long);
+                message.ControlBytes = (nuint)(ControlHeaderBytes + ((descriptors.Length + 1) / 2 * 2 * sizeof(int)));
             }
             while (true)
             {
