@@ -23,7 +23,7 @@ internal static class FrameRules
         if (header.Network != MessageTypes.NetworkOf(header.Type)) return "a type on the wrong virtual network";
         return header.Type switch
         {
-            MessageType.DataS or MessageType.DataM or MessageType.PutM => PagesViolation(header) ?? DataViolation(header),
+            MessageType.DataS or MessageType.DataM or MessageType.PutM or MessageType.Writeback => PagesViolation(header) ?? DataViolation(header),
             MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ or MessageType.FwdGetS
                 or MessageType.FwdGetM or MessageType.Inv or MessageType.InvAck or MessageType.InstallAck or MessageType.PutAck
                 or MessageType.Nack => PagesViolation(header) ?? (header.PayloadBytes != 0 ? "a payload where none belongs" : null),

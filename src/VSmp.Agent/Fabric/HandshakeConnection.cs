@@ -171,6 +171,9 @@ internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote
 
     private enum Step { Prefix, Hello, ProofHeader, ProofBody, Waiting }
 
+    /// <summary>Whether the peer knows the secret; the rest is up to us.</summary>
+    public bool IsAuthenticated => _step == Step.Waiting;
+
     public void Begin()
     {
         Expect(Handshake.PrefixBytes);

@@ -196,7 +196,7 @@ internal sealed unsafe class InMemoryFabric(InMemoryNetwork network, NodeId self
     }
 
     /// <inheritdoc/>
-    public bool HasCredit(NodeId peer) => Find(peer) is { Outbox.UnacknowledgedBytes: < 8 << 20 };
+    public bool HasCredit(NodeId peer) => Find(peer) is { } session && session.Outbox.UnacknowledgedBytes < FabricOptions.DefaultCreditBytes;
 
     /// <inheritdoc/>
     public void Flush()

@@ -49,11 +49,11 @@ internal sealed class PeerGate : IDisposable
     /// <summary>Gets nodes that want to become members. Called on the gate's thread.</summary>
     public Action<IncomingJoin>? JoinArrived { get; set; }
 
+    /// <summary>Whether the thread has been started.</summary>
+    public bool IsRunning => _thread is not null;
+
     /// <summary>Time on the gate's thread.</summary>
     public long Now => _reactor.NowMicroseconds;
-
-    /// <summary>Connections that have not finished their handshake, as of now.</summary>
-    public int HalfOpen => _connections.Count;
 
     /// <summary>Binds exactly this address; port 0 takes any. Before <see cref="Start"/>.</summary>
     /// <returns>The address that was bound, with the real port.</returns>
@@ -132,20 +132,20 @@ internal sealed class PeerGate : IDisposable
                 return;
             }
             Sockets.SetUpConnection(fd);
-            if (CountIncoming(out IncomingHandshake? oldest) >= MaxHalfOpen) oldest!.Abandon();
+            if (CountHalfOpen(out IncomingHandshake? oldest) >= MaxHalfOpen) oldest!.Abandon();
             var connection = new IncomingHandshake(this, fd, remote!, Now + HandshakeDeadlineMicroseconds);
             _connections.Add(connection);
             connection.Begin();
         }
     }
 
-    private int CountIncoming(out IncomingHandshake? oldest)
+    private int CountHalfOpen(out IncomingHandshake? oldest)
     {
         oldest = null;
         int count = 0;
         foreach (HandshakeConnection connection in _connections)
         {
-            if (connection is not IncomingHandshake incoming) continue;
+            if (connection is not IncomingHandshake { IsAuthenticated: false } incoming) continue;
             oldest ??= incoming;
             count++;
         }

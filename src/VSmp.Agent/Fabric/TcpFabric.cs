@@ -9,6 +9,9 @@ namespace VSmp.Agent.Fabric;
 /// <summary>Limits of a fabric.</summary>
 internal sealed record FabricOptions
 {
+    /// <summary>The default of <see cref="CreditBytes"/>.</summary>
+    public const long DefaultCreditBytes = 8L << 20;
+
     /// <summary>How long a peer may be without a connection before it is lost. Microseconds.</summary>
     public long LossTimeoutMicroseconds { get; init; } = 5_000_000;
 
@@ -16,7 +19,7 @@ internal sealed record FabricOptions
     public long MaxUnacknowledgedBytes { get; init; } = 256L << 20;
 
     /// <summary>Unacknowledged bytes to one peer up to which new requests may be started (<see cref="IFabric.HasCredit"/>).</summary>
-    public long CreditBytes { get; init; } = 8L << 20;
+    public long CreditBytes { get; init; } = DefaultCreditBytes;
 }
 
 /// <summary>
@@ -30,9 +33,11 @@ internal sealed unsafe class TcpFabric : IFabric
 
     private const long TickMicroseconds = 20_000;
 
-    private readonly RateLimitedLog _log;
+    private readonly Action<string> _log;
+    private readonly RateLimitedLog _complaints;
     private readonly List<TcpSession> _sessions = [];
-    private readonly List<TcpSession> _toFlush = [];
+    private List<TcpSession> _toFlush = [];
+    private List<TcpSession> _flushing = [];
     private readonly Stack<nint> _receiveBuffers = new();
     private readonly byte* _scrap; // frames to peers that are gone are written here and forgotten
     private TcpSession?[] _byNode = new TcpSession?[64];
@@ -46,7 +51,8 @@ internal sealed unsafe class TcpFabric : IFabric
         Reactor = reactor;
         Gate = gate;
         Options = options;
-        _log = new RateLimitedLog(log);
+        _log = log;
+        _complaints = new RateLimitedLog(log);
         _scrap = (byte*)NativeMemory.Alloc(FrameHeader.Bytes + FrameHeader.MaxPayloadBytes);
         reactor.Every(TickMicroseconds, Tick);
         gate.SessionArrived = peer => reactor.Post(() => OnIncoming(peer));
@@ -112,7 +118,7 @@ internal sealed unsafe class TcpFabric : IFabric
         if ((uint)payloadBytes > FrameHeader.MaxPayloadBytes)
             throw new ArgumentOutOfRangeException(nameof(payloadBytes), payloadBytes, "a frame cannot carry that much");
         TcpSession? session = Find(peer);
-        if (session is null || session.Core.Outbox.UnacknowledgedBytes > Options.MaxUnacknowledgedBytes)
+        if (session is null || !session.HasRoom())
         {
             _begun = null;
             // SAFETY: the scrap is as large as the largest frame.
@@ -142,9 +148,10 @@ internal sealed unsafe class TcpFabric : IFabric
     public void Flush()
     {
         if (_disposed) return;
-        // A session may break while it is flushed, and ask to be flushed again: by the next turn.
-        for (int i = _toFlush.Count - 1; i >= 0; i--) _toFlush[i].Flush();
-        _toFlush.Clear();
+        // A session may ask to be flushed again while it is flushed: in the next turn.
+        (_toFlush, _flushing) = (_flushing, _toFlush);
+        foreach (TcpSession session in _flushing) session.Flush();
+        _flushing.Clear();
     }
 
     /// <summary>Whether the peer has taken every frame that was sent to it until now; true if there is no session.</summary>
@@ -189,14 +196,15 @@ internal sealed unsafe class TcpFabric : IFabric
 
     internal void CountReconnect() => _counters.Reconnects++;
 
-    internal void Log(string line) => _log.Write(line);
+    /// <summary>Says that a peer misbehaves; how often is up to the peer, so the lines are counted.</summary>
+    internal void Complain(string line) => _complaints.Write(line);
 
     /// <summary>The peer is gone for good.</summary>
     internal void Lose(TcpSession session, string reason)
     {
         if (Find(session.Peer) != session) return;
         Forget(session);
-        Log($"fabric: lost {session.Peer} at {session.Address}: {reason}");
+        _log($"fabric: lost {session.Peer} at {session.Address}: {reason}");
         Upper.OnPeerDown(session.Peer, reason);
     }
 

@@ -13,7 +13,6 @@ namespace VSmp.Agent.Fabric;
 /// </summary>
 internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
 {
-    private const int ReadsPerTurn = 4;
     private const int MaxVectors = 16;
     private const int MaxFrameBytes = FrameHeader.Bytes + FrameHeader.MaxPayloadBytes;
     private const long FirstBackoffMicroseconds = 10_000, LastBackoffMicroseconds = 200_000;
@@ -33,6 +32,7 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
     private bool _flushQueued;
     private bool _everConnected;
     private bool _connecting;
+    private bool _overflowed;
     private bool _disposed;
     private long _since; // of the connection, or of its absence
     private long _nextAttempt;
@@ -97,6 +97,15 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
         if (_fd >= 0 && !_blocked && Core.OwesAckNow) SendAck();
     }
 
+    /// <summary>
+    /// Whether the outbox may grow. Once it may not, the session is lost, even if the peer comes round: a frame was not sent.
+    /// </summary>
+    public bool HasRoom()
+    {
+        if (Core.Outbox.UnacknowledgedBytes > _fabric.Options.MaxUnacknowledgedBytes) _overflowed = true;
+        return !_overflowed;
+    }
+
     /// <summary>Has <see cref="Flush"/> called at the end of this turn.</summary>
     public void NeedsFlush()
     {
@@ -108,17 +117,14 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
     public void Tick()
     {
         long now = _fabric.Reactor.NowMicroseconds;
-        if (Core.Outbox.UnacknowledgedBytes > _fabric.Options.MaxUnacknowledgedBytes)
+        if (_overflowed)
         {
-            _fabric.Lose(this, $"it has not acknowledged {Core.Outbox.UnacknowledgedBytes >> 20} MiB");
+            _fabric.Lose(this, $"it has not acknowledged {_fabric.Options.MaxUnacknowledgedBytes >> 20} MiB: it has stopped taking frames");
         }
         else if (_fd >= 0)
         {
             if (now - _since > StableMicroseconds) _backoff = 0;
-            if (!_blocked && Core.OwesAck)
-            {
-                SendAck();
-            }
+            if (!_blocked && Core.OwesAck) SendAck();
         }
         else if (now - _since > _fabric.Options.LossTimeoutMicroseconds)
         {
@@ -305,26 +311,28 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
         }
     }
 
+    /// <summary>One read a turn, as much as fits: the next turn brings the rest, after others had their share.</summary>
     private void Receive()
     {
-        for (int i = 0; i < ReadsPerTurn && _fd >= 0; i++)
+        // SAFETY: reads at most what is left of the buffer; Parse leaves room for a frame.
+        nint got = Sockets.Receive(_fd, _buffer + _bufferEnd, (nuint)(TcpFabric.ReceiveBytes - _bufferEnd), Sockets.MSG_DONTWAIT);
+        if (got > 0)
         {
-            int room = TcpFabric.ReceiveBytes - _bufferEnd;
-            // SAFETY: reads at most what is left of the buffer; Parse leaves room for a frame.
-            nint got = Sockets.Receive(_fd, _buffer + _bufferEnd, (nuint)room, Sockets.MSG_DONTWAIT);
-            if (got <= 0)
-            {
-                if (got == 0) Drop("the peer closed the connection");
-                else if (Errno.Last is not (Errno.EAGAIN or Errno.EINTR)) Drop($"receiving failed: {Errno.Text(Errno.Last)}");
-                return;
-            }
             _bufferEnd += (int)got;
-            if (!Parse() || got < room) return;
+            Parse();
+        }
+        else if (got == 0)
+        {
+            Drop("the peer closed the connection");
+        }
+        else if (Errno.Last is not (Errno.EAGAIN or Errno.EINTR))
+        {
+            Drop($"receiving failed: {Errno.Text(Errno.Last)}");
         }
     }
 
-    /// <summary>Takes the whole frames that are in the buffer; false if the connection is gone.</summary>
-    private bool Parse()
+    /// <summary>Takes the whole frames that are in the buffer.</summary>
+    private void Parse()
     {
         int fd = _fd;
         while (_bufferEnd - _bufferStart >= FrameHeader.Bytes)
@@ -334,7 +342,7 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
             if (frameBytes < 0)
             {
                 OnViolation("bytes that are no frame");
-                return false;
+                return;
             }
             if (_bufferEnd - _bufferStart < frameBytes) break;
             switch (Core.Take(frame))
@@ -349,18 +357,18 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
                     break;
                 case FrameVerdict.Close:
                     _fabric.Lose(this, "it has ended the session");
-                    return false;
+                    return;
                 case FrameVerdict.Gap:
                     OnViolation("a gap in the stream");
-                    return false;
+                    return;
                 case FrameVerdict.Violation:
                     OnViolation(Core.Violation);
-                    return false;
+                    return;
                 default:
                     break;
             }
             // The receiver may have ended this session, or broken the connection (a new one takes a later turn).
-            if (_disposed || _fd != fd || _buffer == null) return false;
+            if (_disposed || _fd != fd || _buffer == null) return;
             _bufferStart += frameBytes;
         }
         if (_bufferStart == _bufferEnd)
@@ -375,12 +383,11 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
             _bufferStart = 0;
             _bufferEnd = left;
         }
-        return true;
     }
 
     private void OnViolation(string what)
     {
-        _fabric.Log($"fabric: dropped the connection with {Peer} at {Address}: it sent {what}; the session goes on");
+        _fabric.Complain($"fabric: dropped the connection with {Peer} at {Address}: it sent {what}; the session goes on");
         if (++_violationsInARow >= MaxViolationsInARow)
         {
             _fabric.Lose(this, $"{MaxViolationsInARow} connections in a row ended in a violation; the last was {what}");

@@ -17,7 +17,6 @@ namespace VSmp.Agent.Membership;
 internal sealed class ClusterMembership : IFrameReceiver
 {
     private const int MaxRedirects = 3;
-    private const long TickMicroseconds = 10_000;
 
     private readonly Reactor _reactor;
     private readonly TcpFabric _fabric;
@@ -38,7 +37,7 @@ internal sealed class ClusterMembership : IFrameReceiver
         _log = log;
         fabric.Receiver = this;
         gate.JoinArrived = join => reactor.Post(() => OnJoin(join));
-        reactor.Every(TickMicroseconds, AnswerPendingJoins);
+        reactor.AtTurnEnd(AnswerPendingJoins);
     }
 
     /// <summary>A node is in the view now. Its session may still be about to connect: see <see cref="IFrameReceiver.OnPeerUp"/>.</summary>
