@@ -209,6 +209,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         var parts = new AgentParts(_pager, _runs, _reservations, _peers, Report, () => _membership.View.Value, () => _membership.Epoch.Value);
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
         _parts.Add(new ControlServer(_options.Folder, _options.GroupId, _control));
+        _reactor.AtTurnEnd(_fabric.Flush); // requests go out before room is made
         _reactor.AtTurnEnd(_pager.OnTurnEnd);
         _reactor.AtTurnEnd(_fabric.Flush);
         _reactor.Every(ReportPeriodMicroseconds, () =>

@@ -60,6 +60,12 @@ internal struct LocalPage
     /// <summary>Rounds that it may yet stay when its turn to be evicted comes.</summary>
     public byte Chances;
 
+    /// <summary>
+    /// Expected to be written when it is fetched for reading: it was written the last time that it was here. Counts down each time
+    /// that it is granted on that expectation alone, so that a page that is only read now is found out.
+    /// </summary>
+    public byte WriteExpected;
+
     /// <summary>Whether it stands in the queue of eviction.</summary>
     public bool IsQueued;
 

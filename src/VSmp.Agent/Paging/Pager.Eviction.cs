@@ -11,7 +11,8 @@ internal sealed unsafe partial class Pager
     /// <summary>Copies that may be kept for PutAcks that are out, so that giving pages back does not take memory without bound.</summary>
     private const int MaxKept = 2048;
 
-    private const int Batch = 16;
+    /// <summary>Copies evicted at a time: a demand fault must not wait for more.</summary>
+    private const int Batch = 8;
 
     /// <summary>Runs that have copies here, for evicting ahead.</summary>
     private readonly List<Run> _runs = [];
@@ -35,7 +36,7 @@ internal sealed unsafe partial class Pager
         foreach (Run run in _runs)
         {
             long low = Math.Clamp(run.Budget.LimitPages / 16, 1, 64);
-            if (run.Budget.FreePages < low) Evict(run, (int)Math.Min(low * 2, 64));
+            if (run.Budget.FreePages < low) Evict(run, Batch);
         }
     }
 

@@ -22,6 +22,9 @@ internal sealed unsafe partial class Pager : IDisposable
     /// <summary>How long a page that was just granted stays at least, so that the thread that faulted can use it.</summary>
     private const long HoldMicroseconds = 50;
 
+    /// <summary>How often a page that was written may be fetched for writing before it is written again.</summary>
+    private const byte WritesExpectedAfterOne = 4;
+
     /// <summary>How often a hold is extended at most, while the same thread waits for another page (an access that crosses pages).</summary>
     private const int MaxHoldExtensions = 40;
 
@@ -95,6 +98,7 @@ internal sealed unsafe partial class Pager : IDisposable
         nint bytes = Libc.Read(mapping.Userfaultfd, messages, Capacity * (nuint)sizeof(UserfaultMessage));
         if (bytes <= 0) return;
         long now = _reactor.NowMicroseconds;
+        PagedRegion region = mapping.Region;
         for (int i = 0; i < bytes / sizeof(UserfaultMessage); i++)
         {
             ref UserfaultMessage m = ref messages[i];
@@ -108,8 +112,15 @@ internal sealed unsafe partial class Pager : IDisposable
             FaultCount++;
             mapping.Guest.Faults++;
             RunCounters counters = mapping.Guest.Run.Counters;
-            if (write) counters.FaultsWrite++;
-            else counters.FaultsRead++;
+            if (write)
+            {
+                counters.FaultsWrite++;
+                if (region.Core.IsOpen(page.Extent)) region.LocalAt(page).WriteExpected = WritesExpectedAfterOne;
+            }
+            else
+            {
+                counters.FaultsRead++;
+            }
             TryResolve(new Fault(mapping, page, write, (m.Flags & Userfaultfd.FaultWriteProtected) != 0, m.ThreadId, now), isNew: true);
         }
         Drain();
@@ -182,7 +193,8 @@ internal sealed unsafe partial class Pager : IDisposable
         PagedRegion region = mapping.Region;
         if (mapping.IsGone) return;
         bool hadData = isNew && region.Core.IsOpen(fault.Page.Extent) && region.Core.PageAt(fault.Page).State != NodeState.I;
-        switch (_node.Access(region.Core, fault.Page, fault.Write, MessageFlags.None, _effects))
+        bool write = fault.Write || ExpectsWrite(region, fault.Page);
+        switch (_node.Access(region.Core, fault.Page, write, MessageFlags.None, _effects))
         {
             case AccessResult.Hit:
                 bool writable = region.Core.PageAt(fault.Page).State == NodeState.M;
@@ -192,7 +204,7 @@ internal sealed unsafe partial class Pager : IDisposable
             case AccessResult.Pending:
                 _waiting.Add(fault);
                 region.Core.PageAt(fault.Page).Flags |= PageFlags.Awaited;
-                if (isNew) AskAhead(region, in fault, hadData);
+                if (isNew) AskAhead(region, in fault, write, hadData);
                 break;
             case AccessResult.NeedsFrame:
                 if (EvictNow(region.Run!)) TryResolve(in fault, isNew: false);
@@ -205,6 +217,19 @@ internal sealed unsafe partial class Pager : IDisposable
                 PoisonUnreserved(in fault);
                 break;
         }
+    }
+
+    /// <summary>
+    /// Whether to ask for a page to write though it is only read now. Most data that are read are written soon after, and asking
+    /// twice takes twice as long. To the protocol this is a store like any other.
+    /// </summary>
+    private static bool ExpectsWrite(PagedRegion region, PageNumber page)
+    {
+        if (!region.Core.IsOpen(page.Extent) || region.Core.PageAt(page).State != NodeState.I) return false;
+        ref LocalPage local = ref region.LocalAt(page);
+        if (local.WriteExpected == 0) return false;
+        local.WriteExpected--;
+        return true;
     }
 
     /// <summary>Whether the grant that this fault waited for has mapped the page already, as part of its run.</summary>
@@ -222,7 +247,7 @@ internal sealed unsafe partial class Pager : IDisposable
     }
 
     /// <summary>Asks for the pages behind one that was missed, as far as they are in the same state.</summary>
-    private void AskAhead(PagedRegion region, in Fault fault, bool hadData)
+    private void AskAhead(PagedRegion region, in Fault fault, bool write, bool hadData)
     {
         bool isFresh = (region.Core.PageAt(fault.Page).Flags & PageFlags.MayBeWritten) == 0 && !hadData;
         uint pageCount = region.ReadAhead.OnMiss(fault.Page, isFresh);
@@ -236,7 +261,7 @@ internal sealed unsafe partial class Pager : IDisposable
             bool fresh = (entry.Flags & PageFlags.MayBeWritten) == 0;
             if (entry.State != from || (!hadData && fresh != isFresh)) break;
             if (region.Run!.Budget.FreePages < 2 && !region.Core.IsHome(extent)) break;
-            if (_node.Access(region.Core, page, fault.Write, MessageFlags.None, _effects) != AccessResult.Pending) break;
+            if (_node.Access(region.Core, page, write, MessageFlags.None, _effects) != AccessResult.Pending) break;
         }
     }
 
