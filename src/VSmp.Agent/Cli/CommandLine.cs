@@ -25,7 +25,7 @@ internal static class CommandLine
         {
             if (args.Length == 0)
             {
-                NewRoot(agentMain).Parse(["--help"]).Invoke();
+                NewRoot(agentMain).Parse(["--help"]).Invoke(new InvocationConfiguration { Output = Output.Writer });
                 return ExitCodes.Usage;
             }
             string command = parsed.CommandResult.Command is RootCommand ? "" : $" {PathOf(parsed.CommandResult)}";
@@ -33,7 +33,12 @@ internal static class CommandLine
         }
         try
         {
-            return parsed.Invoke(new InvocationConfiguration { EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null });
+            return parsed.Invoke(new InvocationConfiguration
+            {
+                EnableDefaultExceptionHandler = false,
+                ProcessTerminationTimeout = null,
+                Output = Output.Writer,
+            });
         }
         catch (CommandException e)
         {
@@ -50,7 +55,7 @@ internal static class CommandLine
     }
 
     /// <summary>A line for the user on standard error.</summary>
-    public static void Say(string message) => Console.Error.WriteLine($"vsmp: {message.ReplaceLineEndings(" ")}");
+    public static void Say(string message) => Output.ErrorLine($"vsmp: {message.ReplaceLineEndings(" ")}");
 
     /// <summary>A command with a description, and examples under its help.</summary>
     public static Command NewCommand(string name, string description, params string[] examples)
@@ -94,7 +99,9 @@ internal static class CommandLine
         root.Subcommands.Add(GuestCommand.NewRegion());
         root.Subcommands.Add(DoctorCommand.New());
         HelpOption help = root.Options.OfType<HelpOption>().Single();
-        help.Action = new SynchronousHelp((HelpAction)help.Action!);
+        var action = (HelpAction)help.Action!;
+        action.MaxWidth = Output.IsTerminal ? Output.Columns : int.MaxValue;
+        help.Action = new SynchronousHelp(action);
         SynchronousHelp.Examples[root] =
         [
             "vsmp up --agents 4 --memory 512M      four agents on this host",

@@ -21,7 +21,7 @@ internal static class DownCommand
         if (directory.Agents().Count == 0)
         {
             if (Directory.Exists(directory.Path)) directory.RemoveIfEmpty();
-            Console.WriteLine($"cluster {directory.Cluster} is not up: nothing to stop");
+            Output.Line($"cluster {directory.Cluster} is not up: nothing to stop");
             return ExitCodes.Ok;
         }
         using IDisposable one = directory.Lock();
@@ -35,7 +35,7 @@ internal static class DownCommand
             foreach (string what in agent.CleanUp(keepLog: false)) CommandLine.Say($"a crashed run left things behind: {what}");
         }
         directory.RemoveIfEmpty();
-        Console.WriteLine($"cluster {directory.Cluster} is down: {running} {(running == 1 ? "agent" : "agents")} stopped");
+        Output.Line($"cluster {directory.Cluster} is down: {running} {(running == 1 ? "agent" : "agents")} stopped");
         return ExitCodes.Ok;
     }
 }

@@ -66,7 +66,7 @@ internal static class GuestCommand
         {
             using ControlClient client = ControlClient.Connect(agent);
             if (!client.StopGuest(processId)) continue;
-            Console.WriteLine($"process {processId}, a guest of {agent.Name}, is ended");
+            Output.Line($"process {processId}, a guest of {agent.Name}, is ended");
             return ExitCodes.Ok;
         }
         return CommandLine.Fail(ExitCodes.Failed, $"process {processId} is no guest of cluster {cluster} on this host: vsmp guest ls lists them");

@@ -232,7 +232,7 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
 
     private void ShowProgress(Stopwatch watch)
     {
-        bool isTerminal = !Console.IsErrorRedirected;
+        bool isTerminal = Output.IsErrorTerminal;
         TimeSpan period = TimeSpan.FromSeconds(isTerminal ? 1 : 5);
         ulong lastFaults = 0;
         double lastSeconds = 0;
@@ -249,16 +249,16 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
                 $"{TimeSpan.FromSeconds(Math.Floor(seconds)):c}  pool {Sizes.Format(now.PeakPoolBytes)}  local {Sizes.Format(now.PeakLocalBytes)}"
                 + $" at most  fetched {Sizes.Format(now.PagesFetched * 4096)}  written back {Sizes.Format(now.PagesWrittenBack * 4096)}"
                 + $"  {perSecond:0} faults/s");
-            if (isTerminal) Console.Error.Write($"\r\x1b[Kvsmp: {line}");
+            if (isTerminal) Output.Error($"\r\x1b[Kvsmp: {line}");
             else CommandLine.Say(line);
         }
-        if (isTerminal) Console.Error.Write("\r\x1b[K");
+        if (isTerminal) Output.Error("\r\x1b[K");
     }
 
     private void Say(string text)
     {
         // A progress line that is being refreshed makes room.
-        if (_showsProgress && !Console.IsErrorRedirected) Console.Error.Write("\r\x1b[K");
+        if (_showsProgress && Output.IsErrorTerminal) Output.Error("\r\x1b[K");
         CommandLine.Say(text);
     }
 

@@ -42,14 +42,14 @@ internal static class StatusCommand
         }
         using PosixSignalRegistration onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
         using PosixSignalRegistration onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal);
-        if (asJson || Console.IsOutputRedirected)
+        if (asJson || !Output.IsTerminal)
         {
             do Show(Ask(cluster), asJson);
             while (!interrupted.Wait(WatchPeriod));
             return ExitCodes.Ok;
         }
         ClusterStatus status = Ask(cluster);
-        AnsiConsole.Live(ForTerminal(status)).Start(live =>
+        Output.NewConsole().Live(ForTerminal(status)).Start(live =>
         {
             while (!interrupted.Wait(WatchPeriod)) live.UpdateTarget(ForTerminal(Ask(cluster)));
         });
@@ -64,29 +64,34 @@ internal static class StatusCommand
 
     private static void Show(ClusterStatus status, bool asJson)
     {
-        if (asJson) Console.WriteLine(JsonSerializer.Serialize(status, ReportJson.Default.ClusterStatus));
-        else if (Console.IsOutputRedirected) NewTable(status).WritePlain(Console.Out);
-        else AnsiConsole.Write(ForTerminal(status));
+        if (asJson) Output.Line(JsonSerializer.Serialize(status, ReportJson.Default.ClusterStatus));
+        else if (!Output.IsTerminal) NewTable(status, withAddresses: true).WritePlain(Output.Writer);
+        else Output.NewConsole().Write(ForTerminal(status));
     }
 
-    private static Table NewTable(ClusterStatus status)
+    private static Table NewTable(ClusterStatus status, bool withAddresses)
     {
-        Table table = new(new("node"), new("state"), new("contributed", true), new("home", true), new("cache", true), new("free", true),
-            new("used", true), new("private", true), new("guests", true), new("faults/s", true), new("address"));
+        Table.Column[] columns =
+        [
+            new("node"), new("state"), new("contributed", true), new("home", true), new("cache", true), new("free", true), new("used", true),
+            new("private", true), new("guests", true), new("faults/s", true), new("address"),
+        ];
+        Table table = new(withAddresses ? columns : columns[..^1]);
         foreach (NodeStatus node in status.Nodes)
         {
-            table.AddStyled((node.Name, null), (node.State, node.State == "up" ? "green" : "red"), Size(node.ContributedBytes),
+            Add((node.Name, null), (node.State, node.State == "up" ? "green" : "red"), Size(node.ContributedBytes),
                 Size(node.HomeBytes), Size(node.CacheBytes), Size(node.FreeBytes), Size(node.UsedBytes), Size(node.PrivateBytes),
-                Number(node.Guests), Number(node.FaultsPerSecond), (node.Address, "grey"));
+                Number(node.Guests), Number(node.FaultsPerSecond), (node.Address, null));
         }
         if (status.Nodes.Count > 1)
         {
-            table.AddStyled(("all", "bold"), ("", null), Sum(node => node.ContributedBytes), Sum(node => node.HomeBytes),
+            Add(("all", "bold"), ("", null), Sum(node => node.ContributedBytes), Sum(node => node.HomeBytes),
                 Sum(node => node.CacheBytes), Sum(node => node.FreeBytes), Sum(node => node.UsedBytes), Sum(node => node.PrivateBytes),
                 Number(status.Nodes.Sum(node => node.Guests)), Number(status.Nodes.Sum(node => node.FaultsPerSecond)), ("", null));
         }
         return table;
 
+        void Add(params (string, string?)[] cells) => table.AddStyled(withAddresses ? cells : cells[..^1]);
         static (string, string?) Size(ulong bytes) => (Sizes.Format(bytes), null);
         static (string, string?) Number(double number) => (number.ToString("0", CultureInfo.InvariantCulture), null);
         (string, string?) Sum(Func<NodeStatus, ulong> what) =>
@@ -96,11 +101,11 @@ internal static class StatusCommand
     private static Rows ForTerminal(ClusterStatus status)
     {
         Grid bars = new();
-        bars.AddColumn().AddColumn().AddColumn();
-        foreach (NodeStatus node in status.Nodes) bars.AddRow(new Text(node.Name), Bar(node), new Text(Percent(node), "grey"));
+        bars.AddColumn().AddColumn().AddColumn().AddColumn();
+        foreach (NodeStatus node in status.Nodes) bars.AddRow(new Text(node.Name), Bar(node), new Text(Percent(node)), new Text(node.Address, "grey"));
         return new Rows(
             new Markup($"cluster [bold]{Markup.Escape(status.Cluster)}[/], view {status.View}, seen by {Markup.Escape(status.Self)}"),
-            NewTable(status).ForTerminal(),
+            NewTable(status, withAddresses: false).ForTerminal(),
             bars,
             new Markup("[blue]█[/] home  [yellow]█[/] cache  [grey]░[/] free"));
     }

@@ -22,8 +22,8 @@ internal sealed class Table(params Table.Column[] columns)
     /// <summary>Writes it to standard output.</summary>
     public void Write()
     {
-        if (Console.IsOutputRedirected) WritePlain(Console.Out);
-        else AnsiConsole.Write(ForTerminal());
+        if (Output.IsTerminal) Output.NewConsole().Write(ForTerminal());
+        else WritePlain(Output.Writer);
     }
 
     /// <summary>As aligned text: headings in capitals, two spaces between columns.</summary>

@@ -73,7 +73,7 @@ internal sealed class UpCommand
             up.StopAll();
             throw;
         }
-        Console.WriteLine($"cluster {directory.Cluster} is up: {count} {(count == 1 ? "agent" : "agents")}, {Sizes.Format(memoryBytes)} each. "
+        Output.Line($"cluster {directory.Cluster} is up: {(count == 1 ? "1 agent" : $"{count} agents, each")} of {Sizes.Format(memoryBytes)}. "
             + "Next: vsmp run -- PROGRAM, vsmp status, vsmp down");
         return ExitCodes.Ok;
     }
@@ -151,7 +151,7 @@ internal sealed class UpCommand
                 if (ReadNotification(Encoding.UTF8.GetString(datagram, 0, Math.Max(bytes, 0))) is not { } ready) continue;
                 if (!_starting.Remove(ready.Name, out var agent)) continue;
                 _started.Add(agent);
-                Console.WriteLine($"{ready.Name} is up at {ready.Listen}");
+                Output.Line($"{ready.Name} is up at {ready.Listen}");
                 return ready.Listen;
             }
             foreach (var (folder, process) in _starting.Values)
