@@ -174,7 +174,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _membership = new ClusterMembership(_reactor, _fabric, _gate, this, Log.Info);
         _membership.NodeJoined += OnNodeJoined;
         _membership.NodeLeft += OnNodeLeft;
-        _membership.Expelled += reason => ShutDown($"this node is no member of the cluster any more: {reason}");
+        // Sessions to the other members stand or fall on their own; guests whose memory is out of reach are ended with those.
+        _membership.Expelled += reason => Log.Error($"nodes cannot join or leave any more until the cluster is started anew: {reason}");
         _gate.Start();
     }
 

@@ -14,6 +14,9 @@ namespace VSmp.Agent.Guests;
 /// </summary>
 internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Capacity capacity, Peers peers, string framesFolder)
 {
+    /// <summary>How often what a peer refused is planned anew with what it says to have left.</summary>
+    private const int MaxRounds = 4;
+
     private readonly Dictionary<ulong, Pending> _pending = [];
     private ulong _lastRequest;
 
@@ -69,7 +72,17 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             core.Homes.Place(extent, NodeId.None);
         }
         // Where a reservation is still under way, extents may be granted that nobody will use: those homes are told as well.
-        foreach (Pending p in _pending.Values.Where(p => p.Guest == guest)) homes.UnionWith(p.Asked);
+        foreach (Pending request in _pending.Values.Where(p => p.Guest == guest).Select(p => p.Parent!).Distinct().ToArray())
+        {
+            homes.UnionWith(request.Asked);
+            foreach ((ExtentNumber _, NodeId home) in request.Granted)
+            {
+                if (home != self) continue;
+                capacity.CacheToHome(-1);
+                guest.Run.AddLocalHomes(-1);
+            }
+            request.Granted.Clear();
+        }
         guest.ReservedExtents = 0;
         pager.Remove(guest.Region);
         foreach (NodeId home in homes)
@@ -133,7 +146,10 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     {
         Guest guest = request.Guest;
         Run run = guest.Run;
-        while (request.Wanted.Count > 0 && run.LocalHomeExtentsLeft > 0)
+        if (pager.Find(guest.Region.Id) != guest.Region) return; // it died meanwhile
+        request.Rounds++;
+        // Frames that are in use as copies cannot become homes at once: then the extent goes elsewhere.
+        while (request.Wanted.Count > 0 && run.LocalHomeExtentsLeft > 0 && run.Budget.FreePages >= ExtentNumber.Pages)
         {
             ExtentNumber extent = request.Wanted.Dequeue();
             capacity.CacheToHome(1);
@@ -144,7 +160,8 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         var plan = new Dictionary<NodeId, List<ExtentNumber>>();
         while (request.Wanted.Count > 0)
         {
-            NodeId home = peers.Roomiest(request.Full);
+            NodeId home = peers.Roomiest(request.Full, ask: false);
+            if (home.IsNone && plan.Count == 0) home = peers.Roomiest(request.Full, ask: true);
             if (home.IsNone) break;
             peers.Take(home, 1);
             if (!plan.TryGetValue(home, out List<ExtentNumber>? extents)) plan.Add(home, extents = []);
@@ -194,8 +211,9 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         bool granted = header.Count > 0;
         if (!granted)
         {
-            parent.Full.Add(peer);
-            parent.Refused.Append("; ").Append(Encoding.UTF8.GetString(payload));
+            // It says how much it does have: asked for that, it may say yes.
+            if (header.Argument1 == 0 || parent.Rounds >= MaxRounds) parent.Full.Add(peer);
+            if (parent.Full.Contains(peer)) parent.Refused.Append("; ").Append(Encoding.UTF8.GetString(payload));
         }
         foreach (ExtentNumber extent in part.Wanted)
         {
@@ -329,5 +347,6 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         public Pending? Parent { get; init; }
         public NodeId To { get; init; } = NodeId.None;
         public int Outstanding { get; set; }
+        public int Rounds { get; set; }
     }
 }
