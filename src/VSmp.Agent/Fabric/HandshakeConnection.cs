@@ -314,7 +314,7 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
             int error = Sockets.TakeError(Fd);
             if (error != 0)
             {
-                Finish(HandshakeStatus.Unreachable, Errno.Text(error));
+                Finish(HandshakeStatus.Unreachable, PeerGate.Explain(error));
                 return;
             }
             Handshake.WriteHello(_hello, request.Purpose, request.Epoch, request.Self, request.Peer, Gate.ClusterName);

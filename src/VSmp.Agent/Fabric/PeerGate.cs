@@ -80,7 +80,7 @@ internal sealed class PeerGate : IDisposable
         int fd = Sockets.BeginConnect(request.Address);
         if (fd < 0)
         {
-            done(new HandshakeResult(HandshakeStatus.Unreachable, Errno.Text(-fd), -1, []));
+            done(new HandshakeResult(HandshakeStatus.Unreachable, Explain(-fd), -1, []));
             return;
         }
         Sockets.SetUpConnection(fd);
@@ -102,6 +102,10 @@ internal sealed class PeerGate : IDisposable
         _listener = -1;
         _reactor.Dispose();
     }
+
+    /// <summary>Why a connection could not be made.</summary>
+    internal static string Explain(int errno) =>
+        errno == Errno.ECONNREFUSED ? $"{Errno.Text(errno)}: no agent listens there" : Errno.Text(errno);
 
     internal void Watch(HandshakeConnection connection, EpollEvents events)
     {

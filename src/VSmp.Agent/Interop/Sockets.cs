@@ -182,6 +182,9 @@ internal static unsafe partial class Sockets
         return v6 ? 28u : 16u;
     }
 
+    /// <summary>A socket on the IPv6 wildcard shows IPv4 peers as ::ffff:a.b.c.d.</summary>
+    private static IPAddress Unmap(IPAddress address) => address.IsIPv4MappedToIPv6 ? address.MapToIPv4() : address;
+
     private static IPEndPoint? Decode(byte* raw)
     {
         var span = new ReadOnlySpan<byte>(raw, AddressBytes);
@@ -189,7 +192,7 @@ internal static unsafe partial class Sockets
         return BinaryPrimitives.ReadUInt16LittleEndian(span) switch
         {
             AF_INET => new IPEndPoint(new IPAddress(span[4..8]), port),
-            AF_INET6 => new IPEndPoint(new IPAddress(span[8..24], BinaryPrimitives.ReadUInt32LittleEndian(span[24..])), port),
+            AF_INET6 => new IPEndPoint(Unmap(new IPAddress(span[8..24], BinaryPrimitives.ReadUInt32LittleEndian(span[24..]))), port),
             _ => null,
         };
     }

@@ -25,7 +25,8 @@ internal sealed class ClusterMembership : IFrameReceiver
     private readonly Action<string> _log;
     private readonly List<PendingJoin> _pendingJoins = [];
     private MembershipView? _view;
-    private TaskCompletionSource? _left;
+    private TaskCompletionSource? _left; // there once this node wants to leave or is out
+    private bool _coordinatorLost;
 
     /// <summary>Becomes the fabric's receiver; what is not the membership's goes to <paramref name="next"/>.</summary>
     public ClusterMembership(Reactor reactor, TcpFabric fabric, PeerGate gate, IFrameReceiver next, Action<string> log)
@@ -46,7 +47,7 @@ internal sealed class ClusterMembership : IFrameReceiver
     /// <summary>A node is out of the view, with the reason.</summary>
     public event Action<Member, string>? NodeLeft;
 
-    /// <summary>This node is no member any more, though it did not ask to leave, or it has lost the coordinator.</summary>
+    /// <summary>This node is no member any more, though it did not ask to leave.</summary>
     public event Action<string>? Expelled;
 
     /// <summary>This node's number; <see cref="NodeId.None"/> before it is a member.</summary>
@@ -115,8 +116,8 @@ internal sealed class ClusterMembership : IFrameReceiver
     }
 
     /// <summary>
-    /// Leaves the cluster: returns when the coordinator has announced it, or cannot be reached, or after the timeout. From any
-    /// thread but the reactor's. A coordinator that leaves leaves the others without one.
+    /// Leaves the cluster: returns when the coordinator has announced it, or is lost, or after the timeout. From any thread
+    /// but the reactor's. A coordinator that leaves leaves the others without one.
     /// </summary>
     public async Task LeaveAsync(TimeSpan timeout)
     {
@@ -149,10 +150,9 @@ internal sealed class ClusterMembership : IFrameReceiver
         }
         else if (peer == MembershipView.Coordinator)
         {
-            _left?.TrySetResult();
-            if (_left is null) Expelled?.Invoke($"the coordinator is lost: {reason}");
+            OnCoordinatorLost(reason);
         }
-        else
+        else if (!_coordinatorLost && _left is null)
         {
             // The session is lost for good, so one of the two has to go: the coordinator decides.
             SendLeave(peer);
@@ -182,7 +182,11 @@ internal sealed class ClusterMembership : IFrameReceiver
         foreach (Member member in view.Members)
         {
             if (old?.Find(member.Id) is not null) continue;
-            if (member.Id != Self) _fabric.Add(member.Id, member.Address);
+            if (member.Id != Self)
+            {
+                _fabric.Add(member.Id, member.Address);
+                _log($"membership: {member.Name} ({member.Id}, {member.Address}) is a member as of view {view.Number.Value}");
+            }
             NodeJoined?.Invoke(member);
         }
     }
@@ -199,11 +203,31 @@ internal sealed class ClusterMembership : IFrameReceiver
         if (!_view.CanBeFollowedBy(next)) return; // announced before this node had joined
         if (next.Find(Self) is null)
         {
-            if (_left is not null) _left.TrySetResult();
-            else Expelled?.Invoke("the coordinator has removed this node from the cluster: another node could not reach it");
+            GoOut("the coordinator has removed this node from the cluster: another node could not reach it");
             return;
         }
         Adopt(next, "the coordinator announced it");
+    }
+
+    /// <summary>
+    /// Without its coordinator a cluster keeps its members and its view: what is between the others goes on. (Had the coordinator
+    /// removed this node instead, the others would end their sessions with it too.)
+    /// </summary>
+    private void OnCoordinatorLost(string reason)
+    {
+        _coordinatorLost = true;
+        _left?.TrySetResult();
+        if (_left is not null) return;
+        _log($"membership: the coordinator is lost ({reason}): no node can join, and none that is lost is removed; "
+            + "restart the cluster when what runs has ended");
+    }
+
+    /// <summary>This node is out, as it wished or not; what is said of it later changes nothing.</summary>
+    private void GoOut(string reason)
+    {
+        bool wished = _left is not null;
+        (_left ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously)).TrySetResult();
+        if (!wished) Expelled?.Invoke(reason);
     }
 
     private void OnLeave(NodeId peer, in FrameHeader header)
@@ -239,12 +263,18 @@ internal sealed class ClusterMembership : IFrameReceiver
 
     private Task BeginLeave()
     {
-        if (_view is null || IsCoordinator) return Task.CompletedTask;
-        if (_left is null)
+        if (_view is null) return Task.CompletedTask;
+        if (_left is not null) return _left.Task;
+        _left = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        if (!IsCoordinator && !_coordinatorLost)
         {
-            _left = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
             SendLeave(Self);
+            return _left.Task;
         }
+        // There is nobody to announce it: each of the others is told that the session ends.
+        foreach (Member member in _view.Members)
+            if (member.Id != Self) _fabric.Remove(member.Id);
+        _left.SetResult();
         return _left.Task;
     }
 

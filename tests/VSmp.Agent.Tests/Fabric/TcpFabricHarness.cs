@@ -135,9 +135,3 @@ internal sealed class TcpWorld : IFabricWorld
         foreach (TcpNode node in _nodes) await node.DisposeAsync();
     }
 }
-
-/// <summary>The fabric over TCP, on loopback.</summary>
-public sealed class TcpFabricSuite : FabricTests
-{
-    private protected override IFabricWorld CreateWorld() => new TcpWorld();
-}

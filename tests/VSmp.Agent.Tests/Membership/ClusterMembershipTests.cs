@@ -90,16 +90,54 @@ public sealed class ClusterMembershipTests
         Assert.Equal(["alpha", "gamma", "beta"], gamma.Membership.Members.Select(m => m.Name));
     }
 
-    [Fact]
-    public async Task Losing_the_coordinator_is_told_to_the_agent()
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public async Task Without_the_coordinator_the_others_go_on_and_can_leave(bool coordinatorLeavesOrderly)
     {
         await using var cluster = new TestCluster();
         await cluster.FoundAsync("alpha");
         await cluster.JoinAsync("beta");
+        await cluster.JoinAsync("gamma");
+        TestMember beta = cluster.Nodes[1], gamma = cluster.Nodes[2];
+        await gamma.Node.UntilAsync(() => gamma.Node.Recorder.Ups.Count == 2);
+        if (coordinatorLeavesOrderly) await cluster.Nodes[0].Membership.LeaveAsync(TimeSpan.FromSeconds(30));
         await cluster.KillAsync(0);
-        TestMember beta = cluster.Nodes[1];
-        await beta.Node.UntilAsync(() => beta.Expelled is not null);
-        Assert.Contains("coordinator", beta.Expelled, StringComparison.Ordinal);
+        foreach (TestMember member in new[] { beta, gamma })
+        {
+            await member.Node.UntilAsync(() => member.Node.Recorder.Downs.Exists(down => down.Peer == new NodeId(0)));
+            Assert.Equal((3u, 3), (member.Membership.View.Value, member.Membership.Members.Count));
+        }
+        await beta.Node.OnAsync(fabric =>
+        {
+            fabric.Begin(new NodeId(2), 0);
+            fabric.Commit(new FrameHeader { Type = MessageType.NodeReport });
+        });
+        await gamma.Node.UntilAsync(() => gamma.Node.Recorder.Count(1) == 1);
+        await beta.Membership.LeaveAsync(TimeSpan.FromSeconds(30));
+        await gamma.Node.UntilAsync(() => gamma.Node.Recorder.Downs.Exists(down => down.Peer == new NodeId(1)));
+        Assert.Null(gamma.Expelled);
+        MembershipException error = await Assert.ThrowsAsync<MembershipException>(() => cluster.JoinAsync("delta", seed: 2));
+        Assert.Equal(HandshakeStatus.Unreachable, error.Status);
+    }
+
+    [Fact]
+    public async Task A_member_that_another_cannot_reach_is_removed_and_told_so()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta");
+        await cluster.JoinAsync("gamma");
+        TestMember beta = cluster.Nodes[1], gamma = cluster.Nodes[2];
+        await beta.Node.UntilAsync(() => beta.Node.Recorder.Ups.Count == 2);
+        await beta.Node.OnAsync(_ => beta.Membership.OnPeerDown(new NodeId(2), "the cable between the two is cut"));
+        await gamma.Node.UntilAsync(() => gamma.Expelled is not null);
+        Assert.Contains("removed", gamma.Expelled, StringComparison.Ordinal);
+        foreach (TestMember member in new[] { cluster.Nodes[0], beta })
+        {
+            await member.Node.UntilAsync(() => member.Membership.Members.Count == 2);
+            Assert.Equal(["gamma"], member.Left);
+        }
     }
 
     [Fact]

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Net;
+using System.Net.Sockets;
+using VSmp.Agent.Fabric;
+using VSmp.Agent.Interop;
+using VSmp.Coherence;
+using VSmp.Coherence.Messages;
+using Xunit;
+
+namespace VSmp.Agent.Tests.Fabric;
+
+/// <summary>The fabric over TCP, on loopback.</summary>
+public sealed class TcpFabricTests : FabricTests
+{
+    [Fact]
+    public async Task A_peer_that_cannot_be_reached_is_lost_after_the_timeout_with_the_reason()
+    {
+        await using var node = new TcpNode(options: new FabricOptions { LossTimeoutMicroseconds = 300_000 });
+        int port;
+        using (var listener = new TcpListener(IPAddress.Loopback, 0))
+        {
+            listener.Start();
+            port = ((IPEndPoint)listener.LocalEndpoint).Port;
+        }
+        node.Fabric.SetIdentity(new NodeId(1), new Epoch(5));
+        node.Start();
+        await node.OnAsync(fabric => fabric.Add(new NodeId(0), new IPEndPoint(IPAddress.Loopback, port)));
+        await node.UntilAsync(() => node.Recorder.Downs.Count == 1);
+        Assert.Contains("refused", node.Recorder.Downs[0].Reason, StringComparison.OrdinalIgnoreCase);
+        Assert.Empty(node.Recorder.Ups);
+    }
+
+    [Fact]
+    public async Task A_connection_that_comes_back_in_time_is_no_loss()
+    {
+        await using var world = new TcpWorld { Options = new FabricOptions { LossTimeoutMicroseconds = 20_000_000 } };
+        await world.StartAsync(2);
+        for (int i = 1; i <= 5; i++)
+        {
+            await world.CutAsync(i % 2, 1 - (i % 2));
+            foreach (int node in (int[])[0, 1])
+                await world.UntilAsync(node, () => world[node].Fabric.IsConnected(new NodeId((ushort)(1 - node))));
+        }
+        Assert.Empty(world.Received(0).Downs);
+        Assert.Empty(world.Received(1).Downs);
+        Assert.Single(world.Received(0).Ups);
+        Assert.Single(world.Received(1).Ups);
+    }
+
+    [Fact]
+    public async Task A_peer_that_stops_taking_frames_is_lost_before_memory_is()
+    {
+        await using var world = new TcpWorld { Options = new FabricOptions { MaxUnacknowledgedBytes = 8 << 20 } };
+        await world.StartAsync(2);
+        using var resume = new ManualResetEventSlim();
+        await world.OnAsync(0, fabric => world[0].Reactor.Post(resume.Wait)); // node 0 hangs
+        int chunks = 0;
+        await world.OnAsync(1, fabric =>
+        {
+            for (uint i = 1; i <= 1000; i++) Send(fabric, 0, i, FrameHeader.MaxPayloadBytes);
+            chunks = world[1].Fabric.Chunks.InUse;
+        });
+        await world.UntilAsync(1, () => world.Received(1).Downs.Count == 1);
+        resume.Set();
+        Assert.Contains("has not acknowledged 8 MiB", world.Received(1).Downs[0].Reason, StringComparison.Ordinal);
+        Assert.InRange(chunks, 30, 48);
+        await world.UntilAsync(1, () => world[1].Fabric.Chunks.InUse == 0);
+    }
+
+    [Fact]
+    public async Task Acknowledgements_alone_empty_the_outbox_of_a_peer_that_only_sends()
+    {
+        await using var world = new TcpWorld();
+        await world.StartAsync(2);
+        await world.OnAsync(0, fabric => Send(fabric, 1, 1, 100));
+        await world.UntilAsync(0, () => world[0].Fabric.IsTakenUpTo(new NodeId(1), 1));
+        Assert.Equal(0ul, world[1].Fabric.Counters.FramesSent);
+    }
+
+    [Fact]
+    public async Task Sending_and_receiving_allocate_nothing()
+    {
+        const int WarmUp = 2_000, Measured = 20_000;
+        var bouncers = new Bouncer[] { new(WarmUp, Measured), new(WarmUp, Measured) };
+        await using var first = new TcpNode(bouncers[0]);
+        await using var second = new TcpNode(bouncers[1]);
+        bouncers[0].Fabric = first.Fabric;
+        bouncers[1].Fabric = second.Fabric;
+        first.Fabric.SetIdentity(new NodeId(0), new Epoch(5));
+        second.Fabric.SetIdentity(new NodeId(1), new Epoch(5));
+        first.Start();
+        second.Start();
+        await first.OnAsync(fabric => fabric.Add(new NodeId(1), second.Address));
+        await second.OnAsync(fabric => fabric.Add(new NodeId(0), first.Address));
+        await first.OnAsync(_ => bouncers[0].Bounce(new NodeId(1)));
+        await second.UntilAsync(() => bouncers[1].Frames == WarmUp + Measured);
+        // Twenty thousand frames each way; one byte per frame would show.
+        Assert.InRange(bouncers[1].AllocatedBytes, 0, 4096);
+    }
+
+    [Fact]
+    public async Task A_member_whose_frames_break_the_rules_again_and_again_is_lost_and_says_why()
+    {
+        await using var node = new TcpNode(options: new FabricOptions { LossTimeoutMicroseconds = 60_000_000 });
+        node.Fabric.SetIdentity(new NodeId(0), new Epoch(5));
+        node.Start();
+        await node.OnAsync(fabric => fabric.Add(new NodeId(1), new IPEndPoint(IPAddress.Loopback, 1)));
+        using var gate = new PeerGate("test", TcpNode.Secret, _ => { });
+        gate.Start();
+        byte[] body = new byte[Handshake.SessionBodyBytes];
+        Handshake.WriteSessionBody(body, 1, 0);
+        for (int i = 0; i < 8; i++)
+        {
+            var done = new TaskCompletionSource<HandshakeResult>(TaskCreationOptions.RunContinuationsAsynchronously);
+            gate.Connect(new OutgoingRequest(node.Address, HandshakePurpose.Session, new Epoch(5), new NodeId(1), new NodeId(0), body),
+                done.SetResult);
+            HandshakeResult result = await done.Task;
+            Assert.Equal(HandshakeStatus.Ok, result.Status);
+            SendNoise(result.Fd);
+            await node.UntilAsync(() => !node.Fabric.IsConnected(new NodeId(1)));
+            _ = Libc.Close(result.Fd);
+        }
+        await node.UntilAsync(() => node.Recorder.Downs.Count == 1);
+        Assert.Contains("violation", node.Recorder.Downs[0].Reason, StringComparison.Ordinal);
+        Assert.Contains(node.Log, line => line.Contains("bytes that are no frame", StringComparison.Ordinal));
+    }
+
+    private protected override IFabricWorld CreateWorld() => new TcpWorld();
+
+    private static unsafe void SendNoise(int fd)
+    {
+        byte* noise = stackalloc byte[FrameHeader.Bytes];
+        new Span<byte>(noise, FrameHeader.Bytes).Fill(0x5A);
+        // SAFETY: sends the buffer just filled.
+        Assert.Equal(FrameHeader.Bytes, Sockets.Send(fd, noise, FrameHeader.Bytes, Sockets.MSG_NOSIGNAL));
+    }
+
+    /// <summary>Answers each frame with one of a page; measures what its thread allocates meanwhile.</summary>
+    private sealed class Bouncer(int warmUp, int measured) : IFrameReceiver
+    {
+        private long _allocatedBefore;
+
+        public IFabric? Fabric { get; set; }
+
+        public int Frames { get; private set; }
+
+        public long AllocatedBytes { get; private set; } = long.MaxValue;
+
+        public void Bounce(NodeId peer)
+        {
+            Fabric!.Begin(peer, PageNumber.Bytes).Fill((byte)Frames);
+            Fabric.Commit(new FrameHeader { Type = MessageType.DataS, Count = 1 });
+        }
+
+        public void OnFrame(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
+        {
+            Frames++;
+            if (Frames == warmUp) _allocatedBefore = GC.GetAllocatedBytesForCurrentThread();
+            if (Frames == warmUp + measured) AllocatedBytes = GC.GetAllocatedBytesForCurrentThread() - _allocatedBefore;
+            else Bounce(peer);
+        }
+
+        public void OnPeerUp(NodeId peer)
+        {
+        }
+
+        public void OnPeerDown(NodeId peer, string reason)
+        {
+        }
+    }
+}
