@@ -98,7 +98,9 @@ internal static class CommandLine
         root.Subcommands.Add(GuestCommand.New());
         root.Subcommands.Add(GuestCommand.NewRegion());
         root.Subcommands.Add(DoctorCommand.New());
+        root.Subcommands.Add(CompletionCommand.New());
         HelpOption help = root.Options.OfType<HelpOption>().Single();
+        foreach (string alias in new[] { "/h", "/?" }) _ = help.Aliases.Remove(alias); // of another system
         var action = (HelpAction)help.Action!;
         action.MaxWidth = Output.IsTerminal ? Output.Columns : int.MaxValue;
         help.Action = new SynchronousHelp(action);
@@ -127,6 +129,7 @@ internal static class CommandLine
             DefaultValueFactory = _ => Environment.GetEnvironmentVariable("VSMP_CLUSTER") is { Length: > 0 } name ? name : "default",
         };
         option.Validators.Add(result => CheckName(result, "--cluster"));
+        option.CompletionSources.Add(_ => CompletionCommand.Clusters());
         return option;
     }
 

@@ -13,6 +13,7 @@ internal static class RunCommand
     public static Command New()
     {
         Option<string?> node = CommandLine.NewNameOption("--node", "The agent of this host to run at (default: the one with the fewest guests)", "NAME");
+        node.CompletionSources.Add(context => CompletionCommand.Agents(context.ParseResult.GetValue(CommandLine.ClusterOption)));
         Option<string?> name = CommandLine.NewNameOption("--name", "A name for the program's memory in listings (default: the program's)", "REGION");
         Option<ulong?> local = CommandLine.NewSizeOption("--local",
             "How much of the pooled memory may lie on this node at a time (default: half of what it contributes)");

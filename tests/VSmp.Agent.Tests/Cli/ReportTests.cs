@@ -182,14 +182,35 @@ public sealed class ReportTests : IDisposable
         Assert.Contains("120 TiB", errors, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("bash")]
+    [InlineData("zsh")]
+    [InlineData("fish")]
+    public async Task Completion_scripts_ask_the_command_itself(string shell)
+    {
+        var (exitCode, output, _) = await Vsmp.RunAsync(null, "completion", shell);
+        Assert.Equal(0, exitCode);
+        Assert.Contains("[suggest:", output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Suggestions_are_options_and_nodes_that_there_are()
+    {
+        string line = $"vsmp run --cluster {_served.Directory.Cluster} --node ";
+        var (_, output, _) = await Vsmp.RunAsync(null, $"[suggest:{line.Length}]", line);
+        Assert.Equal("n0", output.Trim());
+        (_, output, _) = await Vsmp.RunAsync(null, "[suggest:12]", "vsmp up --me");
+        Assert.Equal("--memory", output.Trim());
+    }
+
     [Fact]
     public async Task Every_command_has_help_and_examples()
     {
-        foreach (string command in new[] { "up", "down", "agent", "run", "status", "guest", "region", "doctor" })
+        foreach (string command in new[] { "up", "down", "agent", "run", "status", "guest", "region", "doctor", "completion" })
         {
             var (exitCode, output, _) = await Vsmp.RunAsync(null, command, "--help");
             Assert.Equal(0, exitCode);
-            Assert.Contains($"  vsmp {command}", output[output.IndexOf("Examples:", StringComparison.Ordinal)..], StringComparison.Ordinal);
+            Assert.Contains($"vsmp {command}", output[output.IndexOf("Examples:", StringComparison.Ordinal)..], StringComparison.Ordinal);
             Assert.Contains("--cluster", output, StringComparison.Ordinal);
         }
     }
