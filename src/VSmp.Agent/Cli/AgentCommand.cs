@@ -77,6 +77,7 @@ internal static class AgentCommand
         }
         using PosixSignalRegistration onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal);
         using PosixSignalRegistration onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
+        bool isReady = false;
         int exitCode = ExitCodes.Failed;
         try
         {
@@ -90,12 +91,18 @@ internal static class AgentCommand
                 SecretFile = secretFile,
                 Folder = folder,
                 GroupId = groupId,
-                OnReady = endPoint => OnReady(name, memory, endPoint),
+                OnReady = endPoint =>
+                {
+                    isReady = true;
+                    OnReady(name, memory, endPoint);
+                },
             }, stop.Token).GetAwaiter().GetResult();
         }
         catch (CommandException e)
         {
-            Log.Error(e.Message);
+            // Whoever starts an agent is told as by every other command; later on, the log is where they look.
+            if (isReady) Log.Error(e.Message);
+            else CommandLine.Say($"agent {name}: {e.Message}");
             exitCode = e.ExitCode;
         }
         catch (OperationCanceledException) when (stop.IsCancellationRequested)
@@ -108,6 +115,7 @@ internal static class AgentCommand
             Log.Error($"the agent failed: {e}");
         }
         foreach (string what in folder.CleanUp(keepLog: exitCode != ExitCodes.Ok && File.Exists(folder.LogFile))) Log.Info(what);
+        folder.RunDirectory.RemoveIfUnused();
         return exitCode;
     }
 

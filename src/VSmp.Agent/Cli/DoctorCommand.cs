@@ -181,7 +181,8 @@ internal sealed class DoctorCommand
         try
         {
             if (!File.Exists(agent.LogFile)) return; // an agent under systemd logs to the journal
-            string[] errors = [.. File.ReadLines(agent.LogFile).Where(line => Log.MessageOf(line, Log.ErrorLevel) is not null)];
+            string[] errors = [.. File.ReadLines(agent.LogFile)
+                .Where(line => Log.MessageOf(line, Log.ErrorLevel) is not null || line.StartsWith("vsmp: ", StringComparison.Ordinal))];
             if (errors.Length == 0)
             {
                 Add(Result.Ok, $"log of {agent.Name}", "no errors", "");

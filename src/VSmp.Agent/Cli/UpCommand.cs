@@ -183,7 +183,11 @@ internal sealed class UpCommand
     private static CommandException Failed(AgentFolder folder, ChildExit exit)
     {
         string why = exit.IsSignaled ? $"it was killed by signal {exit.Status}" : $"exit code {exit.Status}";
-        if (LastError(folder.LogFile) is { } error) why = error;
+        if (LastError(folder.LogFile) is { } error)
+        {
+            string prefix = $"agent {folder.Name}: ";
+            why = error.StartsWith(prefix, StringComparison.Ordinal) ? error[prefix.Length..] : error;
+        }
         return new CommandException(exit.IsSignaled || exit.Status == 0 ? ExitCodes.Failed : exit.Status,
             $"agent {folder.Name} did not start: {why}");
     }

@@ -119,6 +119,13 @@ internal sealed class RunDirectory(string path, string cluster)
         catch (DirectoryNotFoundException) { }
     }
 
+    /// <summary>Removes the folder if nothing at all is in it.</summary>
+    public void RemoveIfUnused()
+    {
+        try { Directory.Delete(Path); }
+        catch (IOException) { } // something is, or somebody else was quicker
+    }
+
     /// <summary>Takes the lock that lets one <c>vsmp up</c> or <c>down</c> at a time change what runs; waits for it.</summary>
     public IDisposable Lock()
     {
