@@ -15,6 +15,11 @@ internal static class LocalAgents
             AgentFolder[] running = [.. directory.Agents().Where(agent => agent.Running() is not null)];
             if (running.Length > 0) return running;
         }
+        if (RunDirectory.Candidates(cluster).FirstOrDefault(directory => directory.IsClosedToUs) is { } closed)
+        {
+            throw new CommandException(ExitCodes.Refused, $"you may not use cluster {cluster} of this host ({closed.Path}): "
+                + "it serves its owner, root, and the group that its agents were started with (--group)");
+        }
         string other = cluster == "default" ? "" : $" --cluster {cluster}";
         throw new CommandException(ExitCodes.NoAgent, $"no agent of cluster {cluster} runs on this host: vsmp up{other} starts some");
     }

@@ -43,6 +43,9 @@ internal sealed class RunDirectory(string path, string cluster)
         if (own.Path != system) yield return new RunDirectory(system, cluster);
     }
 
+    /// <summary>Whether the folder is there, but not for us.</summary>
+    public bool IsClosedToUs => Directory.Exists(Path) && !UnixFile.MayExecute(Path);
+
     /// <summary>Whether a cluster, a node or a region may have this name: it becomes part of paths, tables and logs.</summary>
     public static bool IsValidName(string name) =>
         name.Length is > 0 and <= MaxNameBytes && char.IsAsciiLetterOrDigit(name[0])
