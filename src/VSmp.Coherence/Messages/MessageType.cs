@@ -28,6 +28,9 @@ public enum MessageType : byte
     FwdGetM = 17,
     /// <summary>Asks a sharer to give up its copy and to tell the requestor so.</summary>
     Inv = 18,
+    /// <summary>The home has taken a PutM or PutZ, or had no use for it. It travels behind the forwards that the home sent to the
+    /// same node before, so that whoever gets it has been asked for everything that it was still owner of.</summary>
+    PutAck = 19,
 
     // Coherence, responses: always taken, never wait for anything.
 
@@ -40,8 +43,6 @@ public enum MessageType : byte
     InvAck = 34,
     /// <summary>The data of that version is installed: whoever kept a copy may drop it.</summary>
     InstallAck = 35,
-    /// <summary>The home has taken a PutM or PutZ, or had no use for it.</summary>
-    PutAck = 36,
     /// <summary>The request came to the wrong home, in a wrong view, or cannot be granted; the sender decides again.</summary>
     Nack = 37,
     /// <summary>The owner's data for the home after a FwdGetS; with the contents, or <see cref="MessageFlags.Zero"/>.</summary>

@@ -43,6 +43,9 @@ public sealed class NodeController
     /// <summary>The node.</summary>
     public NodeId Self { get; }
 
+    /// <summary>The number of the transaction that is open for a page.</summary>
+    public uint TransactionNumberOf(Region region, PageNumber page) => _transactions[region.PageAt(page).Slot].Number;
+
     /// <summary>Whether a further transaction can be opened.</summary>
     public bool CanOpenTransaction => _transactions.Free > 0;
 
@@ -88,6 +91,9 @@ public sealed class NodeController
             if (entry.State == NodeState.S) DropCopy(region, page, effects);
             return AccessResult.Hit;
         }
+        // What was asked of the page while it was held must be answered from its contents, before they go.
+        if (_parked.Exists(m => m.Page == page && m.Region == region.Id)) return AccessResult.Pending;
+        entry.Flags &= ~PageFlags.Held;
         Message context = new() { Requestor = Self, Region = region.Id, Page = page, Count = 1 };
         NodeState before = entry.State;
         Step(region, page, NodeEvent.Discard, in context, effects);
@@ -111,7 +117,7 @@ public sealed class NodeController
                 if (one.Type is MessageType.InstallAck) continue;
                 ThrowNotOpen(in one);
             }
-            if (IsForward(one.Type) && (region.PageAt(one.Page).Flags & PageFlags.Held) != 0)
+            if (IsForward(one.Type) && IsHeld(in region.PageAt(one.Page)))
             {
                 _parked.Add(one);
                 continue;
@@ -140,7 +146,9 @@ public sealed class NodeController
         }
     }
 
-    private static bool IsForward(MessageType type) => MessageTypes.NetworkOf(type) == VirtualNetwork.Forward;
+    private static bool IsForward(MessageType type) => type is MessageType.FwdGetS or MessageType.FwdGetM or MessageType.Inv;
+
+    private static bool IsHeld(in PageEntry entry) => (entry.Flags & PageFlags.Held) != 0 && entry.State is (NodeState.S or NodeState.M);
 
     private NodeEvent Classify(Region region, in Message m)
     {

