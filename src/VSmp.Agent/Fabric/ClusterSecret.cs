@@ -33,7 +33,7 @@ internal sealed class ClusterSecret
         if (fd < 0)
         {
             string advice = Errno.Last == Errno.ENOENT
-                ? $"; copy it from another node of the cluster, or make one: (umask 077; openssl rand -hex {MinimumBytes} > {path})"
+                ? $"; copy it from another node of the cluster, or make one: {Recipe(path)}"
                 : "";
             throw new ClusterSecretException($"cannot open the cluster secret {path}: {Errno.Text(Errno.Last)}{advice}");
         }
@@ -47,7 +47,7 @@ internal sealed class ClusterSecret
                     $"the cluster secret {path} belongs to user {status.UserId}, not to you (user {user}) or root: chown it");
             if ((status.Permissions & 0x3F) != 0)
                 throw new ClusterSecretException(
-                    $"the cluster secret {path} is open to others (mode {Convert.ToString(status.Permissions, 8)}): chmod 600 {path}");
+                    $"others may read the cluster secret {path} (mode {Convert.ToString(status.Permissions, 8)}): chmod 600 {path}");
             return new ClusterSecret(Parse(path, Read(path, fd)));
         }
         finally
@@ -94,8 +94,11 @@ internal sealed class ClusterSecret
             if (got == 0) return Encoding.ASCII.GetString(buffer, have).Trim();
             have += (int)got;
         }
-        throw new ClusterSecretException($"the cluster secret {path} is longer than {MaximumFileBytes} bytes: is it the right file?");
+        throw new ClusterSecretException(
+            $"the cluster secret {path} is longer than {MaximumFileBytes} bytes: is it the right file?");
     }
+
+    private static string Recipe(string path) => $"(umask 077; openssl rand -hex {MinimumBytes} > {path})";
 
     private static byte[] Parse(string path, string text)
     {
@@ -110,7 +113,7 @@ internal sealed class ClusterSecret
             throw new ClusterSecretException($"the cluster secret {path} is neither hexadecimal nor base64");
         if (key.Length < MinimumBytes)
             throw new ClusterSecretException(
-                $"the cluster secret {path} has {key.Length} bytes, at least {MinimumBytes} are needed: openssl rand -hex {MinimumBytes}");
+                $"the cluster secret {path} has {key.Length} bytes, at least {MinimumBytes} are needed: {Recipe(path)}");
         return key;
     }
 }

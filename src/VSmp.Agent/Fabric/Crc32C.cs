@@ -3,7 +3,9 @@ using System.Runtime.Intrinsics.X86;
 
 namespace VSmp.Agent.Fabric;
 
-/// <summary>CRC-32C (Castagnoli; RFC 3720, appendix B.4) with the instruction that every x86-64 processor since 2008 has.</summary>
+/// <summary>
+/// CRC-32C (Castagnoli; RFC 3720, appendix B.4) with the instruction that every x86-64 processor since 2008 has.
+/// </summary>
 /// <remarks>
 /// The instruction takes three cycles but one can start in each: long ranges go in three lanes at once, whose checksums are then
 /// put together. A CRC is linear: appending n zero bytes to a message multiplies its checksum by a fixed matrix over GF(2), kept

@@ -4,7 +4,9 @@ using VSmp.Coherence.Messages;
 
 namespace VSmp.Agent.Fabric;
 
-/// <summary>What every frame has to satisfy, whoever sends it: checked by the sender (a defect) and by the receiver (a violation).</summary>
+/// <summary>
+/// What every frame has to satisfy, whoever sends it: checked by the sender (a defect) and by the receiver (a violation).
+/// </summary>
 internal static class FrameRules
 {
     /// <summary>Most pages that one message may be about: 1 GiB.</summary>
@@ -13,7 +15,9 @@ internal static class FrameRules
     private const ulong MaxPage = 1ul << (64 - PageNumber.Shift);
     private const MessageFlags KnownFlags = MessageFlags.Zero | MessageFlags.NoData | MessageFlags.Prefetch;
 
-    /// <summary>What is wrong with a header's fields, or null. Session fields (sequence, CRC, source, epoch) are not looked at.</summary>
+    /// <summary>
+    /// What is wrong with a header's fields, or null. Session fields (sequence, CRC, source, epoch) are not looked at.
+    /// </summary>
     public static string? Violation(in FrameHeader header)
     {
         if (header.Reserved0 != 0 || header.Reserved1 != 0 || header.Reserved2 != 0 || header.Reserved3 != 0)
@@ -23,10 +27,12 @@ internal static class FrameRules
         if (header.Network != MessageTypes.NetworkOf(header.Type)) return "a type on the wrong virtual network";
         return header.Type switch
         {
-            MessageType.DataS or MessageType.DataM or MessageType.PutM or MessageType.Writeback => PagesViolation(header) ?? DataViolation(header),
+            MessageType.DataS or MessageType.DataM or MessageType.PutM or MessageType.Writeback =>
+                PagesViolation(header) ?? DataViolation(header),
             MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ or MessageType.FwdGetS
                 or MessageType.FwdGetM or MessageType.Inv or MessageType.InvAck or MessageType.InstallAck or MessageType.PutAck
-                or MessageType.Nack => PagesViolation(header) ?? (header.PayloadBytes != 0 ? "a payload where none belongs" : null),
+                or MessageType.Nack =>
+                PagesViolation(header) ?? (header.PayloadBytes != 0 ? "a payload where none belongs" : null),
             MessageType.ReserveExtents or MessageType.ReserveReply or MessageType.ReleaseExtents or MessageType.DropRegion
                 or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave =>
                 header.PayloadBytes > FrameHeader.MaxPayloadBytes ? "a payload that is too long" : null,

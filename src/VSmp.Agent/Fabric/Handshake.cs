@@ -55,7 +55,8 @@ internal enum HandshakePurpose : byte
 }
 
 /// <summary>
-/// The bytes that two agents exchange before anything else (docs/wire-format.md): Hello, Challenge, Proof, Answer. Each side proves
+/// The bytes that two agents exchange before anything else (docs/wire-format.md): Hello, Challenge, Proof, Answer. Each side
+/// proves
 /// with HMAC-SHA256 over everything said so far, its role included, that it knows the secret. Before the proof only fixed-size
 /// fields are looked at; bodies are not parsed before their MAC is checked.
 /// </summary>
@@ -80,7 +81,8 @@ internal static class Handshake
 
     public static ushort VersionOf(ReadOnlySpan<byte> prefix) => BinaryPrimitives.ReadUInt16LittleEndian(prefix[4..]);
 
-    public static void WriteHello(Span<byte> to, HandshakePurpose purpose, Epoch epoch, NodeId client, NodeId server, string cluster)
+    public static void WriteHello(Span<byte> to, HandshakePurpose purpose, Epoch epoch, NodeId client, NodeId server,
+        string cluster)
     {
         to[..HelloBytes].Clear();
         WritePrefix(to, (byte)purpose);
@@ -175,7 +177,8 @@ internal static class Handshake
         bool good = name.Length is > 0 and <= MaxClusterNameBytes
             && name.All(c => char.IsAsciiLetterOrDigit(c) || c is '-' or '_' or '.') && char.IsAsciiLetterOrDigit(name[0]);
         return good ? name : throw new ArgumentException(
-            $"'{name}' cannot be a cluster's name: 1 to {MaxClusterNameBytes} letters, digits, '-', '_' and '.', a letter or digit first");
+            $"'{name}' cannot be a cluster's name: 1 to {MaxClusterNameBytes} letters, digits, '-', '_' and '.', "
+            + "a letter or digit first");
     }
 
     private static void WriteClusterName(Span<byte> to, string cluster)

@@ -110,7 +110,8 @@ internal abstract class HandshakeConnection(PeerGate gate, int fd, long deadline
         unsafe
         {
             fixed (byte* bytes = _out)
-                sent = Sockets.Send(Fd, bytes + _outDone, (nuint)(_out.Length - _outDone), Sockets.MSG_NOSIGNAL | Sockets.MSG_DONTWAIT);
+                sent = Sockets.Send(Fd, bytes + _outDone, (nuint)(_out.Length - _outDone),
+                    Sockets.MSG_NOSIGNAL | Sockets.MSG_DONTWAIT);
         }
         if (sent > 0)
         {
@@ -163,7 +164,8 @@ internal abstract class HandshakeConnection(PeerGate gate, int fd, long deadline
 }
 
 /// <summary>A connection that somebody made to us.</summary>
-internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote, long deadline) : HandshakeConnection(gate, fd, deadline)
+internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote, long deadline)
+    : HandshakeConnection(gate, fd, deadline)
 {
     private readonly byte[] _challenge = new byte[Handshake.ChallengeBytes];
     private byte[] _hello = [];
@@ -215,7 +217,8 @@ internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote
         ushort version = Handshake.VersionOf(In);
         if (version != FrameHeader.CurrentVersion)
         {
-            Gate.Complain(remote, $"speaks wire version {version}, this agent {FrameHeader.CurrentVersion}: install the same release on all nodes");
+            Gate.Complain(remote, $"speaks wire version {version}, this agent {FrameHeader.CurrentVersion}: "
+                + "install the same release on all nodes");
             return SendRefusal(HandshakeStatus.OtherVersion);
         }
         _step = Step.Hello;
@@ -243,7 +246,8 @@ internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote
     private bool OnProofHeader()
     {
         uint bodyBytes = Handshake.BodyBytesOf(In);
-        if (bodyBytes > Handshake.MaxProofBody || In[0] != 0 || !Handshake.HasZeroPadding(In)) return Refuse("sent a proof without sense");
+        if (bodyBytes > Handshake.MaxProofBody || In[0] != 0 || !Handshake.HasZeroPadding(In))
+            return Refuse("sent a proof without sense");
         _step = Step.ProofBody;
         ExpectMore((int)bodyBytes);
         return true;
@@ -296,7 +300,8 @@ internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote
 }
 
 /// <summary>A connection that we make.</summary>
-internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, OutgoingRequest request, Action<HandshakeResult> done)
+internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, OutgoingRequest request,
+    Action<HandshakeResult> done)
     : HandshakeConnection(gate, fd, deadline)
 {
     private readonly byte[] _hello = new byte[Handshake.HelloBytes];
@@ -329,7 +334,9 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
         ? "no answer from that address" : "the handshake was not answered in time");
 
     protected override void OnBroken(int errno) => Finish(HandshakeStatus.Closed,
-        errno == 0 ? "the peer closed the connection during the handshake" : $"the connection broke during the handshake: {Errno.Text(errno)}");
+        errno == 0
+            ? "the peer closed the connection during the handshake"
+            : $"the connection broke during the handshake: {Errno.Text(errno)}");
 
     protected override bool OnBytes()
     {
@@ -348,7 +355,8 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
         ushort version = Handshake.VersionOf(In);
         if (version != FrameHeader.CurrentVersion)
             return Finish(HandshakeStatus.OtherVersion,
-                $"the agent there speaks wire version {version}, this one {FrameHeader.CurrentVersion}: install the same release on all nodes");
+                $"the agent there speaks wire version {version}, this one {FrameHeader.CurrentVersion}: "
+                + "install the same release on all nodes");
         if (In[6] == (byte)HandshakeStatus.OtherCluster)
             return Finish(HandshakeStatus.OtherCluster, $"the agent there belongs to another cluster than '{Gate.ClusterName}'");
         if (In[6] != 0 || In[7] != 0) return Finish(HandshakeStatus.NotVSmp, "the agent there answered nonsense");
@@ -363,7 +371,8 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
         byte[] proof = new byte[Handshake.ProofBytes + request.Body.Length];
         Handshake.WriteBodyHeader(proof, HandshakeStatus.Ok, request.Body.Length);
         request.Body.CopyTo(proof, Handshake.ProofBytes);
-        Handshake.ComputeMac(Gate.Secret, byServer: false, _hello, _challenge, proof, request.Body, proof.AsSpan(8, Handshake.MacBytes));
+        Handshake.ComputeMac(Gate.Secret, byServer: false, _hello, _challenge, proof, request.Body,
+            proof.AsSpan(8, Handshake.MacBytes));
         Send(proof);
         Expect(Handshake.AnswerBytes);
         _step = Step.AnswerHeader;
@@ -387,8 +396,10 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
         ReadOnlySpan<byte> body = In.AsSpan(Handshake.AnswerBytes);
         if (status == HandshakeStatus.WrongSecret
             || !Handshake.HasRightMac(Gate.Secret, byServer: true, _hello, _challenge, In, body))
-            return Finish(HandshakeStatus.WrongSecret, "the agent there has another cluster secret: copy the same file to all nodes");
-        if (status == HandshakeStatus.Ok && request.Purpose == HandshakePurpose.Session && body.Length != Handshake.SessionBodyBytes)
+            return Finish(HandshakeStatus.WrongSecret,
+                "the agent there has another cluster secret: copy the same file to all nodes");
+        if (status == HandshakeStatus.Ok && request.Purpose == HandshakePurpose.Session
+            && body.Length != Handshake.SessionBodyBytes)
             return Finish(HandshakeStatus.NotVSmp, "the agent there answered nonsense");
         _step = Step.Finished;
         byte[] copy = body.ToArray();
@@ -422,7 +433,8 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
 }
 
 /// <summary>A handshake to be made.</summary>
-internal sealed record OutgoingRequest(IPEndPoint Address, HandshakePurpose Purpose, Epoch Epoch, NodeId Self, NodeId Peer, byte[] Body);
+internal sealed record OutgoingRequest(IPEndPoint Address, HandshakePurpose Purpose, Epoch Epoch, NodeId Self, NodeId Peer,
+    byte[] Body);
 
 /// <summary>How a handshake that we began ended.</summary>
 /// <param name="Status">The outcome.</param>
@@ -431,8 +443,11 @@ internal sealed record OutgoingRequest(IPEndPoint Address, HandshakePurpose Purp
 /// <param name="Body">What the peer answered.</param>
 internal sealed record HandshakeResult(HandshakeStatus Status, string Text, int Fd, byte[] Body);
 
-/// <summary>A peer that has proved that it knows the secret, and waits for the answer. The descriptor is the receiver's.</summary>
-internal sealed class IncomingPeer(ClusterSecret secret, byte[] hello, byte[] challenge, int fd, IPEndPoint remote, ulong sessionId, ulong lastTaken)
+/// <summary>
+/// A peer that has proved that it knows the secret, and waits for the answer. The descriptor is the receiver's.
+/// </summary>
+internal sealed class IncomingPeer(ClusterSecret secret, byte[] hello, byte[] challenge, int fd, IPEndPoint remote,
+    ulong sessionId, ulong lastTaken)
 {
     public NodeId Client => Handshake.ClientOf(hello);
 

@@ -2,6 +2,7 @@
 using System.Net;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
+using ProtocolViolationException = VSmp.Coherence.ProtocolViolationException;
 
 namespace VSmp.Agent.Fabric;
 
@@ -46,6 +47,7 @@ public interface IFabric : IDisposable
 public interface IFrameReceiver
 {
     /// <summary>A frame that passed the CRC and all checks of the session. The payload is valid during the call only.</summary>
+    /// <exception cref="ProtocolViolationException">The frame says what cannot be: the peer is lost.</exception>
     void OnFrame(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload);
 
     /// <summary>A session is there: connected for the first time.</summary>

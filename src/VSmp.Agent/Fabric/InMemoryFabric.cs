@@ -75,7 +75,8 @@ internal sealed class InMemoryNetwork(int seed, NetworkFaults faults = default) 
 
     private bool StepLink(Link link)
     {
-        if (!_fabrics.TryGetValue(link.One, out InMemoryFabric? one) || !_fabrics.TryGetValue(link.Other, out InMemoryFabric? other))
+        if (!_fabrics.TryGetValue(link.One, out InMemoryFabric? one)
+            || !_fabrics.TryGetValue(link.Other, out InMemoryFabric? other))
             return false;
         PeerSession? oneSession = one.Find(link.Other);
         PeerSession? otherSession = other.Find(link.One);
@@ -142,7 +143,9 @@ internal sealed class InMemoryNetwork(int seed, NetworkFaults faults = default) 
     }
 }
 
-/// <summary>A node's fabric over an <see cref="InMemoryNetwork"/>: the same sessions as over TCP, on a network that can be told to err.</summary>
+/// <summary>
+/// A node's fabric over an <see cref="InMemoryNetwork"/>: the same sessions as over TCP, on a network that can be told to err.
+/// </summary>
 internal sealed unsafe class InMemoryFabric(InMemoryNetwork network, NodeId self, Epoch epoch, IFrameReceiver receiver) : IFabric
 {
     private readonly SortedDictionary<ushort, PeerSession> _sessions = [];
@@ -196,7 +199,8 @@ internal sealed unsafe class InMemoryFabric(InMemoryNetwork network, NodeId self
     }
 
     /// <inheritdoc/>
-    public bool HasCredit(NodeId peer) => Find(peer) is { } session && session.Outbox.UnacknowledgedBytes < FabricOptions.DefaultCreditBytes;
+    public bool HasCredit(NodeId peer) => Find(peer) is { } session
+        && session.Outbox.UnacknowledgedBytes < FabricOptions.DefaultCreditBytes;
 
     /// <inheritdoc/>
     public void Flush()

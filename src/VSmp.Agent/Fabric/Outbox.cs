@@ -89,7 +89,8 @@ internal sealed unsafe class Outbox(ChunkPool pool) : IDisposable
         for (int i = _cursorChunk; i < _count && filled < capacity; i++, offset = 0)
         {
             ref Chunk chunk = ref At(i);
-            if (chunk.Used > offset) vectors[filled++] = new IoVector { Base = chunk.Base + offset, Bytes = (nuint)(chunk.Used - offset) };
+            if (chunk.Used == offset) continue;
+            vectors[filled++] = new IoVector { Base = chunk.Base + offset, Bytes = (nuint)(chunk.Used - offset) };
         }
         return filled;
     }
@@ -107,7 +108,9 @@ internal sealed unsafe class Outbox(ChunkPool pool) : IDisposable
         }
     }
 
-    /// <summary>The frame at the cursor, which must be at a frame's start, and moves the cursor behind it; null if there is none.</summary>
+    /// <summary>
+    /// The frame at the cursor, which must be at a frame's start, and moves the cursor behind it; null if there is none.
+    /// </summary>
     public FrameHeader* NextUnsent()
     {
         SkipToNextChunk();

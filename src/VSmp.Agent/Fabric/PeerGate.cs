@@ -74,7 +74,9 @@ internal sealed class PeerGate : IDisposable
         _thread.Start();
     }
 
-    /// <summary>Makes a connection and the handshake; <paramref name="done"/> is called on the gate's thread. From any thread.</summary>
+    /// <summary>
+    /// Makes a connection and the handshake; <paramref name="done"/> is called on the gate's thread. From any thread.
+    /// </summary>
     public void Connect(OutgoingRequest request, Action<HandshakeResult> done) => _reactor.Post(() =>
     {
         int fd = Sockets.BeginConnect(request.Address);
@@ -119,7 +121,8 @@ internal sealed class PeerGate : IDisposable
         _connections.Remove(connection);
     }
 
-    internal void Complain(IPEndPoint remote, string what) => _log.Write($"fabric: refused a connection from {remote}: it {what}");
+    internal void Complain(IPEndPoint remote, string what) =>
+        _log.Write($"fabric: refused a connection from {remote}: it {what}");
 
     private void AcceptSome()
     {

@@ -37,7 +37,9 @@ internal sealed unsafe class PeerSession(NodeId self, NodeId peer, Epoch epoch, 
     /// <summary>The other node.</summary>
     public NodeId Peer => peer;
 
-    /// <summary>Drawn by the side that connects; both sides must mean the same session to resume it. 0 until it is known.</summary>
+    /// <summary>
+    /// Drawn by the side that connects; both sides must mean the same session to resume it. 0 until it is known.
+    /// </summary>
     public ulong Id { get; set; }
 
     /// <summary>Frames not yet acknowledged.</summary>
@@ -190,5 +192,6 @@ internal sealed unsafe class PeerSession(NodeId self, NodeId peer, Epoch epoch, 
 
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static void ThrowInvalid(in FrameHeader header, string wrong) =>
-        throw new InvalidOperationException($"a frame to be sent breaks the format: {header.Type}, {header.PayloadBytes} bytes: {wrong}");
+        throw new InvalidOperationException(
+            $"a frame to be sent breaks the format ({header.Type}, {header.Count} pages, flags {header.Flags}): {wrong}");
 }

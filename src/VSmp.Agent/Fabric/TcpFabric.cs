@@ -18,12 +18,15 @@ internal sealed record FabricOptions
     /// <summary>Unacknowledged bytes to one peer beyond which it is lost: it has stopped taking frames.</summary>
     public long MaxUnacknowledgedBytes { get; init; } = 256L << 20;
 
-    /// <summary>Unacknowledged bytes to one peer up to which new requests may be started (<see cref="IFabric.HasCredit"/>).</summary>
+    /// <summary>
+    /// Unacknowledged bytes to one peer up to which new requests may be started (<see cref="IFabric.HasCredit"/>).
+    /// </summary>
     public long CreditBytes { get; init; } = DefaultCreditBytes;
 }
 
 /// <summary>
-/// The fabric over TCP: one connection per peer, which may break and is made again. Everything runs on the reactor that was given;
+/// The fabric over TCP: one connection per peer, which may break and is made again. Everything runs on the reactor that was
+/// given;
 /// connections come authenticated from the gate.
 /// </summary>
 internal sealed unsafe class TcpFabric : IFabric
@@ -155,7 +158,8 @@ internal sealed unsafe class TcpFabric : IFabric
     }
 
     /// <summary>Whether the peer has taken every frame that was sent to it until now; true if there is no session.</summary>
-    public bool IsTakenUpTo(NodeId peer, ulong sequence) => Find(peer) is not { } session || session.Core.LastAcknowledged >= sequence;
+    public bool IsTakenUpTo(NodeId peer, ulong sequence) => Find(peer) is not { } session
+        || session.Core.LastAcknowledged >= sequence;
 
     /// <summary>The number of the last frame to a peer; 0 if there is no session.</summary>
     public ulong LastSequence(NodeId peer) => Find(peer)?.Core.LastCommitted ?? 0;

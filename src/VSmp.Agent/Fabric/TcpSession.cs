@@ -4,6 +4,7 @@ using System.Security.Cryptography;
 using VSmp.Agent.Interop;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
+using ProtocolViolationException = VSmp.Coherence.ProtocolViolationException;
 
 namespace VSmp.Agent.Fabric;
 
@@ -119,7 +120,8 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
         long now = _fabric.Reactor.NowMicroseconds;
         if (_overflowed)
         {
-            _fabric.Lose(this, $"it has not acknowledged {_fabric.Options.MaxUnacknowledgedBytes >> 20} MiB: it has stopped taking frames");
+            long mebibytes = _fabric.Options.MaxUnacknowledgedBytes >> 20;
+            _fabric.Lose(this, $"it has not acknowledged {mebibytes} MiB: it has stopped taking frames");
         }
         else if (_fd >= 0)
         {
@@ -282,7 +284,8 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
         // SAFETY: sends the part of the array that is left.
         fixed (byte* ack = _ack)
         {
-            nint sent = Sockets.Send(_fd, ack + FrameHeader.Bytes - _ackLeft, (nuint)_ackLeft, Sockets.MSG_NOSIGNAL | Sockets.MSG_DONTWAIT);
+            nint sent = Sockets.Send(_fd, ack + FrameHeader.Bytes - _ackLeft, (nuint)_ackLeft,
+                Sockets.MSG_NOSIGNAL | Sockets.MSG_DONTWAIT);
             if (sent < 0)
             {
                 OnSendFailed();
@@ -352,8 +355,7 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
                     _backoff = 0;
                     _fabric.CountReceived(frameBytes);
                     if (Core.OwesAckNow) NeedsFlush();
-                    // SAFETY: the payload lies behind the header, inside the buffer, which is not reused during the call.
-                    _fabric.Upper.OnFrame(Peer, in *frame, new ReadOnlySpan<byte>(frame + 1, (int)frame->PayloadBytes));
+                    if (!Deliver(frame)) return;
                     break;
                 case FrameVerdict.Close:
                     _fabric.Lose(this, "it has ended the session");
@@ -382,6 +384,25 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
             Buffer.MemoryCopy(_buffer + _bufferStart, _buffer, TcpFabric.ReceiveBytes, left);
             _bufferStart = 0;
             _bufferEnd = left;
+        }
+    }
+
+    /// <summary>
+    /// Hands a frame upwards. A frame that is in order but says what cannot be ends the session, not just the connection: sent
+    /// again it would say the same, and left out it would be missed.
+    /// </summary>
+    private bool Deliver(FrameHeader* frame)
+    {
+        try
+        {
+            // SAFETY: the payload lies behind the header, inside the buffer, which is not reused during the call.
+            _fabric.Upper.OnFrame(Peer, in *frame, new ReadOnlySpan<byte>(frame + 1, (int)frame->PayloadBytes));
+            return true;
+        }
+        catch (ProtocolViolationException e)
+        {
+            _fabric.Lose(this, $"it broke the protocol: {e.Message}");
+            return false;
         }
     }
 

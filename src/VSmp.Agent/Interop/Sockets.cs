@@ -15,7 +15,8 @@ internal static unsafe partial class Sockets
     private const string Name = "libc";
     private const int AF_INET = 2, AF_INET6 = 10, SOCK_STREAM = 1, SOCK_NONBLOCK = 0x800, SOCK_CLOEXEC = 0x80000;
     private const int SOL_SOCKET = 1, SO_REUSEADDR = 2, SO_ERROR = 4, SO_KEEPALIVE = 9;
-    private const int IPPROTO_TCP = 6, TCP_NODELAY = 1, TCP_KEEPIDLE = 4, TCP_KEEPINTVL = 5, TCP_KEEPCNT = 6, TCP_USER_TIMEOUT = 18;
+    private const int IPPROTO_TCP = 6, TCP_NODELAY = 1, TCP_KEEPIDLE = 4, TCP_KEEPINTVL = 5, TCP_KEEPCNT = 6,
+        TCP_USER_TIMEOUT = 18;
     private const int AddressBytes = 28; // struct sockaddr_in6, the larger of the two
 
     public const int MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, SHUT_WR = 1;
@@ -96,7 +97,9 @@ internal static unsafe partial class Sockets
         }
     }
 
-    /// <summary>Starts to connect. The descriptor becomes writable when it is done; <see cref="TakeError"/> says how it went.</summary>
+    /// <summary>
+    /// Starts to connect. The descriptor becomes writable when it is done; <see cref="TakeError"/> says how it went.
+    /// </summary>
     /// <returns>The descriptor, or −errno if it failed at once.</returns>
     public static int BeginConnect(IPEndPoint address)
     {
@@ -192,7 +195,8 @@ internal static unsafe partial class Sockets
         return BinaryPrimitives.ReadUInt16LittleEndian(span) switch
         {
             AF_INET => new IPEndPoint(new IPAddress(span[4..8]), port),
-            AF_INET6 => new IPEndPoint(Unmap(new IPAddress(span[8..24], BinaryPrimitives.ReadUInt32LittleEndian(span[24..]))), port),
+            AF_INET6 => new IPEndPoint(
+                Unmap(new IPAddress(span[8..24], BinaryPrimitives.ReadUInt32LittleEndian(span[24..]))), port),
             _ => null,
         };
     }

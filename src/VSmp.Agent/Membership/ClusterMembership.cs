@@ -41,7 +41,9 @@ internal sealed class ClusterMembership : IFrameReceiver
         reactor.AtTurnEnd(AnswerPendingJoins);
     }
 
-    /// <summary>A node is in the view now. Its session may still be about to connect: see <see cref="IFrameReceiver.OnPeerUp"/>.</summary>
+    /// <summary>
+    /// A node is in the view now. Its session may still be about to connect: see <see cref="IFrameReceiver.OnPeerUp"/>.
+    /// </summary>
     public event Action<Member>? NodeJoined;
 
     /// <summary>A node is out of the view, with the reason.</summary>
@@ -76,7 +78,8 @@ internal sealed class ClusterMembership : IFrameReceiver
     {
         CheckName(name);
         if (IsWildcard(address.Address))
-            throw new ArgumentException($"the founding node cannot tell others to reach it at {address}: listen on the address that they shall use");
+            throw new ArgumentException(
+                $"the founding node cannot tell others to reach it at {address}: listen on the address that they shall use");
         var epoch = new Epoch(BinaryPrimitives.ReadUInt32LittleEndian(RandomNumberGenerator.GetBytes(4)) | 1);
         Enter(MembershipView.Found(epoch, name, address, contributedBytes), MembershipView.Coordinator);
     }
@@ -102,9 +105,11 @@ internal sealed class ClusterMembership : IFrameReceiver
                 at = coordinator;
                 continue;
             }
-            if (result.Status != HandshakeStatus.Ok) throw new MembershipException(result.Status, $"cannot join the cluster at {at}: {result.Text}");
+            if (result.Status != HandshakeStatus.Ok)
+                throw new MembershipException(result.Status, $"cannot join the cluster at {at}: {result.Text}");
             if (ReadAdmission(result.Body) is not var (self, view))
-                throw new MembershipException(HandshakeStatus.NotVSmp, $"cannot join the cluster at {at}: its answer makes no sense");
+                throw new MembershipException(HandshakeStatus.NotVSmp,
+                    $"cannot join the cluster at {at}: its answer makes no sense");
             await _reactor.Ask(() =>
             {
                 Enter(view, self);
@@ -112,7 +117,8 @@ internal sealed class ClusterMembership : IFrameReceiver
             }).ConfigureAwait(false);
             return;
         }
-        throw new MembershipException(HandshakeStatus.Redirect, $"cannot join the cluster at {seed}: its members send us from one to the other");
+        throw new MembershipException(HandshakeStatus.Redirect,
+            $"cannot join the cluster at {seed}: its members send us from one to the other");
     }
 
     /// <summary>
@@ -299,7 +305,8 @@ internal sealed class ClusterMembership : IFrameReceiver
             join.Reply(HandshakeStatus.BadRequest, []);
             return;
         }
-        IPEndPoint address = IsWildcard(wish.Address.Address) ? new IPEndPoint(join.Remote.Address, wish.Address.Port) : wish.Address;
+        IPEndPoint address = wish.Address;
+        if (IsWildcard(address.Address)) address = new IPEndPoint(join.Remote.Address, address.Port);
         AdmissionError error = _view.TryAdmit(wish.Name, address, wish.ContributedBytes, out MembershipView next);
         if (error != AdmissionError.None)
         {
@@ -376,7 +383,8 @@ internal sealed class ClusterMembership : IFrameReceiver
     private static void CheckName(string name)
     {
         if (!Member.IsName(name))
-            throw new ArgumentException($"'{name}' cannot be a node's name: 1 to {Member.MaxNameLength} letters, digits, '-', '_' and '.', "
+            throw new ArgumentException(
+                $"'{name}' cannot be a node's name: 1 to {Member.MaxNameLength} letters, digits, '-', '_' and '.', "
                 + "a letter or digit first");
     }
 

@@ -60,7 +60,8 @@ public sealed class MembershipView
         int last = -1;
         foreach (Member member in members)
         {
-            if (member.Id.IsNone || member.Id.Value <= last || !Member.IsName(member.Name) || !names.Add(member.Name)) return null;
+            if (member.Id.IsNone || member.Id.Value <= last) return null;
+            if (!Member.IsName(member.Name) || !names.Add(member.Name)) return null;
             last = member.Id.Value;
         }
         return new MembershipView(epoch, number, [.. members], last + 1);
@@ -70,7 +71,8 @@ public sealed class MembershipView
     public Member? Find(NodeId id) => Array.Find(_members, member => member.Id == id);
 
     /// <summary>The member of that name, or null.</summary>
-    public Member? Find(string name) => Array.Find(_members, member => string.Equals(member.Name, name, StringComparison.Ordinal));
+    public Member? Find(string name) =>
+        Array.Find(_members, member => string.Equals(member.Name, name, StringComparison.Ordinal));
 
     /// <summary>The next view, with one more member. Coordinator only.</summary>
     public AdmissionError TryAdmit(string name, IPEndPoint address, ulong contributedBytes, out MembershipView next)
@@ -90,7 +92,8 @@ public sealed class MembershipView
         : new MembershipView(Epoch, NextNumber(), Array.FindAll(_members, member => member.Id != id), _nextId);
 
     /// <summary>
-    /// Whether a member that has this view may go over to another: later, of the same epoch, with no number given to another node,
+    /// Whether a member that has this view may go over to another: later, of the same epoch, with no number given to another
+    /// node,
     /// and none that has been gone before.
     /// </summary>
     public bool CanBeFollowedBy(MembershipView next)

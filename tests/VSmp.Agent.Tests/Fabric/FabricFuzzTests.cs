@@ -16,7 +16,8 @@ namespace VSmp.Agent.Tests.Fabric;
 public sealed class Alone;
 
 /// <summary>
-/// A million random and mutated frames: a fabric that is sent them stays unharmed, within bounds, and serves its other peers as if
+/// A million random and mutated frames: a fabric that is sent them stays unharmed, within bounds, and serves its other peers as
+/// if
 /// nothing were. The seed is printed; a seed that found something becomes a test.
 /// </summary>
 [Collection(nameof(Alone))]
@@ -78,7 +79,8 @@ public sealed class FabricFuzzTests
         Assert.True(victimRecorder.HonestInOrder, "the honest peer's frames came out of order");
         Assert.Equal(0, victimRecorder.HonestDowns);
         Assert.True(attacker.Accepted > 100, $"the attacker was let in only {attacker.Accepted} times: nothing got deep");
-        Assert.True(victimRecorder.AttackerFrames > 10_000, $"only {victimRecorder.AttackerFrames} of the attacker's frames got through");
+        Assert.True(victimRecorder.AttackerFrames > 10_000,
+            $"only {victimRecorder.AttackerFrames} of the attacker's frames got through");
         int chunks = 0;
         await victim.OnAsync(fabric => chunks = fabric.Chunks.InUse);
         Assert.InRange(chunks, 0, 4);
@@ -125,7 +127,8 @@ public sealed class FabricFuzzTests
         TestContext.Current.TestOutputHelper?.WriteLine($"seed {_seed}");
         var random = new Random(_seed);
         Member[] members = [.. Enumerable.Range(0, 20).Select(i =>
-            new Member(new NodeId((ushort)i), $"node-{i}", new IPEndPoint(i % 2 == 0 ? IPAddress.Loopback : IPAddress.IPv6Loopback, i), 1))];
+            new Member(new NodeId((ushort)i), $"node-{i}",
+                new IPEndPoint(i % 2 == 0 ? IPAddress.Loopback : IPAddress.IPv6Loopback, i), 1))];
         byte[] good = new byte[MemberList.MaxBytes];
         good = good[..MemberList.Write(good, members)];
         Assert.Equal(members, MemberList.Read(good));
@@ -275,7 +278,11 @@ public sealed class FabricFuzzTests
         private void Open()
         {
             _socket?.Dispose();
-            _socket = new Socket(victim.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true, ReceiveTimeout = 3000 };
+            _socket = new Socket(victim.AddressFamily, SocketType.Stream, ProtocolType.Tcp)
+            {
+                NoDelay = true,
+                ReceiveTimeout = 3000
+            };
             _socket.Connect(victim);
         }
 
@@ -372,5 +379,6 @@ internal static class FrameMutator
 
     /// <summary>All types but the one that ends the session, weighted towards short frames.</summary>
     private static readonly byte[] Types =
-        [1, 2, 3, 5, 16, 17, 18, 34, 35, 36, 37, 1, 2, 3, 5, 16, 17, 18, 34, 35, 36, 37, 4, 32, 33, 38, 64, 65, 66, 67, 68, 80, 81, 82, 128];
+        [1, 2, 3, 5, 16, 17, 18, 19, 34, 35, 37, 1, 2, 3, 5, 16, 17, 18, 19, 34, 35, 37, 4, 32, 33, 38, 64, 65, 66, 67, 68, 80,
+            81, 82, 128];
 }

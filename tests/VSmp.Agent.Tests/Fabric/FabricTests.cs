@@ -19,7 +19,9 @@ internal interface IFabricWorld : IAsyncDisposable
     /// <summary>Acts on the node's thread.</summary>
     Task OnAsync(int node, Action<IFabric> action);
 
-    /// <summary>Returns once the condition, evaluated on the node's thread, holds; fails if that takes unreasonably long.</summary>
+    /// <summary>
+    /// Returns once the condition, evaluated on the node's thread, holds; fails if that takes unreasonably long.
+    /// </summary>
     Task UntilAsync(int node, Func<bool> condition);
 
     /// <summary>Breaks the connection between two nodes.</summary>

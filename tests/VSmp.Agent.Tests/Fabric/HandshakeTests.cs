@@ -191,14 +191,15 @@ public sealed class HandshakeTests
         return node;
     }
 
-    private static async Task<HandshakeResult> ConnectAsync(PeerGate gate, IPEndPoint address, Epoch? epoch = null, ushort self = 1,
-        ushort peer = 0, ulong sessionId = 1, ulong lastTaken = 0)
+    private static async Task<HandshakeResult> ConnectAsync(PeerGate gate, IPEndPoint address, Epoch? epoch = null,
+        ushort self = 1, ushort peer = 0, ulong sessionId = 1, ulong lastTaken = 0)
     {
         if (!gate.IsRunning) gate.Start();
         byte[] body = new byte[Handshake.SessionBodyBytes];
         Handshake.WriteSessionBody(body, sessionId, lastTaken);
         var done = new TaskCompletionSource<HandshakeResult>(TaskCreationOptions.RunContinuationsAsynchronously);
-        var request = new OutgoingRequest(address, HandshakePurpose.Session, epoch ?? Epoch5, new NodeId(self), new NodeId(peer), body);
+        var request = new OutgoingRequest(address, HandshakePurpose.Session, epoch ?? Epoch5, new NodeId(self), new NodeId(peer),
+            body);
         gate.Connect(request, done.SetResult);
         return await done.Task.WaitAsync(TimeSpan.FromSeconds(30));
     }
@@ -230,7 +231,8 @@ public sealed class HandshakeTests
         try
         {
             int got;
-            while ((got = await socket.ReceiveAsync(buffer, TestContext.Current.CancellationToken)) > 0) all.AddRange(buffer[..got]);
+            while ((got = await socket.ReceiveAsync(buffer, TestContext.Current.CancellationToken)) > 0)
+                all.AddRange(buffer[..got]);
         }
         catch (SocketException e) when (e.SocketErrorCode == SocketError.ConnectionReset)
         {

@@ -20,7 +20,8 @@ public sealed class FaultyInMemoryFabricTests : FabricTests
     private protected override IFabricWorld CreateWorld()
     {
         TestContext.Current.TestOutputHelper?.WriteLine($"seed {_seed}");
-        return new InMemoryWorld(new InMemoryNetwork(_seed, new NetworkFaults(CutPerMille: 3, DropPerMille: 5, DuplicatePerMille: 20)));
+        return new InMemoryWorld(new InMemoryNetwork(_seed,
+            new NetworkFaults(CutPerMille: 3, DropPerMille: 5, DuplicatePerMille: 20)));
     }
 }
 

@@ -17,7 +17,8 @@ internal sealed class TcpNode : IAsyncDisposable
     private readonly List<(Func<bool> Condition, TaskCompletionSource Done)> _waiters = [];
     private readonly Thread _thread;
 
-    public TcpNode(IFrameReceiver? receiver = null, FabricOptions? options = null, ClusterSecret? secret = null, string cluster = "test")
+    public TcpNode(IFrameReceiver? receiver = null, FabricOptions? options = null, ClusterSecret? secret = null,
+        string cluster = "test")
     {
         Gate = new PeerGate(cluster, secret ?? Secret, Log.Enqueue);
         Address = Gate.Listen(new IPEndPoint(IPAddress.Loopback, 0));

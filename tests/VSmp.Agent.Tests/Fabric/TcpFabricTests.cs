@@ -6,6 +6,7 @@ using VSmp.Agent.Interop;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
 using Xunit;
+using ProtocolViolationException = VSmp.Coherence.ProtocolViolationException;
 
 namespace VSmp.Agent.Tests.Fabric;
 
@@ -112,7 +113,8 @@ public sealed class TcpFabricTests : FabricTests
         for (int i = 0; i < 8; i++)
         {
             var done = new TaskCompletionSource<HandshakeResult>(TaskCreationOptions.RunContinuationsAsynchronously);
-            gate.Connect(new OutgoingRequest(node.Address, HandshakePurpose.Session, new Epoch(5), new NodeId(1), new NodeId(0), body),
+            gate.Connect(new OutgoingRequest(node.Address, HandshakePurpose.Session, new Epoch(5), new NodeId(1), new NodeId(0),
+                body),
                 done.SetResult);
             HandshakeResult result = await done.Task;
             Assert.Equal(HandshakeStatus.Ok, result.Status);
@@ -123,6 +125,26 @@ public sealed class TcpFabricTests : FabricTests
         await node.UntilAsync(() => node.Recorder.Downs.Count == 1);
         Assert.Contains("violation", node.Recorder.Downs[0].Reason, StringComparison.Ordinal);
         Assert.Contains(node.Log, line => line.Contains("bytes that are no frame", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task A_peer_whose_message_the_protocol_excludes_is_lost_and_the_others_go_on()
+    {
+        await using var world = new TcpWorld();
+        await world.StartAsync(3);
+        await world.OnAsync(0, _ => world.Received(0).OnFrameHook = (peer, header) =>
+        {
+            if (header.Transaction == 2 && peer.Value == 1) throw new ProtocolViolationException("that cannot be");
+        });
+        await world.OnAsync(1, fabric =>
+        {
+            for (uint i = 1; i <= 3; i++) Send(fabric, 0, i, 10);
+        });
+        await world.UntilAsync(0, () => world.Received(0).Downs.Count == 1);
+        Assert.Equal((new NodeId(1), "it broke the protocol: that cannot be"), world.Received(0).Downs[0]);
+        Assert.Equal(2, world.Received(0).Count(1));
+        await world.OnAsync(2, fabric => Send(fabric, 0, 1, 10));
+        await world.UntilAsync(0, () => world.Received(0).Count(2) == 1);
     }
 
     private protected override IFabricWorld CreateWorld() => new TcpWorld();

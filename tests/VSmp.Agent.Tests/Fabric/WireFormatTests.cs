@@ -63,15 +63,15 @@ public sealed class WireFormatTests
     public void Enumerations_on_the_wire_have_the_values_that_they_always_had()
     {
         Assert.Equal(
-            "None=0 GetS=1 GetM=2 Upgrade=3 PutM=4 PutZ=5 FwdGetS=16 FwdGetM=17 Inv=18 PutAck=19 DataS=32 DataM=33 InvAck=34 InstallAck=35 "
-            + "Nack=37 Writeback=38 ReserveExtents=64 ReserveReply=65 ReleaseExtents=66 DropRegion=67 DropRegionAck=68 NodeReport=80 ViewChange=81 "
-            + "Leave=82 SessionAck=128 SessionClose=129", Values<MessageType>());
+            "None=0 GetS=1 GetM=2 Upgrade=3 PutM=4 PutZ=5 FwdGetS=16 FwdGetM=17 Inv=18 PutAck=19 DataS=32 DataM=33 InvAck=34 "
+            + "InstallAck=35 Nack=37 Writeback=38 ReserveExtents=64 ReserveReply=65 ReleaseExtents=66 DropRegion=67 "
+            + "DropRegionAck=68 NodeReport=80 ViewChange=81 Leave=82 SessionAck=128 SessionClose=129", Values<MessageType>());
         Assert.Equal("None=0 Zero=1 NoData=2 Prefetch=4", Values<MessageFlags>());
         Assert.Equal("Request=0 Forward=1 Response=2", Values<VirtualNetwork>());
         Assert.Equal("Session=1 Join=2", Values<HandshakePurpose>());
         Assert.StartsWith(
-            "Ok=0 OtherVersion=1 OtherCluster=2 WrongSecret=3 OtherEpoch=4 NotAMember=5 OtherSession=6 NameTaken=7 Redirect=8 Full=9 "
-            + "NotReady=10 BadRequest=11 ", Values<HandshakeStatus>(), StringComparison.Ordinal);
+            "Ok=0 OtherVersion=1 OtherCluster=2 WrongSecret=3 OtherEpoch=4 NotAMember=5 OtherSession=6 NameTaken=7 Redirect=8 "
+            + "Full=9 NotReady=10 BadRequest=11 ", Values<HandshakeStatus>(), StringComparison.Ordinal);
         Assert.Equal((1, 128, 65536), (FrameHeader.CurrentVersion, FrameHeader.Bytes, FrameHeader.MaxPayloadBytes));
     }
 
@@ -80,7 +80,13 @@ public sealed class WireFormatTests
     {
         foreach (MessageType type in Enum.GetValues<MessageType>())
         {
-            var header = new FrameHeader { Type = type, Network = MessageTypes.NetworkOf(type), Count = 1, Flags = MessageFlags.Zero };
+            var header = new FrameHeader
+            {
+                Type = type,
+                Network = MessageTypes.NetworkOf(type),
+                Count = 1,
+                Flags = MessageFlags.Zero
+            };
             if (type == MessageType.None) Assert.Equal("an unknown type", FrameRules.Violation(header));
             else Assert.Null(FrameRules.Violation(header));
         }
@@ -99,9 +105,17 @@ public sealed class WireFormatTests
     [InlineData(MessageType.SessionAck, MessageFlags.None, 0u, 8u)]
     [InlineData(MessageType.GetS, (MessageFlags)8, 1u, 0u)]
     [InlineData((MessageType)200, MessageFlags.None, 1u, 0u)]
-    public void Counts_flags_and_lengths_that_do_not_fit_together_are_violations(MessageType type, MessageFlags flags, uint count, uint bytes)
+    public void Counts_flags_and_lengths_that_do_not_fit_together_are_violations(MessageType type, MessageFlags flags,
+        uint count, uint bytes)
     {
-        var header = new FrameHeader { Type = type, Network = MessageTypes.NetworkOf(type), Flags = flags, Count = count, PayloadBytes = bytes };
+        var header = new FrameHeader
+        {
+            Type = type,
+            Network = MessageTypes.NetworkOf(type),
+            Flags = flags,
+            Count = count,
+            PayloadBytes = bytes
+        };
         Assert.NotNull(FrameRules.Violation(header));
     }
 

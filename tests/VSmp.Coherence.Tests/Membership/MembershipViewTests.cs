@@ -85,7 +85,8 @@ public sealed class MembershipViewTests
     [Fact]
     public void The_largest_list_of_members_fits_into_a_frame_and_reads_as_it_was_written()
     {
-        MembershipView view = MembershipView.Found(Epoch7, new string('a', 63), new IPEndPoint(IPAddress.IPv6Loopback, 65535), ulong.MaxValue);
+        MembershipView view = MembershipView.Found(Epoch7, new string('a', 63), new IPEndPoint(IPAddress.IPv6Loopback, 65535),
+            ulong.MaxValue);
         for (int i = 1; i < MembershipView.MaxMembers; i++)
         {
             string name = $"{i}-".PadRight(Member.MaxNameLength, 'x');
