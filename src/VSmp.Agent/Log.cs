@@ -23,7 +23,8 @@ internal static unsafe class Log
     /// <summary>Something failed: somebody's guest, or the agent itself.</summary>
     public static void Error(string message) => Write(ErrorLevel, message);
 
-    /// <summary>The message of a line of the given level, or null if the line is of another (or not of this log at all).</summary>
+    /// <summary>The message of a line of the given level, or null if the line is of another (or not of this log at
+    /// all).</summary>
     public static string? MessageOf(string line, string level)
     {
         int afterTime = line.IndexOf(' ', StringComparison.Ordinal);

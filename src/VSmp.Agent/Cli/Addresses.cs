@@ -16,7 +16,8 @@ internal static class Addresses
     public static IPEndPoint Parse(string text, string what)
     {
         CommandException Wrong(string why) =>
-            new(ExitCodes.Usage, $"{what} '{text}' {why}: write HOST:PORT, like 10.0.0.1:{DefaultPort} or [fe80::1]:{DefaultPort}");
+            new(ExitCodes.Usage,
+                $"{what} '{text}' {why}: write HOST:PORT, like 10.0.0.1:{DefaultPort} or [fe80::1]:{DefaultPort}");
 
         // A bare IPv6 address has colons and no port; IPEndPoint.TryParse knows the forms with numbers.
         if (IPAddress.TryParse(text, out IPAddress? bare)) return new IPEndPoint(bare, DefaultPort);
@@ -32,7 +33,8 @@ internal static class Addresses
         try
         {
             IPAddress[] found = Dns.GetHostAddresses(host);
-            IPAddress? chosen = found.FirstOrDefault(address => address.AddressFamily == AddressFamily.InterNetwork) ?? found.FirstOrDefault();
+            IPAddress? chosen = found.FirstOrDefault(address => address.AddressFamily == AddressFamily.InterNetwork)
+                ?? found.FirstOrDefault();
             return chosen is null ? throw Wrong("names no host") : new IPEndPoint(chosen, port);
         }
         catch (Exception e) when (e is SocketException or ArgumentException)

@@ -20,17 +20,29 @@ internal static class AgentCommand
     /// <summary>The command.</summary>
     public static Command New(Func<AgentOptions, CancellationToken, Task<int>> agentMain)
     {
-        Option<string?> config = new("--config") { Description = "A JSON file with the options below (comments allowed)", HelpName = "FILE" };
+        Option<string?> config = new("--config")
+        {
+            Description = "A JSON file with the options below (comments allowed)",
+            HelpName = "FILE",
+        };
         Option<string?> name = CommandLine.NewNameOption("--name", "The node's name, unique in the cluster", "NAME");
         Option<ulong?> memory = CommandLine.NewSizeOption("--memory", "What the node contributes to the pool");
         Option<string?> listen = new("--listen") { Description = "Where peers connect", HelpName = "HOST[:PORT]" };
-        Option<string?> join = new("--join") { Description = "An agent of the cluster to join; without it, a cluster is founded", HelpName = "HOST[:PORT]" };
+        Option<string?> join = new("--join")
+        {
+            Description = "An agent of the cluster to join; without it, a cluster is founded",
+            HelpName = "HOST[:PORT]",
+        };
         Option<string?> secret = new("--secret")
         {
             Description = $"The cluster's secret, the same on every node (default {DefaultSecretFile})",
             HelpName = "FILE",
         };
-        Option<string?> group = new("--group") { Description = "A group whose members may run programs here", HelpName = "GROUP" };
+        Option<string?> group = new("--group")
+        {
+            Description = "A group whose members may run programs here",
+            HelpName = "GROUP",
+        };
         Command command = CommandLine.NewCommand("agent", "One node of a cluster; in the foreground, until SIGTERM or SIGINT.",
             "vsmp agent --name node1 --memory 64G --listen 10.0.0.1",
             "vsmp agent --name node2 --memory 64G --listen 10.0.0.2 --join 10.0.0.1",
@@ -54,7 +66,8 @@ internal static class AgentCommand
         return command;
     }
 
-    private static int Run(AgentConfiguration given, ulong? memoryBytes, Func<AgentOptions, CancellationToken, Task<int>> agentMain)
+    private static int Run(AgentConfiguration given, ulong? memoryBytes,
+        Func<AgentOptions, CancellationToken, Task<int>> agentMain)
     {
         string cluster = CheckName(given.Cluster, "cluster"), name = CheckName(given.Name, "name");
         ulong memory = CheckMemory(memoryBytes, given.Memory);
@@ -64,7 +77,8 @@ internal static class AgentCommand
         CheckSecret(secretFile);
         uint? groupId = given.Group is null
             ? null
-            : UnixFile.GroupId(given.Group) ?? throw new CommandException(ExitCodes.Usage, $"--group: there is no group '{given.Group}'");
+            : UnixFile.GroupId(given.Group)
+                ?? throw new CommandException(ExitCodes.Usage, $"--group: there is no group '{given.Group}'");
 
         AgentFolder folder = RunDirectory.OfCurrentUser(cluster).Agent(name);
         using IDisposable claim = folder.Claim(groupId, out IReadOnlyList<string> cleaned);
@@ -125,7 +139,8 @@ internal static class AgentCommand
         // sd_notify(3), for systemd and for `vsmp up`, which wants to know who is ready and where the first one listens.
         if (Environment.GetEnvironmentVariable("NOTIFY_SOCKET") is { Length: > 0 } socket)
         {
-            UnixSocket.SendDatagram(socket, $"READY=1\nSTATUS=listening on {endPoint}\nX_VSMP_NAME={name}\nX_VSMP_LISTEN={endPoint}\n");
+            UnixSocket.SendDatagram(socket,
+                $"READY=1\nSTATUS=listening on {endPoint}\nX_VSMP_NAME={name}\nX_VSMP_LISTEN={endPoint}\n");
         }
     }
 
@@ -148,7 +163,9 @@ internal static class AgentCommand
     private static string CheckName(string? name, string what)
     {
         if (name is null) throw Missing(what);
-        return RunDirectory.IsValidName(name) ? name : throw new CommandException(ExitCodes.Usage, $"'{name}' is no valid {what}");
+        return RunDirectory.IsValidName(name)
+            ? name
+            : throw new CommandException(ExitCodes.Usage, $"'{name}' is no valid {what}");
     }
 
     private static ulong CheckMemory(ulong? bytes, string? text)
@@ -156,7 +173,10 @@ internal static class AgentCommand
         if (bytes is null)
         {
             if (text is null) throw Missing("memory");
-            if (!Sizes.TryParse(text, out ulong parsed, out string? error)) throw new CommandException(ExitCodes.Usage, $"memory: {error}");
+            if (!Sizes.TryParse(text, out ulong parsed, out string? error))
+            {
+                throw new CommandException(ExitCodes.Usage, $"memory: {error}");
+            }
             bytes = parsed;
         }
         if (bytes < MinMemoryBytes)
@@ -184,7 +204,8 @@ internal static class AgentCommand
         {
             if (new FileInfo(file).Length < MinSecretBytes)
             {
-                throw new CommandException(ExitCodes.Refused, $"the cluster's secret {file} has fewer than {MinSecretBytes} bytes: {advice}");
+                throw new CommandException(ExitCodes.Refused,
+                    $"the cluster's secret {file} has fewer than {MinSecretBytes} bytes: {advice}");
             }
             using FileStream readable = File.OpenRead(file);
         }

@@ -21,7 +21,7 @@ internal static class CommandLine
     public static int Run(string[] args, Func<AgentOptions, CancellationToken, Task<int>> agentMain)
     {
         ParseResult parsed = NewRoot(agentMain).Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
-        if (parsed.Action is ParseErrorAction || (parsed.Errors.Count > 0 && parsed.Action is not (HelpAction or SynchronousHelp)))
+        if (parsed.Action is ParseErrorAction || (parsed.Errors.Count > 0 && parsed.Action is not SynchronousHelp))
         {
             if (args.Length == 0)
             {
@@ -126,7 +126,9 @@ internal static class CommandLine
             Description = "Which cluster of this host; also by the environment variable VSMP_CLUSTER",
             HelpName = "NAME",
             Recursive = true,
-            DefaultValueFactory = _ => Environment.GetEnvironmentVariable("VSMP_CLUSTER") is { Length: > 0 } name ? name : "default",
+            DefaultValueFactory = _ => Environment.GetEnvironmentVariable("VSMP_CLUSTER") is { Length: > 0 } name
+                ? name
+                : "default",
         };
         option.Validators.Add(result => CheckName(result, "--cluster"));
         option.CompletionSources.Add(_ => CompletionCommand.Clusters());
@@ -137,13 +139,17 @@ internal static class CommandLine
     {
         string? name = result.GetValueOrDefault<string?>();
         if (name is null || RunDirectory.IsValidName(name)) return;
-        result.AddError($"{option}: '{name}' is no valid name: letters, digits, '.', '_' and '-', 63 at most, a letter or digit first");
+        result.AddError(
+            $"{option}: '{name}' is no valid name: letters, digits, '.', '_' and '-', 63 at most, a letter or digit first");
     }
 
     private static string PathOf(CommandResult result)
     {
         List<string> names = [];
-        for (SymbolResult? at = result; at is CommandResult { Command: not RootCommand } command; at = at.Parent) names.Add(command.Command.Name);
+        for (SymbolResult? at = result; at is CommandResult { Command: not RootCommand } command; at = at.Parent)
+        {
+            names.Add(command.Command.Name);
+        }
         names.Reverse();
         return string.Join(' ', names);
     }

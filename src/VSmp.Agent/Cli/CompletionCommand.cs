@@ -4,7 +4,9 @@ using VSmp.Agent.Control;
 
 namespace VSmp.Agent.Cli;
 
-/// <summary><c>vsmp completion</c>: prints what makes a shell complete our commands (the files of packaging/completions).</summary>
+/// <summary>
+/// <c>vsmp completion</c>: prints what makes a shell complete our commands (the files of packaging/completions).
+/// </summary>
 internal static class CompletionCommand
 {
     private static readonly Dictionary<string, string> Scripts = new()
@@ -44,7 +46,8 @@ internal static class CompletionCommand
     {
         if (!Scripts.TryGetValue(shell, out string? file))
         {
-            throw new CommandException(ExitCodes.Usage, $"no completion for '{shell}': there is {string.Join(", ", Scripts.Keys)}");
+            throw new CommandException(ExitCodes.Usage,
+                $"no completion for '{shell}': there is {string.Join(", ", Scripts.Keys)}");
         }
         using Stream script = typeof(CompletionCommand).Assembly.GetManifestResourceStream($"completions/{file}")!;
         using StreamReader reader = new(script);

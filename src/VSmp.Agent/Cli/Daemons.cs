@@ -12,15 +12,18 @@ internal static class Daemons
     /// <summary>Starts <c>vsmp agent</c> with these arguments as a daemon, its output appended to its log.</summary>
     public static ProcessIdentity StartAgent(AgentFolder folder, string notifySocket, params string[] arguments)
     {
-        string self = Environment.ProcessPath ?? throw new CommandException(ExitCodes.Failed, "cannot tell where the vsmp command is");
+        string self = Environment.ProcessPath
+            ?? throw new CommandException(ExitCodes.Failed, "cannot tell where the vsmp command is");
         List<string> words = [self];
         // `dotnet vsmp.dll`: the executable is the runtime's, and wants to be told the program.
         if (Path.GetFileName(self) == "dotnet") words.Add(Path.Combine(AppContext.BaseDirectory, "vsmp.dll"));
         words.Add("agent");
         words.AddRange(arguments);
         Directory.CreateDirectory(folder.Path);
-        byte[][] environment = EnvironmentBlock.OfThisProcess().With("NOTIFY_SOCKET", notifySocket).Without("VSMP_CLUSTER").Entries;
-        int pid = ProcessSpawn.Daemon(ProcessSpawn.Bytes(self), [.. words.Select(ProcessSpawn.Bytes)], environment, folder.LogFile);
+        EnvironmentBlock environment = EnvironmentBlock.OfThisProcess();
+        environment.With("NOTIFY_SOCKET", notifySocket).Without("VSMP_CLUSTER");
+        int pid = ProcessSpawn.Daemon(
+            ProcessSpawn.Bytes(self), [.. words.Select(ProcessSpawn.Bytes)], environment.Entries, folder.LogFile);
         if (pid < 0) throw new CommandException(ExitCodes.Failed, $"cannot start {self}: {Errno.Text(-pid)}");
         return ProcessIdentity.Of(pid) ?? new ProcessIdentity(pid, 0);
     }

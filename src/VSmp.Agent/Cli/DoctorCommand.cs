@@ -76,7 +76,8 @@ internal sealed class DoctorCommand
             string found = deviceError == Errno.ENOENT ? "not there" : Errno.Text(deviceError);
             // An agent hands its own to the guests of other users.
             bool isFatal = callError != 0 && isRoot;
-            Add(isFatal ? Result.Fail : Result.Warn, "/dev/userfaultfd", isRoot ? found : $"{found}: guests depend on the agent's", Rule);
+            Add(isFatal ? Result.Fail : Result.Warn, "/dev/userfaultfd",
+                isRoot ? found : $"{found}: guests depend on the agent's", Rule);
         }
         Add(Result.Ok, "vm.unprivileged_userfaultfd", isAllowed ? "1: every user may delay the kernel" : "0", "");
 
@@ -84,16 +85,18 @@ internal sealed class DoctorCommand
         if (deviceError != 0 && callError != 0)
         {
             string why = callError == ENOSYS ? "the kernel is built without it (CONFIG_USERFAULTFD)" : Errno.Text(callError);
-            Add(isRoot || callError == ENOSYS ? Result.Fail : Result.Warn, "userfaultfd features", $"cannot be told: {why}", "run vsmp doctor as root");
+            Add(isRoot || callError == ENOSYS ? Result.Fail : Result.Warn, "userfaultfd features", $"cannot be told: {why}",
+                "run vsmp doctor as root");
             return;
         }
-        const UserfaultfdFeatures Needed = UserfaultfdFeatures.WriteProtect | UserfaultfdFeatures.MissingShared | UserfaultfdFeatures.ThreadId
-            | UserfaultfdFeatures.MinorShared | UserfaultfdFeatures.WriteProtectShared;
+        const UserfaultfdFeatures Needed = UserfaultfdFeatures.WriteProtect | UserfaultfdFeatures.MissingShared
+            | UserfaultfdFeatures.ThreadId | UserfaultfdFeatures.MinorShared | UserfaultfdFeatures.WriteProtectShared;
         UserfaultfdFeatures missing = Needed & ~features;
         if (missing != 0) Add(Result.Fail, "userfaultfd features", $"missing: {missing}", "a kernel of 6.4 or newer has them");
         else if ((features & UserfaultfdFeatures.Poison) == 0)
         {
-            Add(Result.Warn, "userfaultfd features", "no poison: programs are ended where a page is lost", "a kernel of 6.6 or newer has it");
+            Add(Result.Warn, "userfaultfd features", "no poison: programs are ended where a page is lost",
+                "a kernel of 6.6 or newer has it");
         }
         else Add(Result.Ok, "userfaultfd features", "write-protect, missing, minor, thread id, poison", "");
     }
@@ -101,20 +104,33 @@ internal sealed class DoctorCommand
     private void CheckMounting()
     {
         string? line = File.ReadLines("/proc/self/status").FirstOrDefault(l => l.StartsWith("CapEff:", StringComparison.Ordinal));
-        _ = ulong.TryParse(line?["CapEff:".Length..].Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture, out ulong capabilities);
+        _ = ulong.TryParse(line?["CapEff:".Length..].Trim(), NumberStyles.HexNumber, CultureInfo.InvariantCulture,
+            out ulong capabilities);
         bool mayMount = (capabilities & (1ul << CAP_SYS_ADMIN)) != 0;
         if (mayMount) Add(Result.Ok, "mounting tmpfs", "permitted", "");
-        else Add(Result.Warn, "mounting tmpfs", "not permitted (no CAP_SYS_ADMIN)", "start agents as root; programs do not need it");
+        else
+        {
+            Add(Result.Warn, "mounting tmpfs", "not permitted (no CAP_SYS_ADMIN)",
+                "start agents as root; programs do not need it");
+        }
     }
 
     private void CheckLimits()
     {
         _ = ulong.TryParse(ReadLine("/proc/sys/vm/max_map_count"), out ulong maps);
-        if (maps < UsualMapCount) Add(Result.Warn, "vm.max_map_count", $"{maps}", $"large programs need more: sysctl vm.max_map_count={UsualMapCount * 4}");
+        if (maps < UsualMapCount)
+        {
+            Add(Result.Warn, "vm.max_map_count", $"{maps}",
+                $"large programs need more: sysctl vm.max_map_count={UsualMapCount * 4}");
+        }
         else Add(Result.Ok, "vm.max_map_count", $"{maps}", "");
 
         ulong files = ProcessControl.OpenFileLimit.Hard;
-        if (files < LeastOpenFiles) Add(Result.Warn, "open files (hard limit)", $"{files}", $"raise it for agents with many guests: ulimit -Hn {LeastOpenFiles * 4}");
+        if (files < LeastOpenFiles)
+        {
+            Add(Result.Warn, "open files (hard limit)", $"{files}",
+                $"raise it for agents with many guests: ulimit -Hn {LeastOpenFiles * 4}");
+        }
         else Add(Result.Ok, "open files (hard limit)", files > 1ul << 40 ? "unlimited" : $"{files}", "");
     }
 
@@ -122,18 +138,30 @@ internal sealed class DoctorCommand
     {
         ulong available = HostMemory.AvailableBytes;
         string found = $"{Sizes.Format(available)} available of {Sizes.Format(HostMemory.TotalBytes)}";
-        if (available < LeastMemoryBytes) Add(Result.Warn, "memory", found, "little to contribute: an agent's --memory comes out of it");
+        if (available < LeastMemoryBytes)
+        {
+            Add(Result.Warn, "memory", found,
+                "little to contribute: an agent's --memory comes out of it");
+        }
         else Add(Result.Ok, "memory", found, "");
 
         string mode = ReadLine("/proc/sys/vm/overcommit_memory") ?? "?";
-        if (mode == "2") Add(Result.Warn, "vm.overcommit_memory", "2: strict", "regions are large mappings: set 0 or 1 if programs fail to attach");
+        if (mode == "2")
+        {
+            Add(Result.Warn, "vm.overcommit_memory", "2: strict",
+                "regions are large mappings: set 0 or 1 if programs fail to attach");
+        }
         else Add(Result.Ok, "vm.overcommit_memory", mode, "");
     }
 
     private void CheckLibrary()
     {
         if (RunCommand.FindLibrary() is { } library) Add(Result.Ok, "guest library", library, "");
-        else Add(Result.Fail, "guest library", "libvsmp-guest.so is not beside the vsmp command", "run make build, or install again");
+        else
+        {
+            Add(Result.Fail, "guest library", "libvsmp-guest.so is not beside the vsmp command",
+                "run make build, or install again");
+        }
     }
 
     private void CheckAgents(string cluster)
@@ -156,7 +184,8 @@ internal sealed class DoctorCommand
         string what = $"agent {agent.Name}";
         if (agent.Running() is null)
         {
-            Add(Result.Fail, what, "does not run, but its folder is there: it failed or was killed", "vsmp up or vsmp down cleans up behind it");
+            Add(Result.Fail, what, "does not run, but its folder is there: it failed or was killed",
+                "vsmp up or vsmp down cleans up behind it");
             return;
         }
         try
@@ -167,7 +196,8 @@ internal sealed class DoctorCommand
             if (away.Length == 0) Add(Result.Ok, what, $"answers; {status.Nodes.Count} nodes up", "");
             foreach (NodeStatus node in away)
             {
-                Add(Result.Fail, what, $"node {node.Name} at {node.Address} is {node.State}", "check that node's agent, and the network between");
+                Add(Result.Fail, what, $"node {node.Name} at {node.Address} is {node.State}",
+                    "check that node's agent, and the network between");
             }
         }
         catch (CommandException e)
@@ -182,13 +212,17 @@ internal sealed class DoctorCommand
         {
             if (!File.Exists(agent.LogFile)) return; // an agent under systemd logs to the journal
             string[] errors = [.. File.ReadLines(agent.LogFile)
-                .Where(line => Log.MessageOf(line, Log.ErrorLevel) is not null || line.StartsWith("vsmp: ", StringComparison.Ordinal))];
+                .Where(line => Log.MessageOf(line, Log.ErrorLevel) is not null
+                    || line.StartsWith("vsmp: ", StringComparison.Ordinal))];
             if (errors.Length == 0)
             {
                 Add(Result.Ok, $"log of {agent.Name}", "no errors", "");
                 return;
             }
-            foreach (string line in errors.TakeLast(ErrorsShown)) Add(Result.Fail, $"log of {agent.Name}", line, $"{errors.Length} in {agent.LogFile}");
+            foreach (string line in errors.TakeLast(ErrorsShown))
+            {
+                Add(Result.Fail, $"log of {agent.Name}", line, $"{errors.Length} in {agent.LogFile}");
+            }
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {

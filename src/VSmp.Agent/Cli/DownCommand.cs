@@ -10,7 +10,8 @@ internal static class DownCommand
     /// <summary>The command.</summary>
     public static Command New()
     {
-        Command command = CommandLine.NewCommand("down", "Stop the agents of the cluster on this host, and the guests they serve.",
+        Command command = CommandLine.NewCommand("down",
+            "Stop the agents of the cluster on this host, and the guests they serve.",
             "vsmp down", "vsmp down --cluster test");
         command.SetAction(parsed => Run(RunDirectory.OfCurrentUser(parsed.GetValue(CommandLine.ClusterOption)!)));
         return command;

@@ -24,10 +24,12 @@ internal static class GuestCommand
                 return 0;
             },
         };
-        Command stop = CommandLine.NewCommand("stop", "End a guest, by SIGKILL. Its pooled memory is given back.", "vsmp guest stop 4711");
+        Command stop = CommandLine.NewCommand("stop", "End a guest, by SIGKILL. Its pooled memory is given back.",
+            "vsmp guest stop 4711");
         stop.Arguments.Add(process);
         stop.SetAction(parsed => Stop(parsed.GetValue(CommandLine.ClusterOption)!, parsed.GetValue(process)));
-        Command command = CommandLine.NewCommand("guest", "The processes that use pooled memory.", "vsmp guest ls", "vsmp guest stop 4711");
+        Command command = CommandLine.NewCommand("guest", "The processes that use pooled memory.",
+            "vsmp guest ls", "vsmp guest stop 4711");
         command.Subcommands.Add(list);
         command.Subcommands.Add(stop);
         return command;
@@ -36,7 +38,8 @@ internal static class GuestCommand
     /// <summary><c>vsmp region</c>.</summary>
     public static Command NewRegion()
     {
-        Command list = CommandLine.NewCommand("ls", "List the regions that this host's agents made or are home to, and where their pages live.");
+        Command list = CommandLine.NewCommand("ls",
+            "List the regions that this host's agents made or are home to, and where their pages live.");
         list.SetAction(parsed => ListRegions(parsed.GetValue(CommandLine.ClusterOption)!));
         Command command = CommandLine.NewCommand("region", "Coherent address ranges.", "vsmp region ls");
         command.Subcommands.Add(list);
@@ -45,15 +48,16 @@ internal static class GuestCommand
 
     private static int List(string cluster)
     {
-        Table table = new(new("node"), new("pid", true), new("program"), new("region"), new("user", true), new("pool", true), new("local", true),
-            new("private", true), new("faults", true), new("age"));
+        Table table = new(new("node"), new("pid", true), new("program"), new("region"), new("user", true), new("pool", true),
+            new("local", true), new("private", true), new("faults", true), new("age"));
         foreach (AgentFolder agent in LocalAgents.Running(cluster))
         {
             using ControlClient client = ControlClient.Connect(agent);
             foreach (GuestStatus guest in client.GetGuests())
             {
-                table.Add(agent.Name, Number((ulong)guest.ProcessId), guest.Program, guest.Region, Number(guest.UserId), Sizes.Format(guest.PoolBytes),
-                    Sizes.Format(guest.LocalBytes), Sizes.Format(guest.PrivateBytes), Number(guest.Faults), Age(guest.AgeSeconds));
+                table.Add(agent.Name, Number((ulong)guest.ProcessId), guest.Program, guest.Region, Number(guest.UserId),
+                    Sizes.Format(guest.PoolBytes), Sizes.Format(guest.LocalBytes), Sizes.Format(guest.PrivateBytes),
+                    Number(guest.Faults), Age(guest.AgeSeconds));
             }
         }
         table.Write();
@@ -69,7 +73,8 @@ internal static class GuestCommand
             Output.Line($"process {processId}, a guest of {agent.Name}, is ended");
             return ExitCodes.Ok;
         }
-        return CommandLine.Fail(ExitCodes.Failed, $"process {processId} is no guest of cluster {cluster} on this host: vsmp guest ls lists them");
+        return CommandLine.Fail(ExitCodes.Failed,
+            $"process {processId} is no guest of cluster {cluster} on this host: vsmp guest ls lists them");
     }
 
     private static int ListRegions(string cluster)

@@ -21,7 +21,8 @@ internal static class LocalAgents
                 + "it serves its owner, root, and the group that its agents were started with (--group)");
         }
         string other = cluster == "default" ? "" : $" --cluster {cluster}";
-        throw new CommandException(ExitCodes.NoAgent, $"no agent of cluster {cluster} runs on this host: vsmp up{other} starts some");
+        throw new CommandException(ExitCodes.NoAgent,
+            $"no agent of cluster {cluster} runs on this host: vsmp up{other} starts some");
     }
 
     /// <summary>The agent of a name, or the one with the fewest guests (of these, with the most memory free).</summary>
@@ -32,13 +33,14 @@ internal static class LocalAgents
         {
             return running.FirstOrDefault(agent => agent.Name == name)
                 ?? throw new CommandException(ExitCodes.NoAgent,
-                    $"no agent {name} of cluster {cluster} runs on this host; there is {string.Join(", ", running.Select(agent => agent.Name))}");
+                    $"no agent {name} of cluster {cluster} runs on this host; there is "
+                    + $"{string.Join(", ", running.Select(agent => agent.Name))}");
         }
         if (running.Count == 1) return running[0];
         using ControlClient client = ConnectToAny(running);
         Dictionary<string, NodeStatus> nodes = client.GetStatus().Nodes.ToDictionary(node => node.Name);
         return running
-            .OrderBy(agent => nodes.TryGetValue(agent.Name, out NodeStatus? node) && node.State == "up" ? node.Guests : uint.MaxValue)
+            .OrderBy(agent => nodes.GetValueOrDefault(agent.Name) is { State: "up" } node ? node.Guests : uint.MaxValue)
             .ThenByDescending(agent => nodes.GetValueOrDefault(agent.Name)?.FreeBytes ?? 0)
             .First();
     }

@@ -60,7 +60,8 @@ internal static unsafe class Output
 
         public override void Write(string? value) => Output.Write(OutputDescriptor, value ?? "");
 
-        public override void Write(char[] buffer, int index, int count) => Output.Write(OutputDescriptor, new string(buffer, index, count));
+        public override void Write(char[] buffer, int index, int count) =>
+            Output.Write(OutputDescriptor, new string(buffer, index, count));
 
         public override void WriteLine(string? value) => Line(value ?? "");
     }

@@ -52,7 +52,8 @@ internal sealed record ProgramFile(string Path, IReadOnlyList<string> LeadingArg
                 refused = $"{candidate}: permission denied (is it executable? chmod +x {candidate})";
             }
         }
-        throw refused is not null && (refused.Contains("permission", StringComparison.Ordinal) || program.Contains('/', StringComparison.Ordinal))
+        throw refused is not null && (refused.Contains("permission", StringComparison.Ordinal)
+            || program.Contains('/', StringComparison.Ordinal))
             ? new CommandException(ExitCodes.CannotExecute, refused)
             : new CommandException(ExitCodes.NotFound, $"{program}: no such program");
     }
@@ -75,7 +76,10 @@ internal sealed record ProgramFile(string Path, IReadOnlyList<string> LeadingArg
             return true;
         }
         int line = header.AsSpan().IndexOf((byte)'\n');
-        if (header.AsSpan(0, line < 0 ? header.Length : line).Contains((byte)0)) throw Refused(program, "it is no program that Linux can run");
+        if (header.AsSpan(0, line < 0 ? header.Length : line).Contains((byte)0))
+        {
+            throw Refused(program, "it is no program that Linux can run");
+        }
         return false;
     }
 
@@ -93,12 +97,15 @@ internal sealed record ProgramFile(string Path, IReadOnlyList<string> LeadingArg
         if (!UnixFile.MayExecute(interpreter)) throw Refused(script, $"its interpreter {interpreter} is not executable");
         // `#!/usr/bin/env python3` is about python3.
         if (System.IO.Path.GetFileName(interpreter) == "env"
-            && words.Skip(1).FirstOrDefault(word => !word.StartsWith('-') && !word.Contains('=', StringComparison.Ordinal)) is { } named)
+            && words.Skip(1).FirstOrDefault(IsNoOptionOfEnv) is { } named)
         {
             interpreter = Search(named, searchPath);
         }
-        _ = Check(interpreter, interpreter == script ? script : $"{script} (run by {interpreter})", searchPath, interpretersLeft - 1);
+        _ = Check(interpreter, interpreter == script ? script : $"{script} (run by {interpreter})", searchPath,
+            interpretersLeft - 1);
     }
+
+    private static bool IsNoOptionOfEnv(string word) => !word.StartsWith('-') && !word.Contains('=', StringComparison.Ordinal);
 
     private static void CheckPrivileges(string path, string program)
     {

@@ -12,9 +12,11 @@ internal static class RunCommand
     /// <summary>The command.</summary>
     public static Command New()
     {
-        Option<string?> node = CommandLine.NewNameOption("--node", "The agent of this host to run at (default: the one with the fewest guests)", "NAME");
+        Option<string?> node = CommandLine.NewNameOption("--node",
+            "The agent of this host to run at (default: the one with the fewest guests)", "NAME");
         node.CompletionSources.Add(context => CompletionCommand.Agents(context.ParseResult.GetValue(CommandLine.ClusterOption)));
-        Option<string?> name = CommandLine.NewNameOption("--name", "A name for the program's memory in listings (default: the program's)", "REGION");
+        Option<string?> name = CommandLine.NewNameOption("--name",
+            "A name for the program's memory in listings (default: the program's)", "REGION");
         Option<ulong?> local = CommandLine.NewSizeOption("--local",
             "How much of the pooled memory may lie on this node at a time (default: half of what it contributes)");
         Option<string?> stats = new("--stats") { Description = "Write what happened to this file, as JSON", HelpName = "FILE" };
@@ -26,7 +28,8 @@ internal static class RunCommand
             Arity = ArgumentArity.OneOrMore,
             CaptureRemainingTokens = true,
         };
-        Command command = CommandLine.NewCommand("run", "Run a program on pooled memory. Its streams, signals and exit code pass through.",
+        Command command = CommandLine.NewCommand("run",
+            "Run a program on pooled memory. Its streams, signals and exit code pass through.",
             "vsmp run velvetg out -exp_cov auto",
             "vsmp run --local 2G --stats stats.json -- stress-ng --vm 1 --vm-bytes 8G --vm-ops 4",
             "vsmp run --node n1 -- sh -c 'sort big.txt | uniq -c'");
@@ -38,13 +41,16 @@ internal static class RunCommand
         return command;
     }
 
-    /// <summary>Where the guest library lies: beside the command, or where <c>make install</c> puts it. Null if it is in neither.</summary>
+    /// <summary>
+    /// Where the guest library lies: beside the command, or where <c>make install</c> puts it. Null if it is in neither.
+    /// </summary>
     public static string? FindLibrary() =>
         new[] { AppContext.BaseDirectory, Path.Combine(AppContext.BaseDirectory, "..", "lib", "vsmp") }
             .Select(folder => Path.GetFullPath(Path.Combine(folder, LibraryName)))
             .FirstOrDefault(File.Exists);
 
-    private static int Run(string cluster, string? node, string? name, ulong? local, string? statsFile, bool progress, string[] words)
+    private static int Run(string cluster, string? node, string? name, ulong? local, string? statsFile, bool progress,
+        string[] words)
     {
         if (words[0].StartsWith('-'))
         {
@@ -53,7 +59,8 @@ internal static class RunCommand
         EnvironmentBlock environment = EnvironmentBlock.OfThisProcess();
         ProgramFile program = ProgramFile.Find(words[0], environment.Get("PATH"));
         string library = FindLibrary()
-            ?? throw new CommandException(ExitCodes.RunFailed, $"{LibraryName} is not beside the vsmp command: run make build, or install again");
+            ?? throw new CommandException(ExitCodes.RunFailed,
+                $"{LibraryName} is not beside the vsmp command: run make build, or install again");
         if (library.AsSpan().ContainsAny(' ', ':'))
         {
             throw new CommandException(ExitCodes.RunFailed,

@@ -6,6 +6,7 @@ using System.Text.Json;
 using Microsoft.Win32.SafeHandles;
 using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
+using VSmp.Coherence;
 
 namespace VSmp.Agent.Cli;
 
@@ -16,6 +17,12 @@ namespace VSmp.Agent.Cli;
 internal sealed class RunSupervisor : IRunListener, IDisposable
 {
     private const int GraceMilliseconds = 5_000;
+
+    private static readonly int[] PassedOn =
+    [
+        Signals.SIGINT, Signals.SIGTERM, Signals.SIGHUP, Signals.SIGQUIT, Signals.SIGUSR1, Signals.SIGUSR2, Signals.SIGTSTP,
+        Signals.SIGCONT, Signals.SIGWINCH,
+    ];
 
     private readonly AgentFolder _agent;
     private readonly ControlClient _client;
@@ -45,8 +52,7 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
     public int Run(ProgramFile program, byte[][] words, EnvironmentBlock environment, FileStream? statistics)
     {
         ProcessControl.AdoptDescendants();
-        foreach (int signal in new[] { Signals.SIGINT, Signals.SIGTERM, Signals.SIGHUP, Signals.SIGQUIT, Signals.SIGUSR1, Signals.SIGUSR2,
-            Signals.SIGTSTP, Signals.SIGCONT, Signals.SIGWINCH })
+        foreach (int signal in PassedOn)
         {
             // What nohup or a shell had ignored for us stays ignored, for us and for the program.
             if (!Signals.IsIgnored(signal)) _signals.Add(PosixSignalRegistration.Create((PosixSignal)signal, OnSignal));
@@ -54,16 +60,20 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
         byte[][] arguments = [words[0], .. program.LeadingArguments.Select(ProcessSpawn.Bytes), .. words.AsSpan(1)];
         var watch = Stopwatch.StartNew();
         int pid = Start(program, arguments, environment);
-        Thread? progress = _showsProgress ? new Thread(() => ShowProgress(watch)) { Name = "progress", IsBackground = true } : null;
-        progress?.Start();
+        Thread progress = new(() => ShowProgress(watch)) { Name = "progress", IsBackground = true };
+        if (_showsProgress) progress.Start();
 
         ChildExit exit;
-        do exit = ProcessControl.WaitForAnyChild() ?? throw new InvalidOperationException("the program is no child of ours any more");
+        do
+        {
+            exit = ProcessControl.WaitForAnyChild()
+                ?? throw new InvalidOperationException("the program is no child of ours any more");
+        }
         while (exit.ProcessId != pid);
         double wallSeconds = watch.Elapsed.TotalSeconds;
         lock (_lock) _programHasEnded = true;
         _isOver.Set();
-        progress?.Join();
+        if (_showsProgress) progress.Join();
         bool isComplete = _isAgentLost ? EndLostRun() : EndRun(exit, wallSeconds, statistics);
         if (!isComplete) return ExitCodes.AgentLost;
         if (!exit.IsSignaled) return exit.Status;
@@ -136,7 +146,10 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
     {
         lock (_lock)
         {
-            if (_isAgentLost) throw new CommandException(ExitCodes.AgentLost, $"agent {_agent.Name} was lost before the program started");
+            if (_isAgentLost)
+            {
+                throw new CommandException(ExitCodes.AgentLost, $"agent {_agent.Name} was lost before the program started");
+            }
             var (soft, hard) = ProcessControl.OpenFileLimit;
             // The .NET runtime has raised our soft limit of open files; the program gets back the one that we were started with,
             // as far as that can be told: our parent's.
@@ -157,7 +170,8 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
         {
             string status = File.ReadAllText("/proc/self/stat");
             string parent = status[(status.LastIndexOf(')') + 2)..].Split(' ')[1];
-            string? line = File.ReadLines($"/proc/{parent}/limits").FirstOrDefault(l => l.StartsWith(Key, StringComparison.Ordinal));
+            string? line = File.ReadLines($"/proc/{parent}/limits")
+                .FirstOrDefault(l => l.StartsWith(Key, StringComparison.Ordinal));
             string? soft = line?[Key.Length..].Split(' ', StringSplitOptions.RemoveEmptyEntries).FirstOrDefault();
             return ulong.TryParse(soft, NumberStyles.None, CultureInfo.InvariantCulture, out ulong limit) ? limit : null;
         }
@@ -202,7 +216,9 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
         {
             // A program that ended well did so on memory that was right.
             bool endedWell = !exit.IsSignaled && exit.Status == 0;
-            Say(endedWell ? $"no statistics of the run: {e.Message}" : $"agent {_agent.Name} was lost during the run: {e.Message}");
+            Say(endedWell
+                ? $"no statistics of the run: {e.Message}"
+                : $"agent {_agent.Name} was lost during the run: {e.Message}");
             if (!endedWell) _ = EndLostRun();
             return endedWell;
         }
@@ -246,9 +262,10 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
             double perSecond = (faults - lastFaults) / Math.Max(seconds - lastSeconds, 0.001);
             (lastFaults, lastSeconds) = (faults, seconds);
             string line = string.Create(CultureInfo.InvariantCulture,
-                $"{TimeSpan.FromSeconds(Math.Floor(seconds)):c}  pool {Sizes.Format(now.PeakPoolBytes)}  local {Sizes.Format(now.PeakLocalBytes)}"
-                + $" at most  fetched {Sizes.Format(now.PagesFetched * 4096)}  written back {Sizes.Format(now.PagesWrittenBack * 4096)}"
-                + $"  {perSecond:0} faults/s");
+                $"{TimeSpan.FromSeconds(Math.Floor(seconds)):c}  pool {Sizes.Format(now.PeakPoolBytes)}"
+                + $"  local {Sizes.Format(now.PeakLocalBytes)} at most"
+                + $"  fetched {Sizes.Format(now.PagesFetched * PageNumber.Bytes)}"
+                + $"  written back {Sizes.Format(now.PagesWrittenBack * PageNumber.Bytes)}  {perSecond:0} faults/s");
             if (isTerminal) Output.Error($"\r\x1b[Kvsmp: {line}");
             else CommandLine.Say(line);
         }

@@ -70,6 +70,6 @@ internal static class Sizes
             power++;
         }
         string format = value >= 100 || Math.Abs(value - Math.Round(value)) < 0.05 ? "0" : "0.0";
-        return string.Create(CultureInfo.InvariantCulture, $"{value.ToString(format, CultureInfo.InvariantCulture)} {Units[power - 1]}iB");
+        return $"{value.ToString(format, CultureInfo.InvariantCulture)} {Units[power - 1]}iB";
     }
 }

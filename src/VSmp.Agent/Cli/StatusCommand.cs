@@ -19,11 +19,13 @@ internal static class StatusCommand
     {
         Option<bool> json = new("--json") { Description = "As JSON; sizes in bytes" };
         Option<bool> watch = new("--watch") { Description = "Again every second, until interrupted" };
-        Command command = CommandLine.NewCommand("status", "Show each node's memory: contributed = home + cache + free; guests; faults.",
+        Command command = CommandLine.NewCommand("status",
+            "Show each node's memory: contributed = home + cache + free; guests; faults.",
             "vsmp status", "vsmp status --watch", "vsmp status --json | jq '.nodes[].freeBytes'");
         command.Options.Add(json);
         command.Options.Add(watch);
-        command.SetAction(parsed => Run(parsed.GetValue(CommandLine.ClusterOption)!, parsed.GetValue(json), parsed.GetValue(watch)));
+        command.SetAction(parsed => Run(parsed.GetValue(CommandLine.ClusterOption)!, parsed.GetValue(json),
+            parsed.GetValue(watch)));
         return command;
     }
 
@@ -73,8 +75,8 @@ internal static class StatusCommand
     {
         Table.Column[] columns =
         [
-            new("node"), new("state"), new("contributed", true), new("home", true), new("cache", true), new("free", true), new("used", true),
-            new("private", true), new("guests", true), new("faults/s", true), new("address"),
+            new("node"), new("state"), new("contributed", true), new("home", true), new("cache", true), new("free", true),
+            new("used", true), new("private", true), new("guests", true), new("faults/s", true), new("address"),
         ];
         Table table = new(withAddresses ? columns : columns[..^1]);
         foreach (NodeStatus node in status.Nodes)
@@ -86,8 +88,9 @@ internal static class StatusCommand
         if (status.Nodes.Count > 1)
         {
             Add(("all", "bold"), ("", null), Sum(node => node.ContributedBytes), Sum(node => node.HomeBytes),
-                Sum(node => node.CacheBytes), Sum(node => node.FreeBytes), Sum(node => node.UsedBytes), Sum(node => node.PrivateBytes),
-                Number(status.Nodes.Sum(node => node.Guests)), Number(status.Nodes.Sum(node => node.FaultsPerSecond)), ("", null));
+                Sum(node => node.CacheBytes), Sum(node => node.FreeBytes), Sum(node => node.UsedBytes),
+                Sum(node => node.PrivateBytes), Number(status.Nodes.Sum(node => node.Guests)),
+                Number(status.Nodes.Sum(node => node.FaultsPerSecond)), ("", null));
         }
         return table;
 
@@ -102,9 +105,12 @@ internal static class StatusCommand
     {
         Grid bars = new();
         bars.AddColumn().AddColumn().AddColumn().AddColumn();
-        foreach (NodeStatus node in status.Nodes) bars.AddRow(new Text(node.Name), Bar(node), new Text(Percent(node)), new Text(node.Address, "grey"));
+        foreach (NodeStatus node in status.Nodes)
+        {
+            bars.AddRow(new Text(node.Name), Bar(node), new Text(Percent(node)), new Text(node.Address, "grey"));
+        }
         return new Rows(
-            new Markup($"cluster [bold]{Markup.Escape(status.Cluster)}[/], view {status.View}, seen by {Markup.Escape(status.Self)}"),
+            new Markup($"cluster [bold]{status.Cluster}[/], view {status.View}, seen by {status.Self}"), // names hold no brackets
             NewTable(status, withAddresses: false).ForTerminal(),
             bars,
             new Markup("[blue]█[/] home  [yellow]█[/] cache  [grey]░[/] free"));
@@ -114,12 +120,15 @@ internal static class StatusCommand
     {
         double scale = node.ContributedBytes == 0 ? 0 : (double)BarCells / node.ContributedBytes;
         int home = Cells(node.HomeBytes), cache = Math.Min(Cells(node.CacheBytes), BarCells - home);
-        return new Markup($"[blue]{new string('█', home)}[/][yellow]{new string('█', cache)}[/][grey]{new string('░', BarCells - home - cache)}[/]");
+        string free = new('░', BarCells - home - cache);
+        return new Markup($"[blue]{new string('█', home)}[/][yellow]{new string('█', cache)}[/][grey]{free}[/]");
 
         int Cells(ulong bytes) => Math.Min((int)Math.Round(bytes * scale), BarCells);
     }
 
-    private static string Percent(NodeStatus node) => node.ContributedBytes == 0
-        ? ""
-        : string.Create(CultureInfo.InvariantCulture, $"{100.0 * (node.HomeBytes + node.CacheBytes) / node.ContributedBytes:0} % taken");
+    private static string Percent(NodeStatus node)
+    {
+        double share = node.ContributedBytes == 0 ? 0 : (double)(node.HomeBytes + node.CacheBytes) / node.ContributedBytes;
+        return string.Create(CultureInfo.InvariantCulture, $"{100 * share:0} % taken");
+    }
 }

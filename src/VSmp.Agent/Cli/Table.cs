@@ -30,11 +30,13 @@ internal sealed class Table(params Table.Column[] columns)
     public void WritePlain(TextWriter output)
     {
         IEnumerable<string[]> lines =
-            [[.. columns.Select(column => column.Heading.ToUpperInvariant())], .. _rows.Select(row => row.Select(cell => cell.Text).ToArray())];
+            [[.. columns.Select(column => column.Heading.ToUpperInvariant())],
+                .. _rows.Select(row => row.Select(cell => cell.Text).ToArray())];
         int[] widths = [.. columns.Select((_, i) => lines.Max(line => line[i].Length))];
         foreach (string[] line in lines)
         {
-            IEnumerable<string> cells = line.Select((cell, i) => columns[i].IsNumber ? cell.PadLeft(widths[i]) : cell.PadRight(widths[i]));
+            IEnumerable<string> cells =
+                line.Select((cell, i) => columns[i].IsNumber ? cell.PadLeft(widths[i]) : cell.PadRight(widths[i]));
             output.WriteLine(string.Join("  ", cells).TrimEnd());
         }
     }

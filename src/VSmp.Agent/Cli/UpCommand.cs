@@ -40,7 +40,11 @@ internal sealed class UpCommand
             CustomParser = result =>
             {
                 string text = result.Tokens[0].Value;
-                if (int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int count) && count is >= 1 and <= MaxAgents) return count;
+                if (int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int count)
+                    && count is >= 1 and <= MaxAgents)
+                {
+                    return count;
+                }
                 result.AddError($"--agents: '{text}' is no number from 1 to {MaxAgents}");
                 return 0;
             },
@@ -52,7 +56,8 @@ internal sealed class UpCommand
         command.Options.Add(agents);
         command.Options.Add(memory);
         command.SetAction(parsed => Run(
-            RunDirectory.OfCurrentUser(parsed.GetValue(CommandLine.ClusterOption)!), parsed.GetValue(agents), parsed.GetValue(memory)));
+            RunDirectory.OfCurrentUser(parsed.GetValue(CommandLine.ClusterOption)!), parsed.GetValue(agents),
+            parsed.GetValue(memory)));
         return command;
     }
 
@@ -73,7 +78,8 @@ internal sealed class UpCommand
             up.StopAll();
             throw;
         }
-        Output.Line($"cluster {directory.Cluster} is up: {(count == 1 ? "1 agent" : $"{count} agents, each")} of {Sizes.Format(memoryBytes)}. "
+        Output.Line($"cluster {directory.Cluster} is up: {(count == 1 ? "1 agent" : $"{count} agents, each")}"
+            + $" of {Sizes.Format(memoryBytes)}. "
             + "Next: vsmp run -- PROGRAM, vsmp status, vsmp down");
         return ExitCodes.Ok;
     }
@@ -100,7 +106,10 @@ internal sealed class UpCommand
             bool crashed = File.Exists(agent.PidFile);
             IReadOnlyList<string> done = agent.CleanUp(keepLog: false);
             foreach (string what in done) CommandLine.Say($"a crashed run left things behind: {what}");
-            if (crashed && done.Count == 0) CommandLine.Say($"a crashed run left things behind: removed the files of agent {agent.Name}");
+            if (crashed && done.Count == 0)
+            {
+                CommandLine.Say($"a crashed run left things behind: removed the files of agent {agent.Name}");
+            }
         }
     }
 
@@ -144,7 +153,10 @@ internal sealed class UpCommand
         byte[] datagram = new byte[4096];
         while (true)
         {
-            if (_isInterrupted) throw new CommandException(ExitCodes.SignalBase + Signals.SIGINT, "interrupted: what was started is stopped");
+            if (_isInterrupted)
+            {
+                throw new CommandException(ExitCodes.SignalBase + Signals.SIGINT, "interrupted: what was started is stopped");
+            }
             if (notify.WaitReadable(LookAroundMilliseconds))
             {
                 int bytes = notify.Receive(datagram, null);

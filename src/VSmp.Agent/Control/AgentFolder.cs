@@ -76,8 +76,8 @@ internal sealed class AgentFolder
         if (Encoding.UTF8.GetByteCount(ControlSocket) > UnixSocket.MaxPathBytes)
         {
             throw new CommandException(ExitCodes.Usage,
-                $"the socket path {ControlSocket} would be longer than the {UnixSocket.MaxPathBytes} bytes that the kernel allows: "
-                + "use a shorter cluster or agent name");
+                $"the socket path {ControlSocket} would be longer than the {UnixSocket.MaxPathBytes} bytes that "
+                + "the kernel allows: use a shorter cluster or agent name");
         }
         RunDirectory.Create(groupId);
         FileStream? claim = null;
@@ -107,8 +107,8 @@ internal sealed class AgentFolder
     }
 
     /// <summary>
-    /// Cleans up behind an agent that does not run (or is about to end): ends the guests that it left, unmounts its frames, removes
-    /// its files.
+    /// Cleans up behind an agent that does not run (or is about to end): ends the guests that it left, unmounts its frames,
+    /// removes its files.
     /// </summary>
     /// <param name="keepLog">Whether to leave the folder, with the log in it.</param>
     /// <returns>What was found and done, in words for the user; empty when there was nothing but files.</returns>
@@ -137,7 +137,8 @@ internal sealed class AgentFolder
         {
             if (Libc.Unmount(Frames, Libc.MNT_DETACH) < 0)
             {
-                throw new CommandException(ExitCodes.Failed, $"cannot unmount {Frames}: {Errno.Text(Errno.Last)}; unmount it as root");
+                throw new CommandException(ExitCodes.Failed,
+                    $"cannot unmount {Frames}: {Errno.Text(Errno.Last)}; unmount it as root");
             }
             wasMounted = true;
         }

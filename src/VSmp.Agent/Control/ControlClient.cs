@@ -48,7 +48,8 @@ internal sealed class ControlClient : IDisposable
             throw e.HResult is Errno.EACCES or Errno.EPERM
                 ? new CommandException(ExitCodes.Refused,
                     $"you may not use agent {agent.Name}: it serves its owner, root, and the group it was started with (--group)")
-                : new CommandException(ExitCodes.NoAgent, $"agent {agent.Name} of cluster {agent.RunDirectory.Cluster} does not run");
+                : new CommandException(ExitCodes.NoAgent,
+                    $"agent {agent.Name} of cluster {agent.RunDirectory.Cluster} does not run");
         }
     }
 
@@ -56,7 +57,8 @@ internal sealed class ControlClient : IDisposable
     public ClusterStatus GetStatus() => Call(new() { Operation = ControlOperation.Status }).Status ?? throw Strange();
 
     /// <inheritdoc cref="IAgentControl.GetGuestsAsync"/>
-    public IReadOnlyList<GuestStatus> GetGuests() => Call(new() { Operation = ControlOperation.Guests }).Guests ?? throw Strange();
+    public IReadOnlyList<GuestStatus> GetGuests() =>
+        Call(new() { Operation = ControlOperation.Guests }).Guests ?? throw Strange();
 
     /// <inheritdoc cref="IAgentControl.GetRegionsAsync"/>
     public IReadOnlyList<RegionStatus> GetRegions() =>
@@ -189,7 +191,10 @@ internal sealed class ControlClient : IDisposable
                 _listener?.OnGuestDetached(reply.ProcessId ?? 0);
                 return true;
         }
-        if (reply.Id is int id && _pending.TryGetValue(id, out TaskCompletionSource<ControlReply>? answer)) answer.SetResult(reply);
+        if (reply.Id is int id && _pending.TryGetValue(id, out TaskCompletionSource<ControlReply>? answer))
+        {
+            answer.SetResult(reply);
+        }
         else if (reply.Error is not null) _refusal = reply; // of the connection as a whole
         return true;
     }

@@ -161,7 +161,8 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
     {
         if (request.Version != ControlRequest.CurrentVersion)
         {
-            throw new ControlException("this vsmp command and the agent are of different versions: install the same on both sides",
+            throw new ControlException(
+                "this vsmp command and the agent are of different versions: install the same on both sides",
                 ExitCodes.Refused);
         }
         return request.Operation switch
@@ -174,7 +175,8 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             ControlOperation.GetRun => new() { Statistics = await agent.GetRunAsync(Token()).ConfigureAwait(false) },
             ControlOperation.EndRun => new() { Statistics = await agent.EndRunAsync(Token()).ConfigureAwait(false) },
             ControlOperation.Shutdown => await ShutdownAsync(request.Reason).ConfigureAwait(false),
-            _ => throw new ControlException("the agent does not know this request: is it older than the command?", ExitCodes.Refused),
+            _ => throw new ControlException("the agent does not know this request: is it older than the command?",
+                ExitCodes.Refused),
         };
     }
 
@@ -185,7 +187,8 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             IReadOnlyList<GuestStatus> guests = await agent.GetGuestsAsync().ConfigureAwait(false);
             if (guests.Any(guest => guest.ProcessId == processId && guest.UserId != peer.UserId))
             {
-                throw new ControlException($"process {processId} is another user's guest: its user, the agent's owner or root may stop it",
+                throw new ControlException(
+                    $"process {processId} is another user's guest: its user, the agent's owner or root may stop it",
                     ExitCodes.Refused);
             }
         }
@@ -201,7 +204,8 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             throw new ControlException($"'{run.Name}' is no name for a region", ExitCodes.Usage);
         }
         // Who asks is the kernel's word, not the request's.
-        return await agent.BeginRunAsync(run with { ProcessId = peer.ProcessId, UserId = peer.UserId }, this).ConfigureAwait(false);
+        return await agent.BeginRunAsync(run with { ProcessId = peer.ProcessId, UserId = peer.UserId }, this)
+            .ConfigureAwait(false);
     }
 
     private async Task<ControlReply> ShutdownAsync(string? reason)
@@ -227,8 +231,8 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
     }
 
     /// <summary>
-    /// From any thread. What the socket has room for is sent at once: when a guest attaches, its userfaultfd is out of the agent's
-    /// hands alone before the guest goes on.
+    /// From any thread. What the socket has room for is sent at once: when a guest attaches, its userfaultfd is out of the
+    /// agent's hands alone before the guest goes on.
     /// </summary>
     private void Send(ControlReply reply, int descriptor)
     {

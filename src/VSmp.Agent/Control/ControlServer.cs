@@ -34,7 +34,8 @@ internal sealed class ControlServer : IDisposable, IReactorHandler
     /// <summary>Connections that are open now. Only the control thread changes it; a reader may see it a moment late.</summary>
     public int ConnectionCount => _connections.Count;
 
-    /// <summary>Closes the socket and every connection. Open runs are not ended: the agent that stops ends its guests itself.</summary>
+    /// <summary>Closes the socket and every connection. Open runs are not ended: the agent that stops ends its guests
+    /// itself.</summary>
     public void Dispose()
     {
         _reactor.Post(() =>
@@ -69,15 +70,18 @@ internal sealed class ControlServer : IDisposable, IReactorHandler
         if (!isAdministrator && !(_groupId is uint group && socket.PeerIsInGroup(group)))
         {
             Log.Warn($"user {peer.UserId} (process {peer.ProcessId}) was refused at the control socket");
-            Refuse(socket, ExitCodes.Refused, "you may not use this agent: it serves its owner, root, and the group it was started with");
+            Refuse(socket, ExitCodes.Refused,
+                "you may not use this agent: it serves its owner, root, and the group it was started with");
             return;
         }
         if (_connections.Count >= MaxConnections)
         {
-            Refuse(socket, ExitCodes.Failed, $"the agent has {MaxConnections} control connections open already: end some vsmp commands");
+            Refuse(socket, ExitCodes.Failed,
+                $"the agent has {MaxConnections} control connections open already: end some vsmp commands");
             return;
         }
-        ControlConnection connection = new(_reactor, socket, peer, isAdministrator, _agent, closed => _connections.Remove(closed));
+        ControlConnection connection = new(
+            _reactor, socket, peer, isAdministrator, _agent, closed => _connections.Remove(closed));
         _connections.Add(connection);
         connection.Start();
     }
@@ -85,7 +89,8 @@ internal sealed class ControlServer : IDisposable, IReactorHandler
     private static void Refuse(UnixSocket socket, int exitCode, string error)
     {
         // Fits into the empty buffer of a new socket; a peer that is gone already does not need it.
-        _ = socket.Send(ControlConnection.Encode(new ControlReply { Id = 0, Error = error, ExitCode = exitCode }), -1, wait: false);
+        _ = socket.Send(ControlConnection.Encode(new ControlReply { Id = 0, Error = error, ExitCode = exitCode }), -1,
+            wait: false);
         socket.Dispose();
     }
 }

@@ -22,7 +22,8 @@ internal static class ExitCodes
     /// <summary><c>vsmp up</c>: the cluster is up already.</summary>
     public const int AlreadyUp = 4;
 
-    /// <summary>Refused: wrong cluster secret, a peer of another cluster or version, or a user who may not use the agent.</summary>
+    /// <summary>Refused: wrong cluster secret, a peer of another cluster or version, or a user who may not use the
+    /// agent.</summary>
     public const int Refused = 5;
 
     /// <summary>Not enough memory: more than the host has, a tmpfs too small, the pool exhausted.</summary>
@@ -47,7 +48,8 @@ internal static class ExitCodes
     /// <summary><c>vsmp run</c>: there is no such program.</summary>
     public const int NotFound = 127;
 
-    /// <summary><c>vsmp run</c>: the program was killed by signal N: 128 + N (the signal is raised again, so that a shell sees it).</summary>
+    /// <summary><c>vsmp run</c>: the program was killed by signal N: 128 + N (the signal is raised again, so that a shell sees
+    /// it).</summary>
     public const int SignalBase = 128;
 }
 

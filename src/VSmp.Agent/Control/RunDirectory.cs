@@ -32,8 +32,8 @@ internal sealed class RunDirectory(string path, string cluster)
     public static RunDirectory OfCurrentUser(string cluster) => new(System.IO.Path.Combine(UserBase(), cluster), cluster);
 
     /// <summary>
-    /// The folders in which the current user may find a running agent of a cluster: the user's own, then the system's (for members
-    /// of the group that its administrator named).
+    /// The folders in which the current user may find a running agent of a cluster: the user's own, then the system's (for
+    /// members of the group that its administrator named).
     /// </summary>
     public static IEnumerable<RunDirectory> Candidates(string cluster)
     {
@@ -59,7 +59,8 @@ internal sealed class RunDirectory(string path, string cluster)
             string parent = System.IO.Path.GetDirectoryName(Path)!;
             const UnixFileMode Private = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
             UnixFileMode parentMode = parent == SystemBase
-                ? Private | UnixFileMode.GroupRead | UnixFileMode.GroupExecute | UnixFileMode.OtherRead | UnixFileMode.OtherExecute
+                ? Private | UnixFileMode.GroupRead | UnixFileMode.GroupExecute
+                    | UnixFileMode.OtherRead | UnixFileMode.OtherExecute
                 : Private;
             Directory.CreateDirectory(parent, parentMode);
             CheckOwner(parent);
@@ -140,7 +141,8 @@ internal sealed class RunDirectory(string path, string cluster)
             catch (IOException) when (File.Exists(lockFile) && Environment.TickCount64 < deadline) { Thread.Sleep(50); }
             catch (IOException e)
             {
-                throw new CommandException(ExitCodes.Failed, $"cannot lock {lockFile}, another vsmp up or down may hang: {e.Message}");
+                throw new CommandException(ExitCodes.Failed,
+                    $"cannot lock {lockFile}, another vsmp up or down may hang: {e.Message}");
             }
         }
     }

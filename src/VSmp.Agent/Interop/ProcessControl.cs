@@ -38,7 +38,8 @@ internal static unsafe partial class ProcessControl
         return handle is not null && process.IsAlive && Signal(handle, signal);
     }
 
-    /// <summary>Waits until the process ends; false if it has not within the time. Works for processes that are not children.</summary>
+    /// <summary>Waits until the process ends; false if it has not within the time. Works for processes that are not
+    /// children.</summary>
     public static bool WaitForExit(ProcessIdentity process, int timeoutMilliseconds)
     {
         using SafeFileHandle? handle = Open(process.ProcessId);

@@ -9,7 +9,8 @@ namespace VSmp.Agent.Interop;
 internal readonly record struct ProcessIdentity(int ProcessId, ulong StartTicks)
 {
     /// <summary>Whether the process is there and not a zombie.</summary>
-    public bool IsAlive => TryRead(ProcessId, out ulong ticks, out char state) && ticks == StartTicks && state is not ('Z' or 'X');
+    public bool IsAlive => TryRead(ProcessId, out ulong ticks, out char state) && ticks == StartTicks
+        && state is not ('Z' or 'X');
 
     /// <summary>The identity of a running process, or null if there is none of that number.</summary>
     public static ProcessIdentity? Of(int processId) =>

@@ -11,7 +11,10 @@ namespace VSmp.Agent.Interop;
 internal static unsafe partial class ProcessSpawn
 {
     private const short POSIX_SPAWN_SETSIGDEF = 0x04, POSIX_SPAWN_SETSID = 0x80;
-    private const int OpaqueBytes = 512; // posix_spawnattr_t is 336 bytes, posix_spawn_file_actions_t 80, sigset_t 128 (glibc, x86-64)
+
+    // posix_spawnattr_t is 336 bytes, posix_spawn_file_actions_t 80, sigset_t 128 (glibc, x86-64)
+    private const int OpaqueBytes = 512;
+
     private const int O_WRONLY = 1, O_CREAT = 0x40, O_APPEND = 0x400;
 
     /// <summary>A byte string with its terminating zero.</summary>
@@ -29,7 +32,8 @@ internal static unsafe partial class ProcessSpawn
 
     private static int Spawn(byte[] path, byte[][] arguments, byte[][] environment, string? logFile)
     {
-        byte* attributes = stackalloc byte[OpaqueBytes], actions = stackalloc byte[OpaqueBytes], signals = stackalloc byte[OpaqueBytes];
+        byte* attributes = stackalloc byte[OpaqueBytes], actions = stackalloc byte[OpaqueBytes],
+            signals = stackalloc byte[OpaqueBytes];
         List<GCHandle> pins = [];
         // SAFETY: the opaque objects are larger than glibc's; every string is pinned until the call is over, and the child has
         // its own copy of all of it (exec) before posix_spawn returns.

@@ -28,7 +28,8 @@ internal static unsafe partial class UnixFile
         File.SetUnixFileMode(path, mode);
     }
 
-    /// <summary>Owner, group, mode bits (with the type in 0xF000) of a file; null if there is none. A link is not followed unless asked.</summary>
+    /// <summary>Owner, group, mode bits (with the type in 0xF000) of a file; null if there is none. A link is not followed unless
+    /// asked.</summary>
     public static (uint UserId, uint GroupId, uint Mode)? Look(string path, bool followLink)
     {
         byte* status = stackalloc byte[StatxBytes];

@@ -45,7 +45,8 @@ internal sealed unsafe partial class UnixSocket : SafeHandle
     /// <summary>The descriptor, for a reactor; it stays this object's.</summary>
     public int Descriptor => (int)handle;
 
-    /// <summary>Listens at a path, without blocking. An old socket there is replaced: the caller knows that nobody uses it.</summary>
+    /// <summary>Listens at a path, without blocking. An old socket there is replaced: the caller knows that nobody uses
+    /// it.</summary>
     /// <param name="path">Where.</param>
     /// <param name="type">How it carries data.</param>
     /// <param name="groupId">A group whose members may connect, or null for the owner alone.</param>
@@ -80,7 +81,8 @@ internal sealed unsafe partial class UnixSocket : SafeHandle
         return socket;
     }
 
-    /// <summary>Sends one datagram to a path, or to an abstract address that begins with <c>@</c>; whether anybody hears it or not.</summary>
+    /// <summary>Sends one datagram to a path, or to an abstract address that begins with <c>@</c>; whether anybody hears it or
+    /// not.</summary>
     public static void SendDatagram(string address, string text)
     {
         using UnixSocket socket = Create(UnixSocketType.Datagram, 0);
@@ -100,7 +102,8 @@ internal sealed unsafe partial class UnixSocket : SafeHandle
     }
 
     /// <summary>Connects to a path, blocking.</summary>
-    /// <exception cref="IOException">Nobody listens there, or we may not; its <see cref="Exception.HResult"/> is the errno value.</exception>
+    /// <exception cref="IOException">Nobody listens there, or we may not; its <see cref="Exception.HResult"/> is the errno
+    /// value.</exception>
     public static UnixSocket Connect(string path, UnixSocketType type)
     {
         UnixSocket socket = Create(type, 0);
@@ -201,7 +204,8 @@ internal sealed unsafe partial class UnixSocket : SafeHandle
     /// <summary>Receives bytes, and the descriptors that came with them, which become the caller's.</summary>
     /// <param name="buffer">Where to.</param>
     /// <param name="descriptors">Receives the descriptors; null closes what comes.</param>
-    /// <returns>Bytes received, 0 at the end, or minus an errno value. EPROTO: more descriptors than fit; none was kept.</returns>
+    /// <returns>Bytes received, 0 at the end, or minus an errno value. EPROTO: more descriptors than fit; none was
+    /// kept.</returns>
     public int Receive(Span<byte> buffer, ICollection<int>? descriptors)
     {
         const int ControlBytes = ControlHeaderBytes + (MaxDescriptors * sizeof(int));

@@ -8,7 +8,8 @@ namespace VSmp.Agent.Tests.Cli;
 
 public sealed class ProgramFileTests : IDisposable
 {
-    private const UnixFileMode Executable = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute | UnixFileMode.GroupRead
+    private const UnixFileMode Executable =
+        UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute | UnixFileMode.GroupRead
         | UnixFileMode.GroupExecute | UnixFileMode.OtherRead | UnixFileMode.OtherExecute;
 
     private readonly string _folder = Directory.CreateTempSubdirectory("vsmp-test-").FullName;
@@ -40,7 +41,8 @@ public sealed class ProgramFileTests : IDisposable
 
     [Fact]
     public void A_statically_linked_program_is_refused_with_advice() =>
-        Refuses(Copy("static", bytes => ForEachSegment(bytes, type => type == 3 ? 0u : type)), ExitCodes.CannotExecute, "statically linked");
+        Refuses(Copy("static", bytes => ForEachSegment(bytes, type => type == 3 ? 0u : type)), ExitCodes.CannotExecute,
+            "statically linked");
 
     [Fact]
     public void A_program_of_another_architecture_is_refused()

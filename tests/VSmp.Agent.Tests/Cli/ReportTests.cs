@@ -49,7 +49,10 @@ public sealed class ReportTests : IDisposable
     public async Task Status_watched_goes_on_until_it_is_interrupted()
     {
         using Process process = Vsmp.Start(_served.Directory, "status", "--watch");
-        for (int i = 0; i < 4; i++) Assert.NotNull(await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken));
+        for (int i = 0; i < 4; i++)
+        {
+            Assert.NotNull(await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken));
+        }
         process.Signal(Signals.SIGINT);
         Assert.Equal(0, (await Vsmp.FinishAsync(process)).ExitCode);
     }
@@ -69,7 +72,8 @@ public sealed class ReportTests : IDisposable
     [Fact]
     public async Task A_guest_is_stopped_and_what_is_none_is_refused()
     {
-        Assert.Equal((0, "process 4711, a guest of n0, is ended\n", ""), await Vsmp.RunAsync(_served.Directory, "guest", "stop", "4711"));
+        Assert.Equal((0, "process 4711, a guest of n0, is ended\n", ""),
+            await Vsmp.RunAsync(_served.Directory, "guest", "stop", "4711"));
         var (exitCode, _, errors) = await Vsmp.RunAsync(_served.Directory, "guest", "stop", "1");
         Assert.Equal(ExitCodes.Failed, exitCode);
         Assert.Contains("process 1 is no guest", errors, StringComparison.Ordinal);
@@ -94,7 +98,8 @@ public sealed class ReportTests : IDisposable
         var (_, healthy, _) = await Vsmp.RunAsync(_served.Directory, "doctor");
         Assert.DoesNotContain("disk on fire", healthy, StringComparison.Ordinal);
         await File.WriteAllTextAsync(_served.Folder.LogFile,
-            "2026-01-01T00:00:00.000Z info  started\n2026-01-01T00:00:01.000Z error disk on fire\n", TestContext.Current.CancellationToken);
+            "2026-01-01T00:00:00.000Z info  started\n2026-01-01T00:00:01.000Z error disk on fire\n",
+                TestContext.Current.CancellationToken);
         var (exitCode, output, _) = await Vsmp.RunAsync(_served.Directory, "doctor");
         Assert.Equal(ExitCodes.Failed, exitCode);
         Assert.Matches("log of n0 +FAIL .*disk on fire", output);
@@ -116,7 +121,8 @@ public sealed class ReportTests : IDisposable
     [InlineData("2026-01-01T00:00:00.000Z info  it works", "info", "it works")]
     [InlineData("2026-01-01T00:00:00.000Z info  no error here", "error", null)]
     [InlineData("rubbish", "error", null)]
-    public void A_log_line_is_told_by_its_level(string line, string level, string? message) => Assert.Equal(message, Log.MessageOf(line, level));
+    public void A_log_line_is_told_by_its_level(string line, string level, string? message) =>
+        Assert.Equal(message, Log.MessageOf(line, level));
 
     [Theory]
     [InlineData("no-such-command")]
@@ -210,7 +216,8 @@ public sealed class ReportTests : IDisposable
         {
             var (exitCode, output, _) = await Vsmp.RunAsync(null, command, "--help");
             Assert.Equal(0, exitCode);
-            Assert.Contains($"vsmp {command}", output[output.IndexOf("Examples:", StringComparison.Ordinal)..], StringComparison.Ordinal);
+            Assert.Contains($"vsmp {command}", output[output.IndexOf("Examples:", StringComparison.Ordinal)..],
+                StringComparison.Ordinal);
             Assert.Contains("--cluster", output, StringComparison.Ordinal);
         }
     }

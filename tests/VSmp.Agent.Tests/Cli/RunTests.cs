@@ -39,15 +39,20 @@ public sealed class RunTests : IDisposable
     [Fact]
     public async Task The_program_gets_its_arguments_though_they_look_like_options_of_ours()
     {
-        var (exitCode, output, _) = await Vsmp.RunAsync(_served.Directory, "run", "--local", "1G", "echo", "--local", "--help", "--", "@file", "--cluster=x");
+        var (exitCode, output, _) = await Vsmp.RunAsync(_served.Directory, "run", "--local", "1G", "echo", "--local", "--help",
+            "--", "@file", "--cluster=x");
         Assert.Equal((0, "--local --help -- @file --cluster=x\n"), (exitCode, output));
     }
 
     [Fact]
     public async Task Arguments_and_environment_reach_the_program_byte_for_byte()
     {
-        const string Script = """X=$(printf 'a\351b') exec "$1" run --cluster "$2" -- sh -c 'printf "%s %s" "$1" "$X" | od -An -tx1' x "$(printf '\377')" """;
-        using Process shell = Process.Start(new ProcessStartInfo("sh", ["-c", Script, "sh", Vsmp.Executable, _served.Directory.Cluster])
+        const string Script = """
+            X=$(printf 'a\351b') exec "$1" run --cluster "$2" -- \
+                sh -c 'printf "%s %s" "$1" "$X" | od -An -tx1' x "$(printf '\377')"
+            """;
+        using Process shell = Process.Start(new ProcessStartInfo("sh",
+            ["-c", Script, "sh", Vsmp.Executable, _served.Directory.Cluster])
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,
@@ -67,8 +72,10 @@ public sealed class RunTests : IDisposable
     [Fact]
     public async Task An_inherited_preload_is_kept()
     {
-        string script = $"LD_PRELOAD=libm.so.6 '{Vsmp.Executable}' run --cluster {_served.Directory.Cluster} sh -c 'echo $LD_PRELOAD'";
-        using Process shell = Process.Start(new ProcessStartInfo("sh", ["-c", script]) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        string script = $"LD_PRELOAD=libm.so.6 '{Vsmp.Executable}' run --cluster {_served.Directory.Cluster} sh -c 'echo "
+            + "$LD_PRELOAD'";
+        using Process shell = Process.Start(new ProcessStartInfo("sh", ["-c", script]) { RedirectStandardOutput = true,
+            RedirectStandardError = true })!;
         var (_, output, _) = await Vsmp.FinishAsync(shell);
         Assert.EndsWith("libvsmp-guest.so:libm.so.6\n", output, StringComparison.Ordinal);
     }
@@ -77,7 +84,8 @@ public sealed class RunTests : IDisposable
     public async Task The_program_gets_the_limits_and_signals_that_the_command_was_started_with()
     {
         const string Look = "ulimit -Sn; grep -E 'Sig(Blk|Ign)' /proc/self/status";
-        string wrapped = $"ulimit -Sn 777; {Look}; '{Vsmp.Executable}' run --cluster {_served.Directory.Cluster} -- sh -c \"{Look}\"; true";
+        string wrapped = $"ulimit -Sn 777; {Look}; '{Vsmp.Executable}' run --cluster {_served.Directory.Cluster} -- sh -c "
+            + $"\"{Look}\"; true";
         using Process shell = Process.Start(new ProcessStartInfo("bash", ["-c", $"trap '' HUP; {wrapped}"])
         {
             RedirectStandardOutput = true,
@@ -93,7 +101,8 @@ public sealed class RunTests : IDisposable
         Assert.Equal(1, Ignored(lines[2]));
 
         // Without SIGPIPE, which this test's own runtime ignores, and the two signals that are glibc's own.
-        static long Ignored(string line) => long.Parse(line.Split('\t')[1], System.Globalization.NumberStyles.HexNumber, null) & 0x7fffefff;
+        static long Ignored(string line) => long.Parse(line.Split('\t')[1], System.Globalization.NumberStyles.HexNumber,
+            null) & 0x7fffefff;
     }
 
     [Theory]
@@ -102,9 +111,11 @@ public sealed class RunTests : IDisposable
     [InlineData(11)]
     public void A_signal_that_kills_the_program_ends_the_command_the_same_way(int signal)
     {
-        byte[][] arguments = [.. new[] { "vsmp", "run", "--cluster", _served.Directory.Cluster, "--", "sh", "-c", $"kill -{signal} $$" }
+        byte[][] arguments = [.. new[] { "vsmp", "run", "--cluster", _served.Directory.Cluster, "--", "sh", "-c",
+            $"kill -{signal} $$" }
             .Select(ProcessSpawn.Bytes)];
-        int pid = ProcessSpawn.Foreground(ProcessSpawn.Bytes(Vsmp.Executable), arguments, [ProcessSpawn.Bytes("PATH=/usr/bin:/bin")]);
+        int pid = ProcessSpawn.Foreground(ProcessSpawn.Bytes(Vsmp.Executable), arguments,
+            [ProcessSpawn.Bytes("PATH=/usr/bin:/bin")]);
         Assert.True(ProcessControl.WaitForExit(ProcessIdentity.Of(pid)!.Value, (int)Patience.TotalMilliseconds));
         Assert.Equal(new ChildExit(pid, IsSignaled: true, signal), ProcessControl.Reap(pid));
     }
@@ -131,11 +142,13 @@ public sealed class RunTests : IDisposable
     public async Task Messages_of_the_agent_are_shown()
     {
         using Process process = Vsmp.Start(_served.Directory, "run", "--progress", "cat");
-        (RunRequest request, IRunObserver observer) = await _agent.RunBegun.Task.WaitAsync(Patience, TestContext.Current.CancellationToken);
+        (RunRequest request, IRunObserver observer) = await _agent.RunBegun.Task.WaitAsync(Patience,
+            TestContext.Current.CancellationToken);
         Assert.Equal("cat", request.Program);
         observer.OnMessage("the pool is nearly full");
         // The message is on its way before the end of input is.
-        Assert.Equal("vsmp: n0: the pool is nearly full", await process.StandardError.ReadLineAsync(TestContext.Current.CancellationToken));
+        Assert.Equal("vsmp: n0: the pool is nearly full",
+            await process.StandardError.ReadLineAsync(TestContext.Current.CancellationToken));
         process.StandardInput.Close();
         Assert.Equal(0, (await Vsmp.FinishAsync(process)).ExitCode);
     }
@@ -144,16 +157,19 @@ public sealed class RunTests : IDisposable
     public async Task Statistics_are_written_as_documented()
     {
         string file = Path.GetTempFileName();
-        var (exitCode, _, errors) = await Vsmp.RunAsync(_served.Directory, "run", "--stats", file, "--name", "mine", "--local", "7M", "true");
+        var (exitCode, _, errors) = await Vsmp.RunAsync(_served.Directory, "run", "--stats", file, "--name", "mine", "--local",
+            "7M", "true");
         Assert.Equal((0, ""), (exitCode, errors));
         using var document = JsonDocument.Parse(await File.ReadAllTextAsync(file, TestContext.Current.CancellationToken));
         File.Delete(file);
         Assert.Equal(
-            ["wallSeconds", "faultsRead", "faultsWrite", "pagesFetched", "pagesEvicted", "pagesWrittenBack", "bytesSent", "bytesReceived",
+            ["wallSeconds", "faultsRead", "faultsWrite", "pagesFetched", "pagesEvicted", "pagesWrittenBack", "bytesSent",
+                "bytesReceived",
                 "peakLocalBytes", "peakPoolBytes", "peakPrivateBytes", "faultMicroseconds", "peakHomeBytes"],
             document.RootElement.EnumerateObject().Select(member => member.Name));
         Assert.True(document.RootElement.GetProperty("wallSeconds").GetDouble() > 0);
-        Assert.Equal(["p50", "p99", "max"], document.RootElement.GetProperty("faultMicroseconds").EnumerateObject().Select(member => member.Name));
+        Assert.Equal(["p50", "p99", "max"], document.RootElement.GetProperty("faultMicroseconds").EnumerateObject()
+            .Select(member => member.Name));
         Assert.Equal(4096, document.RootElement.GetProperty("peakHomeBytes").GetProperty("n0").GetInt32());
         (RunRequest request, _) = await _agent.RunBegun.Task;
         Assert.Equal(("mine", 7ul << 20), (request.Name, request.LocalBytes));
@@ -166,7 +182,8 @@ public sealed class RunTests : IDisposable
         int guest = int.Parse((await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken))!, null);
         ProcessIdentity identity = ProcessIdentity.Of(guest)!.Value;
         (_, IRunObserver observer) = await _agent.RunBegun.Task;
-        using (FileStream any = File.OpenRead("/dev/null")) observer.OnGuestAttached(guest, (int)any.SafeFileHandle.DangerousGetHandle());
+        using (FileStream any = File.OpenRead("/dev/null")) observer.OnGuestAttached(guest,
+            (int)any.SafeFileHandle.DangerousGetHandle());
         _served.Die();
 
         var (exitCode, _, errors) = await Vsmp.FinishAsync(process);
@@ -180,7 +197,8 @@ public sealed class RunTests : IDisposable
     {
         using Process process = Vsmp.Start(_served.Directory, "run", "sh", "-c", "echo ready; exec sleep 1000");
         _ = await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken);
-        int program = int.Parse(await File.ReadAllTextAsync($"/proc/{process.Id}/task/{process.Id}/children", TestContext.Current.CancellationToken), null);
+        int program = int.Parse(await File.ReadAllTextAsync($"/proc/{process.Id}/task/{process.Id}/children",
+            TestContext.Current.CancellationToken), null);
         process.Signal(Signals.SIGKILL);
         Assert.Equal("token-1", await _agent.RunEnded.WaitAsync(Patience, TestContext.Current.CancellationToken));
         _ = Libc.Kill(program, Signals.SIGKILL); // a real agent ends its guests
@@ -189,7 +207,8 @@ public sealed class RunTests : IDisposable
     [Fact]
     public async Task A_descendant_that_outlives_the_program_does_not_keep_the_run()
     {
-        var (exitCode, output, _) = await Vsmp.RunAsync(_served.Directory, "run", "sh", "-c", "sleep 1000 > /dev/null 2>&1 & echo $!; exit 5");
+        var (exitCode, output, _) = await Vsmp.RunAsync(_served.Directory, "run", "sh", "-c",
+            "sleep 1000 > /dev/null 2>&1 & echo $!; exit 5");
         Assert.Equal(5, exitCode);
         Assert.Equal("token-1", await _agent.RunEnded);
         _ = Libc.Kill(int.Parse(output, null), Signals.SIGKILL);
@@ -200,7 +219,8 @@ public sealed class RunTests : IDisposable
     {
         var (exitCode, _, errors) = await Vsmp.RunAsync(null, "run", "--cluster", "test-nobody", "true");
         Assert.Equal(ExitCodes.NoAgent, exitCode);
-        Assert.Equal("vsmp: no agent of cluster test-nobody runs on this host: vsmp up --cluster test-nobody starts some\n", errors);
+        Assert.Equal("vsmp: no agent of cluster test-nobody runs on this host: vsmp up --cluster test-nobody starts some\n",
+            errors);
     }
 
     [Fact]

@@ -28,17 +28,20 @@ public sealed class UpTests : IAsyncDisposable
         Assert.All(agents, agent => Assert.Contains(agent.Frames, Mounts(), StringComparison.Ordinal));
 
         using var status = JsonDocument.Parse((await Vsmp.RunAsync(_directory, "status", "--json")).Output);
-        Assert.All(status.RootElement.GetProperty("nodes").EnumerateArray(), node => Assert.Equal(64 << 20, node.GetProperty("contributedBytes").GetInt64()));
+        Assert.All(status.RootElement.GetProperty("nodes").EnumerateArray(), node =>
+            Assert.Equal(64 << 20, node.GetProperty("contributedBytes").GetInt64()));
 
         (exitCode, _, errors) = await Vsmp.RunAsync(_directory, "up");
         Assert.Equal(ExitCodes.AlreadyUp, exitCode);
         Assert.Contains("is up already (n0, n1)", errors, StringComparison.Ordinal);
 
-        Assert.Equal((0, $"cluster {_directory.Cluster} is down: 2 agents stopped\n", ""), await Vsmp.RunAsync(_directory, "down"));
+        Assert.Equal((0, $"cluster {_directory.Cluster} is down: 2 agents stopped\n", ""),
+            await Vsmp.RunAsync(_directory, "down"));
         Assert.DoesNotContain(processes, process => process.IsAlive);
         Assert.DoesNotContain(_directory.Path, Mounts(), StringComparison.Ordinal);
         Assert.False(Directory.Exists(_directory.Path));
-        Assert.Equal((0, $"cluster {_directory.Cluster} is not up: nothing to stop\n", ""), await Vsmp.RunAsync(_directory, "down"));
+        Assert.Equal((0, $"cluster {_directory.Cluster} is not up: nothing to stop\n", ""),
+            await Vsmp.RunAsync(_directory, "down"));
     }
 
     [Fact]
@@ -46,7 +49,8 @@ public sealed class UpTests : IAsyncDisposable
     {
         Assert.Equal(0, (await Vsmp.RunAsync(_directory, "up", "--agents", "2", "--memory", "64M")).ExitCode);
         using Process left = Process.Start("sleep", "1000");
-        await File.WriteAllTextAsync(_directory.Agent("n1").GuestsFile, $"{ProcessIdentity.Of(left.Id)}\n", TestContext.Current.CancellationToken);
+        await File.WriteAllTextAsync(_directory.Agent("n1").GuestsFile, $"{ProcessIdentity.Of(left.Id)}\n",
+            TestContext.Current.CancellationToken);
         foreach (AgentFolder agent in _directory.Agents())
         {
             ProcessIdentity process = agent.Running()!.Value;
@@ -77,7 +81,8 @@ public sealed class UpTests : IAsyncDisposable
         await Fails(ExitCodes.Taken, "the name n0 is taken", [.. known, "--name", "n0", "--listen", "127.0.0.1:0"]);
         await Fails(ExitCodes.Taken, address, [.. known, "--name", "n1", "--listen", address]);
         await Fails(ExitCodes.Refused, "secret", [.. common, "--name", "n1", "--listen", "127.0.0.1:0", "--secret", otherSecret]);
-        await Fails(ExitCodes.Refused, "cluster", [.. known, "--name", "n1", "--listen", "127.0.0.1:0", "--cluster", "test-other"]);
+        await Fails(ExitCodes.Refused, "cluster", [.. known, "--name", "n1", "--listen", "127.0.0.1:0", "--cluster",
+            "test-other"]);
         Assert.False(Directory.Exists(RunDirectory.OfCurrentUser("test-other").Path));
         Assert.Equal(["n0"], _directory.Agents().Select(agent => agent.Name));
     }
@@ -89,7 +94,8 @@ public sealed class UpTests : IAsyncDisposable
         ProcessIdentity first = _directory.Agent("n0").Running()!.Value;
         Assert.True(ProcessControl.Signal(first, Signals.SIGKILL));
         Assert.True(ProcessControl.WaitForExit(first, 20_000));
-        using Process agent = Vsmp.Start(_directory, "agent", "--name", "n0", "--memory", "64M", "--listen", "127.0.0.1:0", "--secret", _directory.SecretFile);
+        using Process agent = Vsmp.Start(_directory, "agent", "--name", "n0", "--memory", "64M", "--listen", "127.0.0.1:0",
+            "--secret", _directory.SecretFile);
         string? line;
         do line = await agent.StandardError.ReadLineAsync(TestContext.Current.CancellationToken);
         while (line is not null && !line.Contains("is ready", StringComparison.Ordinal));

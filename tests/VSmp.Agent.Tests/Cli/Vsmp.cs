@@ -20,7 +20,8 @@ internal static class Vsmp
     public static Process Start(RunDirectory directory, params string[] arguments) => Start(directory.Cluster, arguments);
 
     /// <summary>Runs it to its end.</summary>
-    public static async Task<(int ExitCode, string Output, string Errors)> RunAsync(RunDirectory? directory, params string[] arguments)
+    public static async Task<(int ExitCode, string Output, string Errors)> RunAsync(RunDirectory? directory,
+        params string[] arguments)
     {
         using Process process = Start(directory?.Cluster ?? "", arguments);
         process.StandardInput.Close();
@@ -31,7 +32,8 @@ internal static class Vsmp
     public static async Task<(int ExitCode, string Output, string Errors)> FinishAsync(Process process)
     {
         using CancellationTokenSource patience = new(TimeSpan.FromSeconds(60));
-        Task<string> output = process.StandardOutput.ReadToEndAsync(patience.Token), errors = process.StandardError.ReadToEndAsync(patience.Token);
+        Task<string> output = process.StandardOutput.ReadToEndAsync(patience.Token),
+            errors = process.StandardError.ReadToEndAsync(patience.Token);
         try
         {
             await process.WaitForExitAsync(patience.Token);
@@ -40,7 +42,8 @@ internal static class Vsmp
         catch (OperationCanceledException)
         {
             process.Kill(entireProcessTree: true);
-            throw new TimeoutException($"{process.StartInfo.FileName} {string.Join(' ', process.StartInfo.ArgumentList)} does not end");
+            throw new TimeoutException($"{process.StartInfo.FileName} {string.Join(' ', process.StartInfo.ArgumentList)} does "
+                + "not end");
         }
     }
 

@@ -32,7 +32,8 @@ public sealed class AgentFolderTests : IDisposable
         using (folder.Claim(null, out _))
         {
             Assert.Equal(Environment.ProcessId, folder.Running()?.ProcessId);
-            Assert.Equal(ExitCodes.Taken, Assert.Throws<CommandException>(() => _directory.Agent("n0").Claim(null, out _)).ExitCode);
+            Assert.Equal(ExitCodes.Taken, Assert.Throws<CommandException>(() => _directory.Agent("n0").Claim(null, out _))
+                .ExitCode);
         }
         _directory.Agent("n0").Claim(null, out _).Dispose();
     }

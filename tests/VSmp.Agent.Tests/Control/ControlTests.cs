@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Diagnostics;
 using System.Text;
 using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
@@ -29,7 +30,8 @@ public sealed class ControlTests
     [Fact]
     public void A_request_that_fails_gives_the_agents_words_and_exit_code()
     {
-        using ServedAgent served = new(new FakeAgent("n0") { Failure = new ControlException("the pool is exhausted", ExitCodes.NoMemory) });
+        using ServedAgent served = new(new FakeAgent("n0") { Failure = new ControlException("the pool is exhausted",
+            ExitCodes.NoMemory) });
         using var client = ControlClient.Connect(served.Folder);
         CommandException error = Assert.Throws<CommandException>(client.GetStatus);
         Assert.Equal("the pool is exhausted", error.Message);
@@ -83,7 +85,8 @@ public sealed class ControlTests
             Assert.Equal(Enumerable.Range(1, 200), listener.Attached.Select(guest => guest.ProcessId));
             foreach (var (_, descriptor) in listener.Attached)
             {
-                Assert.EndsWith("/status", File.ResolveLinkTarget($"/proc/self/fd/{descriptor}", false)!.FullName, StringComparison.Ordinal);
+                Assert.EndsWith("/status", File.ResolveLinkTarget($"/proc/self/fd/{descriptor}", false)!.FullName,
+                    StringComparison.Ordinal);
                 Assert.Equal(0, Libc.Close(descriptor));
             }
             Assert.Equal(3ul, client.EndRun().FaultsRead);
@@ -155,7 +158,8 @@ public sealed class ControlTests
             sent += bytes;
         }
         // What the server did not take is at most what the socket holds by itself.
-        Assert.True(sent < 4 * ControlConnection.MaxRequestBytes || ReadToEnd(socket).Contains("error", StringComparison.Ordinal));
+        Assert.True(sent < 4 * ControlConnection.MaxRequestBytes || ReadToEnd(socket)
+            .Contains("error", StringComparison.Ordinal));
     }
 
     [Fact]
@@ -175,6 +179,75 @@ public sealed class ControlTests
         Assert.NotNull(refusal);
         Assert.InRange(open.Count, 10, 99);
         Assert.Contains("connections", refusal.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_run_that_does_not_read_what_it_is_told_is_ended_before_memory_runs_out()
+    {
+        FakeAgent agent = new("n0");
+        using ServedAgent served = new(agent);
+        using var socket = UnixSocket.Connect(served.Folder.ControlSocket, UnixSocketType.Stream);
+        ReadOnlySpan<byte> begin = """{"version":1,"id":1,"operation":"BeginRun","run":{"program":"deaf","processId":0,"userId":0}}"""u8;
+        _ = socket.Send(begin, -1, wait: true);
+        _ = socket.Send("\n"u8, -1, wait: true);
+        (_, IRunObserver observer) = await agent.RunBegun.Task.WaitAsync(Patience, TestContext.Current.CancellationToken);
+        string message = new('m', 64 * 1024);
+        for (int sent = 0; sent < 2 * ControlConnection.MaxBacklogBytes; sent += message.Length) observer.OnMessage(message);
+        Assert.Equal("token-1", await agent.RunEnded.WaitAsync(Patience, TestContext.Current.CancellationToken));
+    }
+
+    [Fact]
+    public async Task Messages_that_had_to_wait_arrive_whole_and_in_order()
+    {
+        FakeAgent agent = new("n0")
+        {
+            OnBegin = observer =>
+            {
+                for (int i = 0; i < 100; i++) observer.OnMessage($"{i} {new string('m', 20_000)}");
+                observer.OnGuestDetached(100);
+            },
+        };
+        using ServedAgent served = new(agent);
+        Listener listener = new();
+        using var client = ControlClient.Connect(served.Folder, listener);
+        _ = client.BeginRun(new RunRequest(null, "sort", null, 0, 0));
+        _ = await listener.Detached.Task.WaitAsync(Patience, TestContext.Current.CancellationToken);
+        Assert.Equal(Enumerable.Range(0, 100).Select(i => $"{i} {new string('m', 20_000)}"), listener.Messages);
+    }
+
+    [Theory]
+    [InlineData(65534, 65534, true, "\"self\":\"n0\"")]
+    [InlineData(65533, 65533, false, "you may not use this agent")]
+    public async Task The_kernels_word_on_who_connects_decides(int user, int group, bool isMember, string expected)
+    {
+        Assert.SkipUnless(Libc.GetEffectiveUserId() == 0, "needs root, to be another user");
+        const string Ask = """
+            import socket, sys
+            s = socket.socket(socket.AF_UNIX)
+            s.connect(sys.argv[1])
+            for number, operation in enumerate(['Status', 'Shutdown']):
+                try: s.sendall(b'{"version":1,"id":%d,"operation":"%s"}\n' % (number, operation.encode()))
+                except BrokenPipeError: pass  # refused already; the reason is still to be read
+                print(s.recv(65536).decode())
+            """;
+        bool wasStopped = false;
+        using ServedAgent served = new(new FakeAgent("n0") { OnShutdown = () => wasStopped = true }, groupId: 65534);
+        // The file system would keep them out by itself: open it, so that the credentials are what is tried.
+        foreach (string path in new[] { served.Directory.Path, served.Folder.Path, served.Folder.ControlSocket })
+        {
+            File.SetUnixFileMode(path, (UnixFileMode)0x1FF);
+        }
+        using var python = Process.Start(new ProcessStartInfo("setpriv",
+            [$"--reuid={user}", $"--regid={group}", "--clear-groups", "/usr/bin/env", "python3", "-c", Ask,
+                served.Folder.ControlSocket])
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        })!;
+        string output = await python.StandardOutput.ReadToEndAsync(TestContext.Current.CancellationToken);
+        Assert.Contains(expected, output, StringComparison.Ordinal);
+        if (isMember) Assert.Contains("owner or root may stop it", output, StringComparison.Ordinal);
+        Assert.False(wasStopped);
     }
 
     [Fact]

@@ -52,7 +52,8 @@ internal sealed class FakeAgent(string name) : IAgentControl
     public Task<RunStatistics> EndRunAsync(string token)
     {
         _ = _runEnded.TrySetResult(token);
-        return Task.FromResult(new RunStatistics { FaultsRead = 3, FaultMicroseconds = new(1.5, 2, 3), PeakHomeBytes = { [name] = 4096 } });
+        return Task.FromResult(new RunStatistics { FaultsRead = 3, FaultMicroseconds = new(1.5, 2, 3),
+            PeakHomeBytes = { [name] = 4096 } });
     }
 
     public Task<RunStatistics> GetRunAsync(string token) => Task.FromResult(new RunStatistics { FaultsRead = 2 });
@@ -70,13 +71,13 @@ internal sealed class ServedAgent : IDisposable
     private readonly IDisposable _claim;
     private readonly ControlServer _server;
 
-    public ServedAgent(FakeAgent agent, string name = "n0")
+    public ServedAgent(FakeAgent agent, string name = "n0", uint? groupId = null)
     {
         string cluster = $"test-{Guid.NewGuid():N}"[..20];
         Directory = RunDirectory.OfCurrentUser(cluster);
         Folder = Directory.Agent(name);
-        _claim = Folder.Claim(null, out _);
-        _server = new ControlServer(Folder, null, agent);
+        _claim = Folder.Claim(groupId, out _);
+        _server = new ControlServer(Folder, groupId, agent);
     }
 
     public RunDirectory Directory { get; }
