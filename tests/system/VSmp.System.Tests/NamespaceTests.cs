@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Security.Cryptography;
+using System.Text.Json;
+
+namespace VSmp.SystemTests;
+
+/// <summary>
+/// Agents that share nothing but a network: each in a network namespace and a mount namespace of its own, with its own /run and
+/// its own tmpfs, as on two hosts.
+/// </summary>
+public sealed class NamespaceTests : IDisposable
+{
+    private readonly string _cluster = Cluster.NewName();
+    private readonly string _scratch = Directory.CreateTempSubdirectory("vsmp-test-").FullName;
+    private readonly string _secret;
+    private readonly List<(string Name, Command Agent)> _hosts = [];
+
+    public NamespaceTests()
+    {
+        _secret = Path.Combine(_scratch, "secret");
+        File.WriteAllText(_secret, RandomNumberGenerator.GetHexString(64));
+        File.SetUnixFileMode(_secret, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+    }
+
+    [Fact]
+    public void Programs_run_on_agents_that_share_nothing_but_a_network()
+    {
+        Prerequisites.Check();
+        string[] names = [$"{_cluster}-a", $"{_cluster}-b"];
+        foreach (string name in names) Ip("netns", "add", name);
+        Ip("link", "add", "v0", "netns", names[0], "type", "veth", "peer", "name", "v0", "netns", names[1]);
+        for (int i = 0; i < names.Length; i++)
+        {
+            Ip("-n", names[i], "address", "add", $"10.77.0.{i + 1}/24", "dev", "v0");
+            Ip("-n", names[i], "link", "set", "v0", "up");
+            Ip("-n", names[i], "link", "set", "lo", "up");
+        }
+
+        StartAgent(names[0], "alpha", "--listen", "10.77.0.1:7070");
+        Wait.Until(() => NodesUp(0) == 1, 30, () => "agent alpha: " + _hosts[0].Agent.Error);
+        StartAgent(names[1], "beta", "--listen", "10.77.0.2:7070", "--join", "10.77.0.1:7070");
+        Wait.Until(() => NodesUp(0) == 2 && NodesUp(1) == 2, 30, () => "agent beta: " + _hosts[1].Agent.Error);
+        Assert.False(Directory.Exists($"/run/vsmp/{_cluster}"), "the agents have a /run of their own");
+
+        string[][] programs = [
+            [Paths.Program("heap-check"), "96"],
+            [Paths.Program("fork-tree"), "48"],
+            [Paths.Program("remap-check"), "96"],
+            ["sh", "-c", $"{Paths.Program("threads-check")} 2 64 | cat"],
+            ["memtester", "100M", "1"],
+        ];
+        for (int i = 0; i < programs.Length; i++)
+        {
+            string statisticsFile = Path.Combine(_scratch, $"{i}.json");
+            In(i % 2, 240, [Paths.Vsmp, "run", "--local", "32M", "--stats", statisticsFile, "--", .. programs[i]]).Succeeded();
+            Statistics statistics = new(statisticsFile);
+            Assert.All(new[] { "alpha", "beta" }, node => Assert.True(statistics.PeakHomeBytes[node] > 0, $"{statistics}"));
+        }
+        Wait.Until(() => AllocatedBytes(0) + AllocatedBytes(1) == 0, 10, () => "guests have ended, but their pages are there");
+
+        foreach (var (name, agent) in _hosts)
+        {
+            agent.Signal(Native.SIGTERM);
+            Assert.True(agent.WaitForEnd(30).ExitCode is 0 or 128 + Native.SIGTERM, $"{name}: {agent.Error}");
+        }
+        Assert.Empty(Leftovers.Of(_cluster));
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (var (_, agent) in _hosts) agent.Dispose();
+        foreach (string suffix in new[] { "-a", "-b" })
+        {
+            if (File.Exists($"/run/netns/{_cluster}{suffix}")) Ip("netns", "delete", _cluster + suffix);
+        }
+        Directory.Delete(_scratch, recursive: true);
+    }
+
+    private static void Ip(params string[] arguments) => Command.Run("ip", arguments).Succeeded();
+
+    private void StartAgent(string host, string name, params string[] addresses)
+    {
+        // `ip netns exec` and `unshare` replace themselves by the next program: the agent is the process that we start.
+        const string Script = "mount -t tmpfs -o mode=755 none /run && exec \"$@\"";
+        _hosts.Add((name, new Command("ip", ["netns", "exec", host, "unshare", "--mount", "--propagation", "private",
+            "sh", "-c", Script, "sh", Paths.Vsmp, "agent", "--name", name, "--memory", "96M", "--secret", _secret, .. addresses],
+            new Dictionary<string, string> { ["VSMP_CLUSTER"] = _cluster })));
+    }
+
+    private Outcome In(int host, int seconds, string[] command) => Command.Run("nsenter",
+        ["--target", $"{_hosts[host].Agent.ProcessId}", "--net", "--mount", "--", .. command],
+        new Dictionary<string, string> { ["VSMP_CLUSTER"] = _cluster, ["MEMTESTER_TEST_MASK"] = "0x1" }, seconds);
+
+    private int NodesUp(int host)
+    {
+        Assert.True(_hosts[host].Agent.IsRunning, "the agent ended: " + _hosts[host].Agent.Error);
+        Outcome status = In(host, 30, [Paths.Vsmp, "status", "--json"]);
+        if (status.ExitCode != 0) return 0;
+        return JsonDocument.Parse(status.Output).RootElement.GetProperty("nodes").EnumerateArray()
+            .Count(node => node.GetProperty("state").GetString() == "up");
+    }
+
+    private long AllocatedBytes(int host)
+    {
+        var (name, agent) = _hosts[host];
+        DriveInfo frames = new($"/proc/{agent.ProcessId}/root/run/vsmp/{_cluster}/{name}/frames");
+        return frames.TotalSize - frames.TotalFreeSpace;
+    }
+}

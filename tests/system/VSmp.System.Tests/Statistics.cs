@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Text.Json;
+
+namespace VSmp.SystemTests;
+
+/// <summary>What <c>--stats</c> wrote.</summary>
+internal sealed class Statistics(string file)
+{
+    private readonly JsonElement _root = JsonDocument.Parse(File.ReadAllText(file)).RootElement;
+
+    /// <summary>A field; fails the test if it is missing.</summary>
+    public double this[string name] => _root.GetProperty(name).GetDouble();
+
+    /// <summary>All faults.</summary>
+    public double Faults => this["faultsRead"] + this["faultsWrite"];
+
+    /// <summary>Most bytes at home, by node.</summary>
+    public Dictionary<string, double> PeakHomeBytes =>
+        _root.GetProperty("peakHomeBytes").EnumerateObject().ToDictionary(node => node.Name, node => node.Value.GetDouble());
+
+    /// <summary>The median time of a fault.</summary>
+    public double FaultMicrosecondsP50 => _root.GetProperty("faultMicroseconds").GetProperty("p50").GetDouble();
+
+    /// <inheritdoc/>
+    public override string ToString() => _root.ToString();
+}
