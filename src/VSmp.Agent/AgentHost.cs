@@ -259,7 +259,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         int device = Libc.Open("/dev/userfaultfd", Libc.O_RDWR | Libc.O_CLOEXEC, 0);
         if (device >= 0) return device;
         int error = Errno.Last;
-        if (Libc.GetEffectiveUserId() == 0) return -1; // the system call does as well
+        if (UserfaultfdProbe.TrySystemCall().Error == 0) return -1; // guests of the same user may use it as well
         throw new CommandException(ExitCodes.NotPermitted,
             $"userfaultfd is not permitted: cannot open /dev/userfaultfd: {Errno.Text(error)}; install the udev rule, or run the agent as root (see vsmp doctor)");
     }

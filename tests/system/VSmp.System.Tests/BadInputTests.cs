@@ -63,7 +63,9 @@ public sealed class BadInputTests
     [Fact]
     public void A_host_that_does_not_permit_userfaultfd() => Alone("unshare",
         ["--mount", "--propagation", "private", "sh", "-c",
-            "mount --bind /dev/userfaultfd /dev/userfaultfd && mount -o remount,bind,nodev /dev/userfaultfd && exec \"$@\"", "sh",
+            "mount --bind /dev/userfaultfd /dev/userfaultfd && mount -o remount,bind,nodev /dev/userfaultfd && "
+            // ... and the system call, which asks for CAP_SYS_PTRACE.
+            + "exec setpriv --bounding-set=-sys_ptrace --inh-caps=-sys_ptrace \"$@\"", "sh",
             Paths.Vsmp, "up", "--agents", "1", "--memory", "64M"]).FailedWith(NotPermitted, "userfaultfd");
 
     [Fact]

@@ -43,9 +43,9 @@ public sealed class NamespaceTests : IDisposable
         Assert.False(Directory.Exists($"/run/vsmp/{_cluster}"), "the agents have a /run of their own");
 
         string[][] programs = [
-            [Paths.Program("heap-check"), "96"],
+            [Paths.Program("heap-check"), "48"],
             [Paths.Program("fork-tree"), "48"],
-            [Paths.Program("remap-check"), "96"],
+            [Paths.Program("remap-check"), "48"],
             ["sh", "-c", $"{Paths.Program("threads-check")} 2 64 | cat"],
             ["memtester", "100M", "1"],
         ];
@@ -84,7 +84,7 @@ public sealed class NamespaceTests : IDisposable
         // `ip netns exec` and `unshare` replace themselves by the next program: the agent is the process that we start.
         const string Script = "mount -t tmpfs -o mode=755 none /run && exec \"$@\"";
         _hosts.Add((name, new Command("ip", ["netns", "exec", host, "unshare", "--mount", "--propagation", "private",
-            "sh", "-c", Script, "sh", Paths.Vsmp, "agent", "--name", name, "--memory", "96M", "--secret", _secret, .. addresses],
+            "sh", "-c", Script, "sh", Paths.Vsmp, "agent", "--name", name, "--memory", "256M", "--secret", _secret, .. addresses],
             new Dictionary<string, string> { ["VSMP_CLUSTER"] = _cluster })));
     }
 
