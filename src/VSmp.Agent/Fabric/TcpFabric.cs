@@ -64,6 +64,12 @@ internal sealed unsafe class TcpFabric : IFabric
     /// <summary>Who gets the frames. Set before the first session.</summary>
     public IFrameReceiver? Receiver { get; set; }
 
+    /// <summary>
+    /// Hears of a peer that has proved that it knows the secret and says that this node is no member. The session is tried on until
+    /// the loss timeout.
+    /// </summary>
+    public Action<NodeId>? Disowned { get; set; }
+
     /// <summary>This node.</summary>
     public NodeId Self { get; private set; } = NodeId.None;
 

@@ -212,6 +212,7 @@ internal sealed unsafe class TcpSession : IReactorHandler, IDisposable
         {
             _lastFailure = result.Text;
             RetryLater();
+            if (result.Status == HandshakeStatus.NotAMember) _fabric.Disowned?.Invoke(Peer);
             return;
         }
         (_, ulong peerLastTaken) = Handshake.ReadSessionBody(result.Body);

@@ -17,6 +17,7 @@ namespace VSmp.Agent.Membership;
 internal sealed class ClusterMembership : IFrameReceiver
 {
     private const int MaxRedirects = 3;
+    private const string Removed = "the coordinator has removed this node from the cluster: another node could not reach it";
 
     private readonly Reactor _reactor;
     private readonly TcpFabric _fabric;
@@ -37,6 +38,7 @@ internal sealed class ClusterMembership : IFrameReceiver
         _next = next;
         _log = log;
         fabric.Receiver = this;
+        fabric.Disowned = OnDisowned;
         gate.JoinArrived = join => reactor.Post(() => OnJoin(join));
         reactor.AtTurnEnd(AnswerPendingJoins);
     }
@@ -209,7 +211,7 @@ internal sealed class ClusterMembership : IFrameReceiver
         if (!_view.CanBeFollowedBy(next)) return; // announced before this node had joined
         if (next.Find(Self) is null)
         {
-            GoOut("the coordinator has removed this node from the cluster: another node could not reach it");
+            GoOut(Removed);
             return;
         }
         Adopt(next, "the coordinator announced it");
@@ -226,6 +228,12 @@ internal sealed class ClusterMembership : IFrameReceiver
         if (_left is not null) return;
         _log($"membership: the coordinator is lost ({reason}): no node can join, and none that is lost is removed; "
             + "restart the cluster when what runs has ended");
+    }
+
+    /// <summary>Who is removed while it has no connection to the coordinator learns of it when it tries to make one.</summary>
+    private void OnDisowned(NodeId peer)
+    {
+        if (peer == MembershipView.Coordinator) GoOut(Removed);
     }
 
     /// <summary>This node is out, as it wished or not; what is said of it later changes nothing.</summary>

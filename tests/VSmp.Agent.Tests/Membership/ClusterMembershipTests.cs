@@ -141,6 +141,23 @@ public sealed class ClusterMembershipTests
     }
 
     [Fact]
+    public async Task A_member_that_is_removed_while_it_has_no_connection_learns_of_it_when_it_comes_back()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta");
+        TestMember alpha = cluster.Nodes[0], beta = cluster.Nodes[1];
+        await beta.Node.UntilAsync(() => beta.Node.Recorder.Ups.Count == 1);
+        await alpha.Node.OnAsync(fabric =>
+        {
+            fabric.CutConnection(new NodeId(1));
+            alpha.Membership.OnPeerDown(new NodeId(1), "it has been away for too long");
+        });
+        await beta.Node.UntilAsync(() => beta.Expelled is not null);
+        Assert.Contains("removed", beta.Expelled, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public async Task Frames_carry_the_view_and_the_epoch_of_their_sender()
     {
         await using var cluster = new TestCluster();
