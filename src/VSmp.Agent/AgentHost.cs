@@ -96,7 +96,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         switch (header.Type)
         {
             case MessageType.ReserveExtents or MessageType.ReserveReply or MessageType.ReleaseExtents or MessageType.DropRegion:
-                _reservations.OnFrame(peer, in header, payload);
+                // Before this node has reported its room, no peer that keeps to the rules asks for any.
+                if (_isReady) _reservations.OnFrame(peer, in header, payload);
                 break;
             case MessageType.NodeReport:
                 if (payload.Length == NodeReport.Bytes) _peers.Find(peer)?.OnReport(MemoryMarshal.Read<NodeReport>(payload));
@@ -174,8 +175,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _membership = new ClusterMembership(_reactor, _fabric, _gate, this, Log.Info);
         _membership.NodeJoined += OnNodeJoined;
         _membership.NodeLeft += OnNodeLeft;
-        // Sessions to the other members stand or fall on their own; guests whose memory is out of reach are ended with those.
-        _membership.Expelled += reason => Log.Error($"nodes cannot join or leave any more until the cluster is started anew: {reason}");
+        // The others have dropped what this node's guests had with them.
+        _membership.Expelled += reason => ShutDown($"this node was removed from the cluster: {reason}");
         _gate.Start();
     }
 
@@ -306,7 +307,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         if (_ending is not null) return;
         _ending = reason;
         Log.Info($"shutting down: {reason}");
-        if (!_runs.Guests.Any())
+        if (!_isReady || !_runs.Guests.Any())
         {
             StopReactor();
             return;
