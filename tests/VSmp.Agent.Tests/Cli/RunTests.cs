@@ -74,8 +74,11 @@ public sealed class RunTests : IDisposable
     {
         string script = $"LD_PRELOAD=libm.so.6 '{Vsmp.Executable}' run --cluster {_served.Directory.Cluster} sh -c 'echo "
             + "$LD_PRELOAD'";
-        using Process shell = Process.Start(new ProcessStartInfo("sh", ["-c", script]) { RedirectStandardOutput = true,
-            RedirectStandardError = true })!;
+        using Process shell = Process.Start(new ProcessStartInfo("sh", ["-c", script])
+        {
+            RedirectStandardOutput = true,
+            RedirectStandardError = true
+        })!;
         var (_, output, _) = await Vsmp.FinishAsync(shell);
         Assert.EndsWith("libvsmp-guest.so:libm.so.6\n", output, StringComparison.Ordinal);
     }

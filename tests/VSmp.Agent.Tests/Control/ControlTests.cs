@@ -30,8 +30,11 @@ public sealed class ControlTests
     [Fact]
     public void A_request_that_fails_gives_the_agents_words_and_exit_code()
     {
-        using ServedAgent served = new(new FakeAgent("n0") { Failure = new ControlException("the pool is exhausted",
-            ExitCodes.NoMemory) });
+        using ServedAgent served = new(new FakeAgent("n0")
+        {
+            Failure = new ControlException("the pool is exhausted",
+            ExitCodes.NoMemory)
+        });
         using var client = ControlClient.Connect(served.Folder);
         CommandException error = Assert.Throws<CommandException>(client.GetStatus);
         Assert.Equal("the pool is exhausted", error.Message);

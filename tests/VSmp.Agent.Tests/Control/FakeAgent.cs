@@ -52,8 +52,12 @@ internal sealed class FakeAgent(string name) : IAgentControl
     public Task<RunStatistics> EndRunAsync(string token)
     {
         _ = _runEnded.TrySetResult(token);
-        return Task.FromResult(new RunStatistics { FaultsRead = 3, FaultMicroseconds = new(1.5, 2, 3),
-            PeakHomeBytes = { [name] = 4096 } });
+        return Task.FromResult(new RunStatistics
+        {
+            FaultsRead = 3,
+            FaultMicroseconds = new(1.5, 2, 3),
+            PeakHomeBytes = { [name] = 4096 }
+        });
     }
 
     public Task<RunStatistics> GetRunAsync(string token) => Task.FromResult(new RunStatistics { FaultsRead = 2 });
