@@ -2,6 +2,7 @@
 using VSmp.Coherence.Homes;
 using VSmp.Coherence.Nodes;
 using VSmp.Coherence.Placement;
+using VSmp.Coherence.Protocols;
 
 namespace VSmp.Coherence;
 
@@ -16,11 +17,13 @@ public sealed class Region
     /// <param name="name">Its name, for messages.</param>
     /// <param name="homes">Where its homes are; null at a node that is only a home.</param>
     /// <param name="extentCount">Its length in extents.</param>
+    /// <param name="protocol">What keeps it coherent; the same at every node.</param>
     /// <param name="budget">Frames for pages whose home is elsewhere; null at a node that is only a home.</param>
-    public Region(RegionId id, string name, int extentCount, HomeMap? homes, FrameBudget? budget)
+    public Region(RegionId id, string name, int extentCount, Protocol protocol, HomeMap? homes, FrameBudget? budget)
     {
         Id = id;
         Name = name;
+        Protocol = protocol;
         Homes = homes;
         Budget = budget;
         _pages = new PageEntry[]?[homes is null ? 0 : extentCount];
@@ -32,6 +35,9 @@ public sealed class Region
 
     /// <summary>Its name.</summary>
     public string Name { get; }
+
+    /// <summary>What keeps it coherent.</summary>
+    public Protocol Protocol { get; }
 
     /// <summary>Its length in extents.</summary>
     public int ExtentCount => _directory.Length;
@@ -72,7 +78,7 @@ public sealed class Region
     {
         foreach (ref PageEntry page in _pages[extent.Value].AsSpan())
         {
-            if (page.State != Protocols.NodeState.I) throw new InvalidOperationException($"{extent} of {Id} is closed with a page in {page.State}");
+            if (page.State != NodeState.I) throw new InvalidOperationException($"{extent} of {Id} is closed with a page in {page.State}");
         }
         _pages[extent.Value] = null;
     }
@@ -97,33 +103,5 @@ public sealed class Region
         _directory[extent.Value] = null;
         HomeExtentCount--;
         return true;
-    }
-}
-
-/// <summary>The regions that a node knows, by number.</summary>
-public sealed class RegionTable
-{
-    private readonly Dictionary<RegionId, Region> _regions = [];
-    private Region? _last;
-
-    /// <summary>All of them, in no order that may matter.</summary>
-    public IReadOnlyCollection<Region> All => _regions.Values;
-
-    /// <summary>The region of that number, or null.</summary>
-    public Region? Find(RegionId id)
-    {
-        if (_last is not null && _last.Id == id) return _last;
-        if (_regions.TryGetValue(id, out Region? region)) _last = region;
-        return region;
-    }
-
-    /// <summary>Adds a region.</summary>
-    public void Add(Region region) => _regions.Add(region.Id, region);
-
-    /// <summary>Forgets a region.</summary>
-    public void Remove(RegionId id)
-    {
-        _last = null;
-        _regions.Remove(id);
     }
 }

@@ -6,6 +6,7 @@ using VSmp.Agent.Interop;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
 using VSmp.Coherence.Placement;
+using VSmp.Coherence.Protocols;
 
 namespace VSmp.Agent.Guests;
 
@@ -130,7 +131,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
         RegionId id = RegionId.Create(_pager.Self, ++_lastRegion);
         string name = run.NextRegionName(peer.ProcessId);
         var frames = FrameFile.Create(FramesFolder, id, (ulong)extents * ExtentNumber.Bytes);
-        var region = new PagedRegion(new Region(id, name, extents, new HomeMap(extents), run.Budget), frames, run);
+        var region = new PagedRegion(new Region(id, name, extents, Msi.Protocol, new HomeMap(extents), run.Budget), frames, run);
         _pager.Add(region);
         var guest = new Guest(peer.ProcessId, run, region, process, _reactor.NowMicroseconds);
         run.Guests.Add(guest);

@@ -5,6 +5,7 @@ using VSmp.Agent.Paging;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Placement;
+using VSmp.Coherence.Protocols;
 
 namespace VSmp.Agent.Guests;
 
@@ -286,7 +287,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
                 int extents = (int)header.Argument1;
                 string name = Encoding.UTF8.GetString(payload[..Math.Min(payload.Length, 128)]);
                 FrameFile frames = FrameFile.Create(framesFolder, header.Region, (ulong)extents * ExtentNumber.Bytes);
-                region = new PagedRegion(new Region(header.Region, name, extents, homes: null, budget: null), frames, run: null);
+                region = new PagedRegion(new Region(header.Region, name, extents, Msi.Protocol, homes: null, budget: null), frames, run: null);
                 pager.Add(region);
             }
             for (uint e = 0; e < header.Count; e++)

@@ -49,8 +49,8 @@ internal sealed unsafe partial class Pager : IDisposable
         Self = self;
         _reactor = reactor;
         _fabric = fabric;
-        _node = new NodeController(self, Msi.Node);
-        _home = new HomeController(self, Msi.Directory, nodeLimit);
+        _node = new NodeController(self);
+        _home = new HomeController(self, nodeLimit);
     }
 
     /// <summary>This node.</summary>

@@ -5,23 +5,20 @@ using VSmp.Coherence.Protocols;
 namespace VSmp.Coherence.Homes;
 
 /// <summary>
-/// The home's side of the protocol: executes <see cref="Msi.Directory"/> on the directory of this node. Requests for a page that is
+/// The home's side of the protocol: executes the table <see cref="Protocol.Directory"/> of each region on its directory here. Requests for a page that is
 /// busy wait in one queue per page, first come, first served.
 /// </summary>
 public sealed class HomeController
 {
-    private readonly ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> _table;
     private readonly WaitQueues _waiting = new();
     private readonly Func<int> _nodeLimit;
 
     /// <summary>Makes the controller of a node.</summary>
     /// <param name="self">The node.</param>
-    /// <param name="table">The protocol.</param>
     /// <param name="nodeLimit">One more than the highest node number of the present view.</param>
-    public HomeController(NodeId self, ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> table, Func<int> nodeLimit)
+    public HomeController(NodeId self, Func<int> nodeLimit)
     {
         Self = self;
-        _table = table;
         _nodeLimit = nodeLimit;
     }
 
@@ -82,7 +79,7 @@ public sealed class HomeController
     private void Step(Region region, ref DirectoryEntry entry, in Message m, EffectBuffer effects)
     {
         DirectoryEvent @event = Classify(in entry, in m);
-        ref readonly Cell<DirectoryState, DirectoryAction> cell = ref _table[entry.State, @event];
+        ref readonly Cell<DirectoryState, DirectoryAction> cell = ref region.Protocol.Directory[entry.State, @event];
         switch (cell.Verdict)
         {
             case Verdict.Stall:

@@ -20,23 +20,20 @@ public enum AccessResult : byte
 }
 
 /// <summary>
-/// The node's side of the protocol: executes <see cref="Msi.Node"/> on the pages of this node. Deterministic and sans-I/O: what is
+/// The node's side of the protocol: executes the table <see cref="Protocol.Node"/> of each region on its pages here. Deterministic and sans-I/O: what is
 /// to be done comes out as effects.
 /// </summary>
 public sealed class NodeController
 {
-    private readonly ProtocolTable<NodeState, NodeEvent, NodeAction> _table;
     private readonly TransactionTable _transactions;
     private readonly List<Message> _parked = []; // forwards for pages that are held
 
     /// <summary>Makes the controller of a node.</summary>
     /// <param name="self">The node.</param>
-    /// <param name="table">The protocol.</param>
     /// <param name="transactionCapacity">Pages under way at most.</param>
-    public NodeController(NodeId self, ProtocolTable<NodeState, NodeEvent, NodeAction> table, ushort transactionCapacity = 4096)
+    public NodeController(NodeId self, ushort transactionCapacity = 4096)
     {
         Self = self;
-        _table = table;
         _transactions = new TransactionTable(transactionCapacity);
     }
 
@@ -197,7 +194,7 @@ public sealed class NodeController
     {
         ref PageEntry entry = ref region.PageAt(page);
         if (@event == NodeEvent.InstallAck && m.Version != entry.Version && entry.State is NodeState.MS_K or NodeState.MI_K) return false;
-        ref readonly Cell<NodeState, NodeAction> cell = ref _table[entry.State, @event];
+        ref readonly Cell<NodeState, NodeAction> cell = ref region.Protocol.Node[entry.State, @event];
         switch (cell.Verdict)
         {
             case Verdict.Stall:

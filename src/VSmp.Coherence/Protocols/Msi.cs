@@ -15,11 +15,8 @@ namespace VSmp.Coherence.Protocols;
 /// </summary>
 public static class Msi
 {
-    /// <summary>The node's side.</summary>
-    public static ProtocolTable<NodeState, NodeEvent, NodeAction> Node { get; } = BuildNode();
-
-    /// <summary>The home's side.</summary>
-    public static ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> Directory { get; } = BuildDirectory();
+    /// <summary>The protocol.</summary>
+    public static Protocol Protocol { get; } = new("msi", BuildNode(), BuildDirectory());
 
     private static ProtocolTable<NodeState, NodeEvent, NodeAction> BuildNode()
     {

@@ -21,7 +21,7 @@ public sealed class MsiTableTests
     [MemberData(nameof(NodeCells))]
     public void A_node_does_what_its_table_says(NodeState state, NodeEvent @event)
     {
-        var cell = Msi.Node[state, @event];
+        var cell = Msi.Protocol.Node[state, @event];
         var (node, region, effects) = NewNode();
         Reach(node, region, effects, state, acks: @event == NodeEvent.InvAck ? 2 : 1);
         effects.Clear();
@@ -41,10 +41,10 @@ public sealed class MsiTableTests
     [MemberData(nameof(DirectoryCells))]
     public void A_home_does_what_its_table_says(DirectoryState state, DirectoryEvent @event)
     {
-        var cell = Msi.Directory[state, @event];
-        var region = new Region(new RegionId(1), "t", 1, homes: null, budget: null);
+        var cell = Msi.Protocol.Directory[state, @event];
+        var region = new Region(new RegionId(1), "t", 1, Msi.Protocol, homes: null, budget: null);
         region.BecomeHome(new ExtentNumber(0));
-        var home = new HomeController(HomeNode, Msi.Directory, () => 4);
+        var home = new HomeController(HomeNode, () => 4);
         var effects = new EffectBuffer();
         if (state is DirectoryState.S) Deliver(MessageType.GetS, Self, 0);
         if (state is DirectoryState.M or DirectoryState.S_D or DirectoryState.M_A) Deliver(MessageType.GetM, Self, 0);
@@ -112,7 +112,7 @@ public sealed class MsiTableTests
     {
         string text = "# MSI\n\nPrinted from `src/VSmp.Coherence/Protocols/Msi.cs`; a test fails when the two differ "
             + "(`VSMP_PRINT=1 make test` prints anew). States name what is awaited: D data, A acknowledgements, K the InstallAck for a copy "
-            + "that is kept. Empty cells cannot happen.\n\n## At a node\n\n" + Msi.Node.ToMarkdown() + "\n## At the home\n\n" + Msi.Directory.ToMarkdown();
+            + "that is kept. Empty cells cannot happen.\n\n## At a node\n\n" + Msi.Protocol.Node.ToMarkdown() + "\n## At the home\n\n" + Msi.Protocol.Directory.ToMarkdown();
         string path = Path.Combine(RepositoryRoot(), "docs", "protocols", "msi.md");
         if (Environment.GetEnvironmentVariable("VSMP_PRINT") == "1") File.WriteAllText(path, text);
         Assert.Equal(File.ReadAllText(path), text);
@@ -141,9 +141,9 @@ public sealed class MsiTableTests
     {
         var homes = new HomeMap(1);
         homes.Place(new ExtentNumber(0), HomeNode);
-        var region = new Region(new RegionId(1), "t", 1, homes, new FrameBudget(10));
+        var region = new Region(new RegionId(1), "t", 1, Msi.Protocol, homes, new FrameBudget(10));
         region.Open(new ExtentNumber(0));
-        return (new NodeController(Self, Msi.Node), region, new EffectBuffer());
+        return (new NodeController(Self), region, new EffectBuffer());
     }
 
     /// <summary>Brings the page into a state by events that really lead there.</summary>

@@ -33,9 +33,9 @@ internal sealed class SimulatedNode
         _cluster = cluster;
         Id = id;
         Budget = new FrameBudget(budgetPages);
-        Region = new Region(new RegionId(1), "sim", extentCount, homes, Budget);
-        Node = new NodeController(id, Msi.Node, transactionCapacity: 6);
-        Home = new HomeController(id, Msi.Directory, () => cluster.NodeCount);
+        Region = new Region(new RegionId(1), "sim", extentCount, Msi.Protocol, homes, Budget);
+        Node = new NodeController(id, transactionCapacity: 6);
+        Home = new HomeController(id, () => cluster.NodeCount);
         for (uint e = 0; e < extentCount; e++)
         {
             ExtentNumber extent = new(e);
