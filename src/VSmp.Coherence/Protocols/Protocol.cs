@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+namespace VSmp.Coherence.Protocols;
+
+/// <summary>A coherence protocol: what a node does and what a home does, each as one whole table. Every region has one.</summary>
+/// <param name="name">What users call it: lower case.</param>
+/// <param name="node">The node's side.</param>
+/// <param name="directory">The home's side.</param>
+public sealed class Protocol(
+    string name,
+    ProtocolTable<NodeState, NodeEvent, NodeAction> node,
+    ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> directory)
+{
+    /// <summary>What users call it.</summary>
+    public string Name { get; } = name;
+
+    /// <summary>The node's side.</summary>
+    public ProtocolTable<NodeState, NodeEvent, NodeAction> Node { get; } = node;
+
+    /// <summary>The home's side.</summary>
+    public ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> Directory { get; } = directory;
+}
+
+/// <summary>The protocols that there are.</summary>
+public static class ProtocolCatalog
+{
+    /// <summary>All of them, the default first.</summary>
+    public static IReadOnlyList<Protocol> All { get; } = [Msi.Protocol];
+
+    /// <summary>The protocol of that name, or null.</summary>
+    public static Protocol? Find(string name) => All.FirstOrDefault(p => string.Equals(p.Name, name, StringComparison.Ordinal));
+}
