@@ -20,7 +20,7 @@ DOTNET_BUILD_FLAGS := --configuration Release --disable-build-servers --nologo -
 
 # package=probe: the package is missing if the probe (a command, or a file) is.
 BUILD_PACKAGES := gcc=gcc binutils=objcopy libc6-dev=/usr/include/stdlib.h libjemalloc-dev=/usr/include/jemalloc/jemalloc.h
-TEST_PACKAGES := memtester=memtester stress-ng=stress-ng velvet=velveth iproute2=ip python3=python3 util-linux=unshare
+TEST_PACKAGES := memtester=memtester stress-ng=stress-ng velvet=velveth iproute2=ip python3=python3 util-linux=unshare clang-format=clang-format
 DEMO_PACKAGES := velvet=velveth
 FORMAT_PACKAGES := clang-format=clang-format
 NEED := packaging/need
@@ -73,10 +73,13 @@ format: ## rewrites the sources to the project's style
 	dotnet format VSmp.sln
 	clang-format -i $(C_SOURCES)
 
-.PHONY: lint
-lint: ## fails if `make format` would change anything
-	@$(NEED) dotnet packages $(FORMAT_PACKAGES)
+.PHONY: lint lint-cs lint-c
+lint: lint-cs lint-c ## fails if `make format` would change anything
+lint-cs:
+	@$(NEED) dotnet
 	dotnet format VSmp.sln --verify-no-changes
+lint-c:
+	@$(NEED) packages $(FORMAT_PACKAGES)
 	clang-format --dry-run --Werror $(C_SOURCES)
 
 .PHONY: install
@@ -89,6 +92,7 @@ install: build ## into PREFIX (default /usr/local): vsmp, man pages, completion,
 	install -m 0644 packaging/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -D -m 0644 packaging/completions/vsmp.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vsmp
 	install -D -m 0644 packaging/completions/_vsmp $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_vsmp
+	install -D -m 0644 packaging/completions/vsmp.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vsmp.fish
 	install -D -m 0644 packaging/udev/70-vsmp-userfaultfd.rules \
 		$(DESTDIR)$(PREFIX)/lib/udev/rules.d/70-vsmp-userfaultfd.rules
 	install -D -m 0644 LICENSE $(DESTDIR)$(PREFIX)/share/doc/vsmp/LICENSE

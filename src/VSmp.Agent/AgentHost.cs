@@ -242,6 +242,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             _ => ExitCodes.Refused,
         }, m.Message),
         ArgumentException a => new CommandException(ExitCodes.Usage, a.Message),
+        IOException { HResult: Errno.EADDRNOTAVAIL } i => new CommandException(ExitCodes.Usage, $"--listen: {i.Message}"),
         IOException { HResult: Errno.EADDRINUSE } i => new CommandException(ExitCodes.Taken, i.Message),
         IOException i => new CommandException(ExitCodes.Failed, $"agent {options.Name} cannot start: {i.Message}"),
         _ => null,

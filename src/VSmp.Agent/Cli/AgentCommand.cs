@@ -5,6 +5,7 @@ using System.Runtime.InteropServices;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using VSmp.Agent.Control;
+using VSmp.Agent.Fabric;
 using VSmp.Agent.Interop;
 using VSmp.Coherence;
 
@@ -15,7 +16,6 @@ internal static class AgentCommand
 {
     private const string DefaultSecretFile = "/etc/vsmp/secret";
     private const ulong MinMemoryBytes = 8 * (ulong)ExtentNumber.Bytes;
-    private const int MinSecretBytes = 16;
 
     /// <summary>The command.</summary>
     public static Command New(Func<AgentOptions, CancellationToken, Task<int>> agentMain)
@@ -188,31 +188,11 @@ internal static class AgentCommand
         return bytes.Value / ExtentNumber.Bytes * ExtentNumber.Bytes;
     }
 
+    /// <summary>A secret that cannot be used is said here, before anything is mounted or listened on.</summary>
     private static void CheckSecret(string file)
     {
-        const uint OthersMask = 0x3F; // group and others, octal 077
-        string advice = $"make one, (umask 077; openssl rand -hex 32 > {file}), and copy it to every node";
-        if (UnixFile.Look(file, followLink: true) is not { } look)
-        {
-            throw new CommandException(ExitCodes.Refused, $"the cluster's secret {file} is not there: {advice}");
-        }
-        if ((look.Mode & OthersMask) != 0)
-        {
-            throw new CommandException(ExitCodes.Refused, $"others may read the cluster's secret {file}: chmod 600 {file}");
-        }
-        try
-        {
-            if (new FileInfo(file).Length < MinSecretBytes)
-            {
-                throw new CommandException(ExitCodes.Refused,
-                    $"the cluster's secret {file} has fewer than {MinSecretBytes} bytes: {advice}");
-            }
-            using FileStream readable = File.OpenRead(file);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            throw new CommandException(ExitCodes.Refused, $"cannot read the cluster's secret: {e.Message}");
-        }
+        try { _ = ClusterSecret.Load(file); }
+        catch (ClusterSecretException e) { throw new CommandException(ExitCodes.Refused, e.Message); }
     }
 
     private static CommandException Missing(string what) =>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-using System.Security.Cryptography;
-using System.Text;
+using VSmp.Agent.Fabric;
 using VSmp.Agent.Interop;
 
 namespace VSmp.Agent.Control;
@@ -15,7 +14,6 @@ namespace VSmp.Agent.Control;
 internal sealed class RunDirectory(string path, string cluster)
 {
     private const int MaxNameBytes = 63;
-    private const int SecretBytes = 32;
     private const string SystemBase = "/run/vsmp";
     private static readonly char[] Digits = [.. "0123456789"];
 
@@ -102,16 +100,7 @@ internal sealed class RunDirectory(string path, string cluster)
         if (File.Exists(SecretFile)) return;
         string fresh = SecretFile + ".new";
         File.Delete(fresh);
-        FileStreamOptions options = new()
-        {
-            Mode = FileMode.CreateNew,
-            Access = System.IO.FileAccess.Write,
-            UnixCreateMode = UnixFileMode.UserRead | UnixFileMode.UserWrite,
-        };
-        using (var file = new FileStream(fresh, options))
-        {
-            file.Write(Encoding.ASCII.GetBytes(RandomNumberGenerator.GetHexString(SecretBytes * 2, lowercase: true) + "\n"));
-        }
+        _ = ClusterSecret.Create(fresh);
         File.Move(fresh, SecretFile);
     }
 

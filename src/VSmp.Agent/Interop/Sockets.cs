@@ -76,7 +76,7 @@ internal static unsafe partial class Sockets
         string advice = error switch
         {
             Errno.EADDRINUSE => "; another program listens there: choose another port, or 0 for any",
-            99 => "; this host has no such address", // EADDRNOTAVAIL
+            Errno.EADDRNOTAVAIL => "; this host has no such address",
             Errno.EACCES => "; ports below 1024 need privilege",
             _ => "",
         };

@@ -43,6 +43,7 @@ public sealed class BadInputTests
     [InlineData("no-port")]
     [InlineData("127.0.0.1:99999")]
     [InlineData("300.1.1.1:7070")]
+    [InlineData("192.0.2.1:7070")] // an address for documentation: no host has it
     public void An_address_that_is_none(string address) =>
         Alone("agent", "--name", "a", "--memory", "64M", "--listen", address).FailedWith(Usage, address);
 
