@@ -26,7 +26,7 @@ internal sealed unsafe partial class Pager
     /// <summary>Makes room for at least one frame, if anything can go now.</summary>
     private bool EvictNow(Run run)
     {
-        Evict(run, Batch);
+        Evict(run, Batch, isUrgent: true);
         return run.Budget.FreePages > 0;
     }
 
@@ -36,18 +36,22 @@ internal sealed unsafe partial class Pager
         foreach (Run run in _runs)
         {
             long low = Math.Clamp(run.Budget.LimitPages / 16, 1, 64);
-            if (run.Budget.FreePages < low) Evict(run, Batch);
+            if (run.Budget.FreePages < low) Evict(run, Batch, isUrgent: false);
         }
     }
 
-    private void Evict(Run run, int pageCount)
+    /// <summary>Evicts copies, the ones first that came first.</summary>
+    /// <param name="run">Whose.</param>
+    /// <param name="pageCount">How many, if so many can go now.</param>
+    /// <param name="isUrgent">A fault waits for a frame; otherwise a home that does not keep up is left in peace.</param>
+    private void Evict(Run run, int pageCount, bool isUrgent)
     {
         int attempts = Math.Min(run.Copies.Count, pageCount * 4);
         while (pageCount > 0 && attempts-- > 0 && _kept.Count < MaxKept && run.Copies.TryTake(out PagedRegion region, out PageNumber page))
         {
             NodeState state = region.Core.PageAt(page).State;
             if (state == NodeState.I) continue; // gone by another way
-            if (!_node.TryEvict(region.Core, page, _effects))
+            if ((!isUrgent && !HasCreditAtHome(region, page.Extent)) || !_node.TryEvict(region.Core, page, _effects))
             {
                 run.Copies.PutBack(region, page);
                 continue;
@@ -58,5 +62,12 @@ internal sealed unsafe partial class Pager
             pageCount--;
         }
         ExecuteEffects(default, null);
+    }
+
+    /// <summary>Whether the home of an extent keeps up: work that nobody waits for is put off until it does.</summary>
+    private bool HasCreditAtHome(PagedRegion region, ExtentNumber extent)
+    {
+        NodeId home = region.Core.Homes!.HomeOf(extent);
+        return home == Self || _fabric.HasCredit(home);
     }
 }

@@ -253,6 +253,7 @@ internal sealed unsafe partial class Pager : IDisposable
         uint pageCount = region.ReadAhead.OnMiss(fault.Page, isFresh);
         NodeState from = hadData ? NodeState.S : NodeState.I;
         ExtentNumber extent = fault.Page.Extent;
+        if (pageCount > 1 && !HasCreditAtHome(region, extent)) return;
         for (uint i = 1; i < pageCount; i++)
         {
             PageNumber page = fault.Page.Plus(i);
