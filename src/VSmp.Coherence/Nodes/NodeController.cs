@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Protocols;
 
@@ -89,7 +90,7 @@ public sealed class NodeController
             return AccessResult.Hit;
         }
         // What was asked of the page while it was held must be answered from its contents, before they go.
-        if (_parked.Exists(m => m.Page == page && m.Region == region.Id)) return AccessResult.Pending;
+        if (IsParked(region, page)) return AccessResult.Pending;
         entry.Flags &= ~PageFlags.Held;
         Message context = new() { Requestor = Self, Region = region.Id, Page = page, Count = 1 };
         NodeState before = entry.State;
@@ -141,6 +142,15 @@ public sealed class NodeController
             _parked.RemoveAt(i--);
             Step(region, page, Classify(region, in m), in m, effects);
         }
+    }
+
+    private bool IsParked(Region region, PageNumber page)
+    {
+        foreach (ref readonly Message m in CollectionsMarshal.AsSpan(_parked))
+        {
+            if (m.Page == page && m.Region == region.Id) return true;
+        }
+        return false;
     }
 
     private static bool IsForward(MessageType type) => type is MessageType.FwdGetS or MessageType.FwdGetM or MessageType.Inv;
