@@ -88,6 +88,9 @@ install: build ## into PREFIX (default /usr/local): vsmp, man pages, completion,
 	install -m 0755 $(BUILD)/vsmp $(BUILD)/*.so $(DESTDIR)$(PREFIX)/lib/vsmp/
 	install -m 0644 $(BUILD)/*.dll $(BUILD)/*.json $(DESTDIR)$(PREFIX)/lib/vsmp/
 	ln -sfn ../lib/vsmp/vsmp $(DESTDIR)$(PREFIX)/bin/vsmp
+	install -D -m 0644 native/include/vsmp.h $(DESTDIR)$(PREFIX)/include/vsmp.h
+	install -d $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	sed 's|@LIBDIR@|$(PREFIX)/lib/vsmp|; s|@INCLUDEDIR@|$(PREFIX)/include|' packaging/vsmp.pc.in > $(DESTDIR)$(PREFIX)/lib/pkgconfig/vsmp.pc
 	install -d $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 0644 packaging/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1/
 	install -D -m 0644 packaging/completions/vsmp.bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/vsmp

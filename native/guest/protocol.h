@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a guest process and the agent of its node say to each other: messages over a Unix SOCK_SEQPACKET socket, one request at
-// a time, one reply to each. src/VSmp.Agent/Guests/GuestProtocol.cs is the other side; a test compares the two.
+// What a guest process and the agent of its node say to each other: messages over a Unix SOCK_SEQPACKET socket, one reply to
+// each request. src/VSmp.Agent/Guests/GuestProtocol.cs is the other side; a test compares the two.
+//
+// A program that knows nothing of the pool (native/guest speaks for it) has one request out at a time:
 //
 //   guest                                   agent
 //     │ HELLO   token of the run              │
@@ -14,15 +16,32 @@
 //     │ ────────────────────────────────────► │  serves faults from here on
 //     │ RESERVE, RELEASE, DISCARD …           │
 //
-// All integers are little-endian. A message is this header and `text_bytes` bytes of UTF-8 text, without a terminating zero.
+// A rank of a job (native/spmd) may have several out, one for each of its threads, told apart by their serial numbers:
+//
+//   rank                                    agent
+//     │ JOIN    token of the job, rank        │  asks the job's leader; answers when all ranks have joined
+//     │ ◄──────────────────────────────────── │  (+ /dev/userfaultfd, where the rank needs it)
+//     │ ATTACH  name, bytes                   │  all ranks ask; the leader places the homes
+//     │ ◄──────────────────────────────────── │  + frame file; region, address
+//     │ maps it there, makes a userfaultfd
+//     │ MAP, MAPPED                           │  MAPPED is answered when all ranks have mapped it, or one could not
+//     │ BARRIER, LOCK, ALLOC …                │  go to the leader, which answers
+//     │ DETACH, FINISH                        │
+//
+// "Collective" requests are answered when all ranks have sent the same one, with an error as soon as a rank of the job has ended
+// (EPIPE), and with EPROTO if what they sent differs.
+//
+// All integers are little-endian. A message is this header and `text_bytes` bytes of UTF-8 text, without a terminating zero
+// (or of data, where it says so).
 #ifndef VSMP_GUEST_PROTOCOL_H
 #define VSMP_GUEST_PROTOCOL_H
 
 #include <stdint.h>
 
 #define VSMP_GUEST_MAGIC 0x31475356u // "VSG1"
-#define VSMP_GUEST_VERSION 1u
+#define VSMP_GUEST_VERSION 2u
 #define VSMP_GUEST_TEXT_MAX 960u
+#define VSMP_GUEST_DATA_MAX (32u << 10) // of a broadcast, in place of text
 #define VSMP_PAGE_BYTES 4096ull
 #define VSMP_EXTENT_BYTES (2ull << 20)
 
@@ -41,10 +60,45 @@ enum vsmp_guest_type {
     // Guest: a = offset, b = length, both multiples of the page. The contents are dropped: the range reads zeros once the reply
     // is there. The reservation stays.
     VSMP_GUEST_DISCARD = 5,
+
+    // Of ranks only. MAP, from a rank: also d = region.
+
+    // a = rank, text = the job's token (VSMP_JOB). Collective. Reply: a = ranks, text = default name of a region; descriptor: as
+    // for HELLO, without the frame file.
+    VSMP_GUEST_JOIN = 16,
+    // a = bytes, text = name (empty: the default). Collective. Reply: a = region, b = bytes, c = address, d = length of the
+    // frame file, text = protocol; descriptor: frame file.
+    VSMP_GUEST_ATTACH = 17,
+    // a = region, b = 0 or the errno value of why it could not be mapped, text = the same in words. Collective.
+    VSMP_GUEST_MAPPED = 18,
+    // a = region, which the rank has unmapped. Collective.
+    VSMP_GUEST_DETACH = 19,
+    // a = region, b = bytes, c = alignment. Collective. Reply: a = address, b = 1 if the memory was used before.
+    VSMP_GUEST_ALLOC_ALL = 20,
+    // The same for one rank.
+    VSMP_GUEST_ALLOC = 21,
+    // a = region, b = address.
+    VSMP_GUEST_FREE = 22,
+    // Collective.
+    VSMP_GUEST_BARRIER = 23,
+    // a = lock. Answered when the rank holds it; EOWNERDEAD: held, but who held it before has ended.
+    VSMP_GUEST_LOCK = 24,
+    // a = lock.
+    VSMP_GUEST_UNLOCK = 25,
+    // a = counter, b = what to add. Reply: a = its value before.
+    VSMP_GUEST_FETCH_ADD = 26,
+    // a = root, b = bytes, data from the root. Collective. Reply: the root's data, to all others.
+    VSMP_GUEST_BROADCAST = 27,
+    // a = region.
+    VSMP_GUEST_ACQUIRE = 28,
+    // a = region.
+    VSMP_GUEST_RELEASE_REGION = 29,
+    // Collective; the rank leaves the job.
+    VSMP_GUEST_FINISH = 30,
 };
 
 #define VSMP_GUEST_REPLY 0x8000u // set in `type` of a reply
-#define VSMP_GUEST_HAS_DEVICE 0x1ull // HELLO reply, in `c`: /dev/userfaultfd comes along
+#define VSMP_GUEST_HAS_DEVICE 0x1ull // HELLO and JOIN replies, in `c`: /dev/userfaultfd comes along
 
 struct vsmp_guest_message {
     uint32_t magic;

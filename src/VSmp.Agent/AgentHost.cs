@@ -5,6 +5,7 @@ using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
+using VSmp.Agent.Jobs;
 using VSmp.Agent.Membership;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
@@ -37,6 +38,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private Pager _pager = null!;
     private Reservations _reservations = null!;
     private Runs _runs = null!;
+    private JobServer _jobs = null!;
     private GuestServer _guests = null!;
     private AgentControl _control = null!;
     private Sampler _sampler = null!;
@@ -99,6 +101,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
                 // Before this node has reported its room, no peer that keeps to the rules asks for any.
                 if (_isReady) _reservations.OnFrame(peer, in header, payload);
                 break;
+            case >= MessageType.JobCall and <= MessageType.JobAbort:
+                if (_isReady) _jobs.OnFrame(peer, in header, payload);
+                break;
             case MessageType.NodeReport:
                 if (payload.Length == NodeReport.Bytes) _peers.Find(peer)?.OnReport(MemoryMarshal.Read<NodeReport>(payload));
                 break;
@@ -143,6 +148,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
                 guest.Kill($"node {name} is lost ({reason}), and part of the process's memory was there");
             }
         }
+        _jobs.OnPeerLost(peer, $"node {name} is lost: {reason}");
         _reservations.OnPeerLost(peer);
     }
 
@@ -202,14 +208,17 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_pager);
         _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         _runs = new Runs(_capacity, _pager, _reactor);
+        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
-        _guests = new GuestServer(_reactor, _pager, _reservations, _runs, socket, OpenDevice(), _options.Folder.Frames, WindowExtents);
+        _guests = new GuestServer(_reactor, _pager, _reservations, _runs, _jobs, socket, OpenDevice(), _options.Name,
+            _options.Folder.Frames, WindowExtents);
         _guests.GuestsChanged += OnGuestsChanged;
         _parts.Add(_guests);
         _sampler = new Sampler(_reactor, _runs, _pager);
         _parts.Add(_sampler);
-        var parts = new AgentParts(_pager, _runs, _reservations, _peers, Report, () => _membership.View.Value, () => _membership.Epoch.Value);
+        var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _peers, Report, () => _membership.View.Value, () => _membership.Epoch.Value);
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
+        _jobs.RegionsChanged += () => _reactor.Post(_control.FinishEnding); // not while a region is being dropped
         _parts.Add(new ControlServer(_options.Folder, _options.GroupId, _control));
         _reactor.AtTurnEnd(_fabric.Flush); // requests go out before room is made
         _reactor.AtTurnEnd(_pager.OnTurnEnd);

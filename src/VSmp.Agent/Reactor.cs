@@ -26,6 +26,7 @@ internal sealed unsafe class Reactor : IDisposable
     private readonly List<Action> _turnEnds = [];
     private readonly List<(long PeriodMicroseconds, Action Run)> _tickers = [];
     private readonly List<long> _tickerDue = [];
+    private readonly PriorityQueue<Action, long> _once = new();
     private readonly ConcurrentQueue<Action> _posted = new();
     private int _wakePending;
     private volatile bool _stop;
@@ -83,6 +84,13 @@ internal sealed unsafe class Reactor : IDisposable
     {
         _tickers.Add((periodMicroseconds, action));
         _tickerDue.Add(Clock() + periodMicroseconds);
+    }
+
+    /// <summary>Runs once, on the reactor's thread, when that much time has gone by. On the reactor's thread.</summary>
+    public void After(long microseconds, Action action)
+    {
+        Debug.Assert(IsCurrent);
+        _once.Enqueue(action, Clock() + microseconds);
     }
 
     /// <summary>Runs an action on the reactor's thread, soon. From any thread.</summary>
@@ -146,9 +154,9 @@ internal sealed unsafe class Reactor : IDisposable
 
     private int MillisecondsToNextTick()
     {
-        if (_tickers.Count == 0) return -1;
-        long due = long.MaxValue;
+        long due = _once.TryPeek(out _, out long first) ? first : long.MaxValue;
         foreach (long tick in _tickerDue) due = Math.Min(due, tick);
+        if (due == long.MaxValue) return -1;
         return (int)Math.Clamp((due - Clock() + 999) / 1000, 0, 1000);
     }
 
@@ -159,6 +167,11 @@ internal sealed unsafe class Reactor : IDisposable
             if (NowMicroseconds < _tickerDue[i]) continue;
             _tickerDue[i] = NowMicroseconds + _tickers[i].PeriodMicroseconds;
             _tickers[i].Run();
+        }
+        while (_once.TryPeek(out Action? action, out long due) && due <= NowMicroseconds)
+        {
+            _once.Dequeue();
+            action();
         }
     }
 

@@ -32,6 +32,26 @@ internal sealed record ProgramFile(string Path, IReadOnlyList<string> LeadingArg
             : new ProgramFile("/bin/sh", [path]);
     }
 
+    /// <summary>Finds a program that needs nothing loaded into it: a rank of a job, which is linked with libvsmp, or starts one that is.</summary>
+    /// <exception cref="CommandException">Not there (127), or not to be run (126).</exception>
+    public static ProgramFile FindAny(string program, string? searchPath)
+    {
+        string path = Search(program, searchPath);
+        byte[] header;
+        try
+        {
+            using FileStream file = File.OpenRead(path);
+            header = new byte[4];
+            if (file.ReadAtLeast(header, 4, throwOnEndOfStream: false) == 0) return new ProgramFile("/bin/sh", [path]);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return new ProgramFile(path, []); // executable, but not readable: the kernel knows what it is
+        }
+        bool isForKernel = header.AsSpan().StartsWith("\u007fELF"u8) || header.AsSpan().StartsWith("#!"u8);
+        return isForKernel ? new ProgramFile(path, []) : new ProgramFile("/bin/sh", [path]);
+    }
+
     private static string Search(string program, string? searchPath)
     {
         if (program.Length == 0) throw new CommandException(ExitCodes.NotFound, "the program's name is empty");

@@ -49,6 +49,9 @@ internal static class RunCommand
             .Select(folder => Path.GetFullPath(Path.Combine(folder, LibraryName)))
             .FirstOrDefault(File.Exists);
 
+    /// <summary>The folder that the libraries lie in; null if they are not there.</summary>
+    public static string? LibraryFolder() => Path.GetDirectoryName(FindLibrary());
+
     private static int Run(string cluster, string? node, string? name, ulong? local, string? statsFile, bool progress,
         string[] words)
     {

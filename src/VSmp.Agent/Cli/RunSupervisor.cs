@@ -18,12 +18,6 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
 {
     private const int GraceMilliseconds = 5_000;
 
-    private static readonly int[] PassedOn =
-    [
-        Signals.SIGINT, Signals.SIGTERM, Signals.SIGHUP, Signals.SIGQUIT, Signals.SIGUSR1, Signals.SIGUSR2, Signals.SIGTSTP,
-        Signals.SIGCONT, Signals.SIGWINCH,
-    ];
-
     private readonly AgentFolder _agent;
     private readonly ControlClient _client;
     private readonly bool _showsProgress;
@@ -52,11 +46,7 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
     public int Run(ProgramFile program, byte[][] words, EnvironmentBlock environment, FileStream? statistics)
     {
         ProcessControl.AdoptDescendants();
-        foreach (int signal in PassedOn)
-        {
-            // What nohup or a shell had ignored for us stays ignored, for us and for the program.
-            if (!Signals.IsIgnored(signal)) _signals.Add(PosixSignalRegistration.Create((PosixSignal)signal, OnSignal));
-        }
+        _signals.AddRange(PassedSignals.Register(OnSignal));
         byte[][] arguments = [words[0], .. program.LeadingArguments.Select(ProcessSpawn.Bytes), .. words.AsSpan(1)];
         var watch = Stopwatch.StartNew();
         int pid = Start(program, arguments, environment);
@@ -144,61 +134,29 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
 
     private int Start(ProgramFile program, byte[][] arguments, EnvironmentBlock environment)
     {
+        int pid;
         lock (_lock)
         {
             if (_isAgentLost)
             {
                 throw new CommandException(ExitCodes.AgentLost, $"agent {_agent.Name} was lost before the program started");
             }
-            var (soft, hard) = ProcessControl.OpenFileLimit;
-            // The .NET runtime has raised our soft limit of open files; the program gets back the one that we were started with,
-            // as far as that can be told: our parent's.
-            ulong? inherited = SoftLimitOfParent();
-            if (inherited < soft) ProcessControl.OpenFileLimit = (inherited.Value, hard);
-            int pid = ProcessSpawn.Foreground(ProcessSpawn.Bytes(program.Path), arguments, environment.Entries);
-            if (inherited < soft) ProcessControl.OpenFileLimit = (soft, hard);
+            using (ProgramLimits.Inherited())
+            {
+                pid = ProcessSpawn.Foreground(ProcessSpawn.Bytes(program.Path), arguments, environment.Entries);
+            }
             if (pid < 0) throw new CommandException(ExitCodes.CannotExecute, $"cannot run {program.Path}: {Errno.Text(-pid)}");
             _program = ProcessControl.Open(pid);
             return pid;
         }
     }
 
-    private static ulong? SoftLimitOfParent()
-    {
-        const string Key = "Max open files";
-        try
-        {
-            string status = File.ReadAllText("/proc/self/stat");
-            string parent = status[(status.LastIndexOf(')') + 2)..].Split(' ')[1];
-            string? line = File.ReadLines($"/proc/{parent}/limits")
-                .FirstOrDefault(l => l.StartsWith(Key, StringComparison.Ordinal));
-            string? soft = line?[Key.Length..].Split(' ', StringSplitOptions.RemoveEmptyEntries).FirstOrDefault();
-            return ulong.TryParse(soft, NumberStyles.None, CultureInfo.InvariantCulture, out ulong limit) ? limit : null;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return null;
-        }
-    }
-
     private void OnSignal(PosixSignalContext context)
     {
         context.Cancel = true;
-        int signal = (int)context.Signal switch
-        {
-            > 0 and int raw => raw,
-            (int)PosixSignal.SIGHUP => Signals.SIGHUP,
-            (int)PosixSignal.SIGINT => Signals.SIGINT,
-            (int)PosixSignal.SIGQUIT => Signals.SIGQUIT,
-            (int)PosixSignal.SIGTERM => Signals.SIGTERM,
-            (int)PosixSignal.SIGCONT => Signals.SIGCONT,
-            (int)PosixSignal.SIGTSTP => Signals.SIGTSTP,
-            (int)PosixSignal.SIGWINCH => Signals.SIGWINCH,
-            _ => 0,
-        };
+        int signal = PassedSignals.NumberOf(context.Signal);
         // The terminal's keys signal the whole foreground group: the program has got that one by itself.
-        bool isFromTerminal = signal is Signals.SIGINT or Signals.SIGQUIT or Signals.SIGTSTP or Signals.SIGWINCH
-            && Signals.IsForegroundOfTerminal();
+        bool isFromTerminal = PassedSignals.IsFromTerminal(signal);
         lock (_lock)
         {
             if (!isFromTerminal && _program is not null && !_programHasEnded) _ = ProcessControl.Signal(_program, signal);
@@ -277,28 +235,5 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
         // A progress line that is being refreshed makes room.
         if (_showsProgress && Output.IsErrorTerminal) Output.Error("\r\x1b[K");
         CommandLine.Say(text);
-    }
-
-    /// <summary>A guest of the run: whom to kill, and what keeps it from reading zeros until then.</summary>
-    private sealed class HeldGuest(SafeFileHandle? process, SafeFileHandle userfaultfd) : IDisposable
-    {
-        public HeldGuest? Earlier { get; set; }
-
-        public void Kill()
-        {
-            if (process is not null) _ = ProcessControl.Signal(process, Signals.SIGKILL);
-        }
-
-        public void AwaitEnd(int timeoutMilliseconds)
-        {
-            if (process is not null) _ = ProcessControl.WaitForExit(process, timeoutMilliseconds);
-        }
-
-        public void Dispose()
-        {
-            Earlier?.Dispose();
-            process?.Dispose();
-            userfaultfd.Dispose();
-        }
     }
 }

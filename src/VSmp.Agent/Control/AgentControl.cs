@@ -2,6 +2,7 @@
 using System.Globalization;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
+using VSmp.Agent.Jobs;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
 
@@ -35,7 +36,25 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     public Task<RunTicket> BeginRunAsync(RunRequest request, IRunObserver observer) => reactor.Ask(() =>
     {
         Run run = parts.Runs.Begin(request, observer, parts.Reservations.Holders);
+        if (request.Job is { } job) parts.Jobs.BeginRun(run, job);
         return new RunTicket(run.Token, options.Folder.GuestSocket, run.LocalBytes);
+    });
+
+    /// <inheritdoc/>
+    public Task<JobTicket> BeginJobAsync(JobRequest request, IRunObserver observer) => reactor.Ask(() => parts.Jobs.Begin(request, observer));
+
+    /// <inheritdoc/>
+    public Task ReportRankAsync(ulong job, int rank, string how) => reactor.Ask(() =>
+    {
+        parts.Jobs.OnRankEnded(new JobId(job), rank, how);
+        return true;
+    });
+
+    /// <inheritdoc/>
+    public Task EndJobAsync(ulong job) => reactor.Ask(() =>
+    {
+        parts.Jobs.End(new JobId(job));
+        return true;
     });
 
     /// <inheritdoc/>
@@ -60,15 +79,16 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
         return ended.Task;
     }
 
-    /// <summary>A guest is gone: runs that only waited for it are closed.</summary>
+    /// <summary>A guest is gone, or a region of a job is: runs that only waited for it are closed.</summary>
     public void FinishEnding()
     {
         foreach ((string token, TaskCompletionSource<RunStatistics> ended) in _ending.ToArray())
         {
             Run run = parts.Runs.Find(token)!;
-            if (run.Guests.Count > 0) continue;
+            if (run.Guests.Count > 0 || run.Job is { Regions.Count: > 0 }) continue;
             _ending.Remove(token);
             RunStatistics statistics = StatisticsOf(run);
+            parts.Jobs.EndRun(run);
             parts.Runs.End(run);
             ended.SetResult(statistics);
         }
@@ -93,9 +113,11 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
             r.HomeBytes, r.CacheBytes, r.FreeBytes, r.PrivateBytes, r.UsedBytes, (uint)r.Guests, r.MilliFaultsPerSecond / 1000.0);
     }
 
-    private GuestStatus StatusOf(Guest guest) => new(guest.ProcessId, guest.Run.Request.Program, guest.Region.Core.Name, guest.Run.Request.UserId,
-        guest.PoolBytes, FileUse.AllocatedBytes(guest.Region.Frames.Descriptor), guest.PrivateBytes, guest.Faults,
+    private GuestStatus StatusOf(Guest guest) => new(guest.ProcessId, guest.Run.Request.Program, RegionNames(guest), guest.Run.Request.UserId,
+        guest.PoolBytes, (ulong)guest.Regions.Sum(r => (long)FileUse.AllocatedBytes(r.Frames.Descriptor)), guest.PrivateBytes, guest.Faults,
         (reactor.NowMicroseconds - guest.AttachedMicroseconds) / 1e6);
+
+    private static string RegionNames(Guest guest) => string.Join(',', guest.Regions.Select(r => r.Core.Name)) is { Length: > 0 } names ? names : "-";
 
     private RegionStatus StatusOf(PagedRegion region)
     {
@@ -115,7 +137,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
             homes[options.Name] = (ulong)region.Core.HomeExtentCount * ExtentNumber.Bytes;
         }
         string id = region.Id.Value.ToString("x16", CultureInfo.InvariantCulture);
-        return new RegionStatus(region.Core.Name, id, "msi", (ulong)homes.Values.Sum(b => (long)b), parts.Peers.NameOf(region.Id.Creator), homes);
+        return new RegionStatus(region.Core.Name, id, region.Core.Protocol.Name, (ulong)homes.Values.Sum(b => (long)b), parts.Peers.NameOf(region.Id.Creator), homes);
     }
 
     private RunStatistics StatisticsOf(Run run)
@@ -142,4 +164,4 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 }
 
 /// <summary>The parts of an agent that its control socket looks into. Owned by the reactor.</summary>
-internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, Peers Peers, Func<NodeReport> Report, Func<uint> View, Func<uint> Epoch);
+internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, Peers Peers, Func<NodeReport> Report, Func<uint> View, Func<uint> Epoch);

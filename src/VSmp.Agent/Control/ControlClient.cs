@@ -72,6 +72,17 @@ internal sealed class ControlClient : IDisposable
     public RunTicket BeginRun(RunRequest request) =>
         Call(new() { Operation = ControlOperation.BeginRun, Run = request }).Ticket ?? throw Strange();
 
+    /// <inheritdoc cref="IAgentControl.BeginJobAsync"/>
+    public JobTicket BeginJob(JobRequest request) =>
+        Call(new() { Operation = ControlOperation.BeginJob, Job = request }).Job ?? throw Strange();
+
+    /// <inheritdoc cref="IAgentControl.ReportRankAsync"/>
+    public void ReportRank(int rank, string how) =>
+        _ = Call(new() { Operation = ControlOperation.ReportRank, Rank = rank, Reason = how });
+
+    /// <inheritdoc cref="IAgentControl.EndJobAsync"/>
+    public void EndJob() => _ = Call(new() { Operation = ControlOperation.EndJob });
+
     /// <inheritdoc cref="IAgentControl.GetRunAsync"/>
     public RunStatistics GetRun() => Call(new() { Operation = ControlOperation.GetRun }).Statistics ?? throw Strange();
 

@@ -27,6 +27,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
     private int _buffered;
     private bool _isAnswering;
     private string? _runToken;
+    private ulong? _job;
 
     private readonly Lock _outboxLock = new();
     private readonly LinkedList<(byte[] Data, int Offset, int Descriptor)> _outbox = new(); // under the lock, as the next three
@@ -83,6 +84,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         }
         onClosed(this);
         if (endRun && _runToken is not null) _ = EndAbandonedRunAsync(_runToken);
+        if (endRun && _job is { } job) _ = agent.EndJobAsync(job);
     }
 
     private void ReadRequests()
@@ -150,6 +152,11 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
                 _runToken = ticket.Token;
                 if (_isClosed) _ = EndAbandonedRunAsync(ticket.Token);
             }
+            if (request.Operation == ControlOperation.BeginJob && reply.Job is { } begun)
+            {
+                _job = begun.Job;
+                if (_isClosed) _ = agent.EndJobAsync(begun.Job);
+            }
             if (request.Operation == ControlOperation.EndRun && reply.Statistics is not null) _runToken = null;
             if (_isClosed) return;
             Send(reply with { Id = request.Id }, -1);
@@ -174,6 +181,9 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             ControlOperation.BeginRun => new() { Ticket = await BeginRunAsync(request.Run).ConfigureAwait(false) },
             ControlOperation.GetRun => new() { Statistics = await agent.GetRunAsync(Token()).ConfigureAwait(false) },
             ControlOperation.EndRun => new() { Statistics = await agent.EndRunAsync(Token()).ConfigureAwait(false) },
+            ControlOperation.BeginJob => new() { Job = await BeginJobAsync(request.Job).ConfigureAwait(false) },
+            ControlOperation.ReportRank => await ReportRankAsync(request).ConfigureAwait(false),
+            ControlOperation.EndJob => await EndJobAsync().ConfigureAwait(false),
             ControlOperation.Shutdown => await ShutdownAsync(request.Reason).ConfigureAwait(false),
             _ => throw new ControlException("the agent does not know this request: is it older than the command?",
                 ExitCodes.Refused),
@@ -207,6 +217,29 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         return await agent.BeginRunAsync(run with { ProcessId = peer.ProcessId, UserId = peer.UserId }, this)
             .ConfigureAwait(false);
     }
+
+    private async Task<JobTicket> BeginJobAsync(JobRequest? job)
+    {
+        if (job is null || string.IsNullOrEmpty(job.Program)) throw new ControlException("the request names no program");
+        if (_job is not null) throw new ControlException("this connection has a job already");
+        if (job.Name is not null && !RunDirectory.IsValidName(job.Name)) throw new ControlException($"'{job.Name}' is no name for a region", ExitCodes.Usage);
+        return await agent.BeginJobAsync(job, this).ConfigureAwait(false);
+    }
+
+    private async Task<ControlReply> ReportRankAsync(ControlRequest request)
+    {
+        await agent.ReportRankAsync(Job(), request.Rank ?? -1, request.Reason ?? $"rank {request.Rank} has ended").ConfigureAwait(false);
+        return new();
+    }
+
+    private async Task<ControlReply> EndJobAsync()
+    {
+        await agent.EndJobAsync(Job()).ConfigureAwait(false);
+        _job = null;
+        return new();
+    }
+
+    private ulong Job() => _job ?? throw new ControlException("this connection has no job");
 
     private async Task<ControlReply> ShutdownAsync(string? reason)
     {

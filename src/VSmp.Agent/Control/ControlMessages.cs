@@ -15,6 +15,9 @@ internal enum ControlOperation
     GetRun = 6,
     EndRun = 7,
     Shutdown = 8,
+    BeginJob = 9,
+    ReportRank = 10,
+    EndJob = 11,
 }
 
 /// <summary>What a line from the agent tells without having been asked, on a connection that has begun a run.</summary>
@@ -45,7 +48,13 @@ internal sealed record ControlRequest
     /// <summary>BeginRun: what the run wants. Process and user are filled in by the server, from the socket.</summary>
     public RunRequest? Run { get; init; }
 
-    /// <summary>Shutdown: why.</summary>
+    /// <summary>BeginJob: what the job wants.</summary>
+    public JobRequest? Job { get; init; }
+
+    /// <summary>ReportRank: which.</summary>
+    public int? Rank { get; init; }
+
+    /// <summary>Shutdown: why. ReportRank: how it ended.</summary>
     public string? Reason { get; init; }
 }
 
@@ -70,6 +79,8 @@ internal sealed record ControlReply
     public bool? Found { get; init; }
 
     public RunTicket? Ticket { get; init; }
+
+    public JobTicket? Job { get; init; }
 
     public RunStatistics? Statistics { get; init; }
 

@@ -25,6 +25,18 @@ internal interface IAgentControl
     /// </summary>
     Task<RunTicket> BeginRunAsync(RunRequest request, IRunObserver observer);
 
+    /// <summary>
+    /// Opens a job that this node leads: ranks on several nodes that share regions. Each node of the placement gets a run of its own for
+    /// its ranks. Messages go to <paramref name="observer"/>.
+    /// </summary>
+    Task<JobTicket> BeginJobAsync(JobRequest request, IRunObserver observer);
+
+    /// <summary>Says that a rank has ended, and how: only who started it knows.</summary>
+    Task ReportRankAsync(ulong job, int rank, string how);
+
+    /// <summary>Closes a job: what is left of it is ended.</summary>
+    Task EndJobAsync(ulong job);
+
     /// <summary>Closes a run: guests that are left are ended. Gives the run's statistics.</summary>
     Task<RunStatistics> EndRunAsync(string token);
 
@@ -54,7 +66,28 @@ internal interface IRunObserver
 /// <param name="LocalBytes">Budget of local frames, or null for the default (half of what the node contributes).</param>
 /// <param name="ProcessId">The supervisor, <c>vsmp run</c>.</param>
 /// <param name="UserId">Who runs it, from the socket's credentials.</param>
-internal sealed record RunRequest(string? Name, string Program, ulong? LocalBytes, int ProcessId, uint UserId);
+/// <param name="Job">The job that its processes are ranks of, or null.</param>
+internal sealed record RunRequest(string? Name, string Program, ulong? LocalBytes, int ProcessId, uint UserId, JobMembership? Job = null);
+
+/// <summary>What makes a run part of a job.</summary>
+/// <param name="Job">The job's number.</param>
+/// <param name="Token">What its ranks show to join.</param>
+internal sealed record JobMembership(ulong Job, string Token);
+
+/// <summary>What a job wants.</summary>
+/// <param name="Ranks">How many.</param>
+/// <param name="Nodes">The nodes that ranks and homes are spread over; null: all that are up.</param>
+/// <param name="Name">Name of a region that is attached without one, or null.</param>
+/// <param name="Protocol">What keeps its regions coherent; null: the default.</param>
+/// <param name="Program">The program, for listings and messages.</param>
+internal sealed record JobRequest(int Ranks, IReadOnlyList<string>? Nodes, string? Name, string? Protocol, string Program);
+
+/// <summary>A job that has begun.</summary>
+/// <param name="Job">Its number.</param>
+/// <param name="Token">Goes into the ranks' environment as VSMP_JOB.</param>
+/// <param name="Protocol">What keeps its regions coherent.</param>
+/// <param name="Placement">The node of each rank.</param>
+internal sealed record JobTicket(ulong Job, string Token, string Protocol, IReadOnlyList<string> Placement);
 
 /// <summary>A run that has begun.</summary>
 /// <param name="Token">Goes into the guests' environment as VSMP_RUN.</param>

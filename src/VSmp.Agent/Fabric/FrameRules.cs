@@ -34,7 +34,9 @@ internal static class FrameRules
                 or MessageType.Nack =>
                 PagesViolation(header) ?? (header.PayloadBytes != 0 ? "a payload where none belongs" : null),
             MessageType.ReserveExtents or MessageType.ReserveReply or MessageType.ReleaseExtents or MessageType.DropRegion
-                or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave =>
+                or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave
+                or MessageType.JobCall or MessageType.JobReply or MessageType.JobRankGone or MessageType.JobAttach
+                or MessageType.JobAttachReply or MessageType.JobDetach or MessageType.JobAbort =>
                 header.PayloadBytes > FrameHeader.MaxPayloadBytes ? "a payload that is too long" : null,
             MessageType.SessionAck or MessageType.SessionClose =>
                 header.PayloadBytes != 0 ? "a payload where none belongs" : null,

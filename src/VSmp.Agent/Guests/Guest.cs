@@ -6,8 +6,16 @@ using VSmp.Coherence;
 
 namespace VSmp.Agent.Guests;
 
-/// <summary>An attached process: its region, its mappings, its reservation. Owned by the reactor.</summary>
-internal sealed class Guest(int processId, Run run, PagedRegion region, SafeFileHandle process, long nowMicroseconds)
+/// <summary>
+/// An attached process: its memory, its mappings, its reservation. A program has a region of its own; ranks of a job share regions.
+/// Owned by the reactor.
+/// </summary>
+/// <param name="processId">The process.</param>
+/// <param name="run">Whose budget it uses.</param>
+/// <param name="region">A program's region; null for a rank.</param>
+/// <param name="process">The process's pidfd.</param>
+/// <param name="nowMicroseconds">The time.</param>
+internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFileHandle process, long nowMicroseconds)
 {
     /// <summary>The process.</summary>
     public int ProcessId { get; } = processId;
@@ -18,8 +26,14 @@ internal sealed class Guest(int processId, Run run, PagedRegion region, SafeFile
     /// <summary>Whose budget it uses.</summary>
     public Run Run { get; } = run;
 
-    /// <summary>Its memory.</summary>
-    public PagedRegion Region { get; } = region;
+    /// <summary>A program's memory.</summary>
+    public PagedRegion Region => region ?? throw new InvalidOperationException("a rank has no region of its own");
+
+    /// <summary>Whether it is a rank of a job.</summary>
+    public bool IsRank => region is null;
+
+    /// <summary>All regions that it has.</summary>
+    public IEnumerable<PagedRegion> Regions => region is null ? Mappings.Select(m => m.Region) : [region];
 
     /// <summary>Its pidfd: readable when it has died.</summary>
     public SafeFileHandle Process { get; } = process;
@@ -43,7 +57,7 @@ internal sealed class Guest(int processId, Run run, PagedRegion region, SafeFile
     public string? EndedBecause { get; private set; }
 
     /// <summary>Bytes of the pool reserved for it.</summary>
-    public ulong PoolBytes => ReservedExtents * (ulong)ExtentNumber.Bytes;
+    public ulong PoolBytes => (IsRank ? (ulong)Mappings.Sum(m => m.Region.Core.ExtentCount) : ReservedExtents) * (ulong)ExtentNumber.Bytes;
 
     /// <summary>A line for its user and for the log.</summary>
     public void Tell(string text)

@@ -11,6 +11,21 @@ internal enum GuestRequest : ushort
     Reserve = 3,
     Release = 4,
     Discard = 5,
+    Join = 16,
+    Attach = 17,
+    Mapped = 18,
+    Detach = 19,
+    AllocAll = 20,
+    Alloc = 21,
+    Free = 22,
+    Barrier = 23,
+    Lock = 24,
+    Unlock = 25,
+    FetchAdd = 26,
+    Broadcast = 27,
+    Acquire = 28,
+    ReleaseRegion = 29,
+    Finish = 30,
     Reply = 0x8000,
 }
 
@@ -20,8 +35,9 @@ internal struct GuestMessage
 {
     public const int Bytes = 64;
     public const int MaxTextBytes = 960;
+    public const int MaxDataBytes = 32 << 10;
     public const uint MagicValue = 0x31475356;
-    public const ushort CurrentVersion = 1;
+    public const ushort CurrentVersion = 2;
     public const ulong HasDevice = 1;
 
     [FieldOffset(0)] public uint Magic;

@@ -3,6 +3,7 @@ using System.Runtime.CompilerServices;
 using System.Text;
 using Microsoft.Win32.SafeHandles;
 using VSmp.Agent.Interop;
+using VSmp.Agent.Jobs;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
 using VSmp.Coherence.Placement;
@@ -21,36 +22,43 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
     private readonly Pager _pager;
     private readonly Reservations _reservations;
     private readonly Runs _runs;
+    private readonly JobServer _jobs;
     private readonly UnixSocket _listener;
     private readonly int _device;
     private readonly Func<int> _windowExtents;
     private readonly List<GuestConnection> _connections = [];
     private readonly List<RangeOperation> _operations = [];
-    private ulong _lastRegion;
 
     /// <summary>Starts to listen.</summary>
     /// <param name="reactor">The reactor.</param>
     /// <param name="pager">Serves the faults.</param>
     /// <param name="reservations">Admission.</param>
     /// <param name="runs">Who may attach.</param>
+    /// <param name="jobs">What ranks are part of.</param>
     /// <param name="listener">The socket.</param>
     /// <param name="device">A descriptor of /dev/userfaultfd to hand to guests that need it, or −1.</param>
+    /// <param name="nodeName">This node's name, for messages.</param>
     /// <param name="framesFolder">The tmpfs.</param>
     /// <param name="windowExtents">How long a new guest's region is to be.</param>
-    public GuestServer(Reactor reactor, Pager pager, Reservations reservations, Runs runs, UnixSocket listener, int device,
-        string framesFolder, Func<int> windowExtents)
+    public GuestServer(Reactor reactor, Pager pager, Reservations reservations, Runs runs, JobServer jobs, UnixSocket listener,
+        int device, string nodeName, string framesFolder, Func<int> windowExtents)
     {
         _reactor = reactor;
         _pager = pager;
         _reservations = reservations;
         _runs = runs;
+        _jobs = jobs;
         _listener = listener;
         _device = device;
+        NodeName = nodeName;
         FramesFolder = framesFolder;
         _windowExtents = windowExtents;
         _pager.Progressed += ContinueOperations;
         _reactor.Watch(listener.Descriptor, EpollEvents.Readable, this);
     }
+
+    /// <summary>This node's name.</summary>
+    public string NodeName { get; }
 
     /// <summary>The tmpfs.</summary>
     public string FramesFolder { get; }
@@ -82,13 +90,29 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
             mapping.IsGone = true;
             _reactor.Unwatch(mapping.Userfaultfd);
             _ = Libc.Close(mapping.Userfaultfd);
+            mapping.Region.RemoveMapping(mapping);
         }
-        guest.Region.Mappings.Clear();
-        _operations.RemoveAll(o => o.Guest == guest);
-        _reservations.Drop(guest);
+        guest.Mappings.Clear();
+        if (guest.IsRank)
+        {
+            _jobs.OnUnmapped();
+        }
+        else
+        {
+            _operations.RemoveAll(o => o.Guest == guest);
+            _reservations.Drop(guest);
+        }
         guest.Process.Dispose();
         guest.Run.Observer.OnGuestDetached(guest.ProcessId);
         GuestsChanged?.Invoke();
+    }
+
+    private void OnRankDied(Guest guest)
+    {
+        if (!guest.IsRank || guest.Run.Job is not { } job || job.FindRank(guest) is not { } rank) return;
+        _jobs.OnRankGone(job, rank, guest.EndedBecause is { } why
+            ? $"rank {rank} (process {guest.ProcessId} on {NodeName}) was ended: {why}"
+            : $"rank {rank} (process {guest.ProcessId} on {NodeName}) has ended");
     }
 
     /// <inheritdoc/>
@@ -115,29 +139,73 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
     private (Guest? Guest, string? Refusal, int Errno) Attach(GuestConnection connection, string token)
     {
         PeerCredentials peer = connection.Socket.Peer;
-        Run? run = _runs.Find(token);
-        if (run is null) return (null, "the run is over, or VSMP_RUN is not of this agent", Errno.EACCES);
-        if (peer.UserId != run.Request.UserId && peer.UserId != 0) return (null, "the run belongs to another user", Errno.EACCES);
-        if (_runs.FindGuest(peer.ProcessId) is { } former)
+        (Run? run, SafeFileHandle? process, string? refusal, int errno) = Admit(peer, token);
+        if (run is null || process is null) return (null, refusal, errno);
+        if (run.Job is not null)
         {
-            // The same process with a new program (exec): its former address space is gone, which no pidfd tells.
-            if (!IsAddressSpaceGone(former)) return (null, "the process is attached already", Errno.EBUSY);
-            OnGone(former);
+            process.Dispose();
+            return (null, "the program is a rank of a job: it attaches by vsmp_start, not by the guest library", Errno.EINVAL);
         }
-        SafeFileHandle? process = ProcessControl.Open(peer.ProcessId);
-        if (process is null) return (null, "the process cannot be watched", Errno.ESRCH);
-
         int extents = _windowExtents();
-        RegionId id = RegionId.Create(_pager.Self, ++_lastRegion);
+        RegionId id = _jobs.NewRegionId();
         string name = run.NextRegionName(peer.ProcessId);
         var frames = FrameFile.Create(FramesFolder, id, (ulong)extents * ExtentNumber.Bytes);
         var region = new PagedRegion(new Region(id, name, extents, Msi.Protocol, new HomeMap(extents), run.Budget), frames, run);
         _pager.Add(region);
         var guest = new Guest(peer.ProcessId, run, region, process, _reactor.NowMicroseconds);
-        run.Guests.Add(guest);
-        _reactor.Watch((int)process.DangerousGetHandle(), EpollEvents.Readable, new DeathWatch(this, guest));
-        GuestsChanged?.Invoke();
+        Add(guest);
         return (guest, null, 0);
+    }
+
+    private (RankSession? Rank, string? Refusal, int Errno) Join(PeerCredentials peer, string token, int rank, Action<GuestMessage, byte[]> send)
+    {
+        (Run? run, SafeFileHandle? process, string? refusal, int errno) = Admit(peer, token);
+        if (run is null || process is null) return (null, refusal, errno);
+        if (run.Job is not { } job || job.Find(rank) is not null)
+        {
+            process.Dispose();
+            return run.Job is null
+                ? (null, "VSMP_JOB is the token of a run, and of no job", Errno.EINVAL)
+                : (null, $"rank {rank} has joined already: another process has taken its number", Errno.EBUSY);
+        }
+        var guest = new Guest(peer.ProcessId, run, null, process, _reactor.NowMicroseconds);
+        var session = new RankSession(rank, guest, send);
+        job.Add(session);
+        Add(guest);
+        return (session, null, 0);
+    }
+
+    private (Run? Run, SafeFileHandle? Process, string? Refusal, int Errno) Admit(PeerCredentials peer, string token)
+    {
+        Run? run = _runs.Find(token);
+        if (run is null) return (null, null, "the run is over, or its token is not of this agent", Errno.EACCES);
+        if (peer.UserId != run.Request.UserId && peer.UserId != 0) return (null, null, "the run belongs to another user", Errno.EACCES);
+        if (_runs.FindGuest(peer.ProcessId) is { } former)
+        {
+            // The same process with a new program (exec): its former address space is gone, which no pidfd tells.
+            if (!IsAddressSpaceGone(former)) return (null, null, "the process is attached already", Errno.EBUSY);
+            OnGone(former);
+        }
+        SafeFileHandle? process = ProcessControl.Open(peer.ProcessId);
+        return process is null ? (null, null, "the process cannot be watched", Errno.ESRCH) : (run, process, null, 0);
+    }
+
+    private void Add(Guest guest)
+    {
+        guest.Run.Guests.Add(guest);
+        _reactor.Watch((int)guest.Process.DangerousGetHandle(), EpollEvents.Readable, new DeathWatch(this, guest));
+        GuestsChanged?.Invoke();
+    }
+
+    /// <summary>A process gives a mapping back.</summary>
+    private void Unmap(Mapping mapping)
+    {
+        mapping.IsGone = true;
+        _reactor.Unwatch(mapping.Userfaultfd);
+        _ = Libc.Close(mapping.Userfaultfd);
+        mapping.Region.RemoveMapping(mapping);
+        mapping.Guest.Mappings.Remove(mapping);
+        _jobs.OnUnmapped();
     }
 
     private static bool IsAddressSpaceGone(Guest guest)
@@ -148,13 +216,18 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
             || Userfaultfd.WriteProtect(first.Userfaultfd, first.AddressOf(new PageNumber(0)), PageNumber.Bytes, on: true) == Errno.ESRCH;
     }
 
-    /// <summary>A guest's connection: one request at a time.</summary>
+    /// <summary>A guest's connection: of a program, which has one request out at a time, or of a rank, which may have several.</summary>
     private sealed class GuestConnection : IReactorHandler
     {
+        /// <summary>Replies that may wait for a rank that does not read.</summary>
+        private const int MaxOutbox = 4096;
+
         private readonly GuestServer _server;
-        private readonly byte[] _buffer = new byte[GuestMessage.Bytes + GuestMessage.MaxTextBytes];
         private readonly List<int> _descriptors = [];
+        private readonly Queue<(byte[] Message, int[] Descriptors)> _outbox = new();
+        private byte[] _buffer = new byte[GuestMessage.Bytes + GuestMessage.MaxTextBytes];
         private Guest? _guest;
+        private RankSession? _rank;
         private bool _isClosed;
 
         public GuestConnection(GuestServer server, UnixSocket socket)
@@ -168,6 +241,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
 
         public void OnReady(EpollEvents events)
         {
+            if ((events & EpollEvents.Writable) != 0) Flush();
             while (!_isClosed)
             {
                 _descriptors.Clear();
@@ -190,6 +264,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
             _server._connections.Remove(this);
             _server._reactor.Unwatch(Socket.Descriptor);
             Socket.Dispose();
+            if (_rank is not null) _server._jobs.OnRankGone(_guest!.Run.Job!, _rank.Rank, $"rank {_rank.Rank} (process {_guest.ProcessId} on {_server.NodeName}) has ended, or left without vsmp_finish");
             // A program may close descriptors that it does not know, and live on; but after an exec its memory is gone.
             if (_guest is not null && IsAddressSpaceGone(_guest)) _server.OnGone(_guest);
         }
@@ -211,10 +286,16 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
                 case GuestRequest.Hello when _guest is null:
                     OnHello(in m, Encoding.UTF8.GetString(_buffer, GuestMessage.Bytes, (int)m.TextBytes));
                     break;
+                case GuestRequest.Join when _guest is null:
+                    OnJoin(in m, Encoding.UTF8.GetString(_buffer, GuestMessage.Bytes, (int)m.TextBytes));
+                    break;
                 case GuestRequest.Map when _guest is not null:
                     OnMap(in m);
                     break;
-                case GuestRequest.Reserve or GuestRequest.Release or GuestRequest.Discard when _guest is not null:
+                case > GuestRequest.Join and <= GuestRequest.Finish when _rank is not null:
+                    OnRankCall(in m, _buffer.AsSpan(GuestMessage.Bytes, (int)m.TextBytes));
+                    break;
+                case GuestRequest.Reserve or GuestRequest.Release or GuestRequest.Discard when _guest is not null && _rank is null:
                     OnRange(m);
                     break;
                 default:
@@ -236,14 +317,78 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
             reply.A = guest.Region.Id.Value;
             reply.B = (ulong)guest.Region.Core.ExtentCount * ExtentNumber.Bytes;
             reply.C = _server._device >= 0 ? GuestMessage.HasDevice : 0;
-            Send(ref reply, "", guest.Region.Frames.Descriptor, _server._device);
+            int frames = guest.Region.Frames.Descriptor;
+            Send(ref reply, [], _server._device >= 0 ? [frames, _server._device] : [frames]);
+        }
+
+        private void OnJoin(in GuestMessage m, string token)
+        {
+            string? refusal = "a rank has a number of 0 or more";
+            int errno = Errno.EINVAL;
+            RankSession? session = null;
+            if (m.A < JobLimits.MaxRanks) (session, refusal, errno) = _server.Join(Socket.Peer, token, (int)m.A, Deliver);
+            if (session is null)
+            {
+                Reply(in m, errno, refusal!);
+                return;
+            }
+            (_rank, _guest) = (session, session.Guest);
+            byte[] words = Encoding.UTF8.GetBytes(token);
+            _buffer = new byte[GuestMessage.Bytes + GuestMessage.MaxDataBytes];
+            _guest.Run.Job!.OnCall(session, in m, words);
+        }
+
+        private void OnRankCall(in GuestMessage m, ReadOnlySpan<byte> data)
+        {
+            int most = m.Type switch
+            {
+                GuestRequest.Attach => JobLimits.MaxNameBytes,
+                GuestRequest.Mapped => GuestMessage.MaxTextBytes,
+                GuestRequest.Broadcast => GuestMessage.MaxDataBytes,
+                _ => 0,
+            };
+            if (data.Length > most)
+            {
+                Reply(in m, Errno.EINVAL, $"{data.Length} bytes come with a request of type {(ushort)m.Type}, which takes {most} at most");
+                return;
+            }
+            Guest guest = _guest!;
+            foreach (Mapping mapping in guest.Mappings.ToArray())
+            {
+                if (m.Type == GuestRequest.Finish || (m.Type == GuestRequest.Detach && mapping.Region.Id.Value == m.A)) _server.Unmap(mapping);
+            }
+            guest.Run.Job!.OnCall(_rank!, in m, data);
+        }
+
+        /// <summary>The leader's answer, or this node's, to a rank.</summary>
+        private void Deliver(GuestMessage reply, byte[] data)
+        {
+            int[] descriptors = [];
+            if (reply.Status == 0 && reply.Type == (GuestRequest.Join | GuestRequest.Reply))
+            {
+                reply.C = _server._device >= 0 ? GuestMessage.HasDevice : 0;
+                if (_server._device >= 0) descriptors = [_server._device];
+            }
+            else if (reply.Status == 0 && reply.Type == (GuestRequest.Attach | GuestRequest.Reply)
+                && _guest!.Run.Job!.FindRegion(new RegionId(reply.A)) is { } region)
+            {
+                descriptors = [region.Frames.Descriptor];
+            }
+            Send(ref reply, data, descriptors);
         }
 
         private void OnMap(in GuestMessage m)
         {
             Guest guest = _guest!;
-            ulong window = (ulong)guest.Region.Core.ExtentCount * ExtentNumber.Bytes;
-            bool isSound = _descriptors.Count == 1 && guest.Region.Mappings.Count < PagedRegion.MaxMappings
+            PagedRegion? region = _rank is null ? guest.Region : guest.Run.Job!.FindRegion(new RegionId(m.D));
+            if (region is null)
+            {
+                Reply(in m, Errno.EINVAL, "there is no such region in this job");
+                return;
+            }
+            ulong window = (ulong)region.Core.ExtentCount * ExtentNumber.Bytes;
+            bool isSound = _descriptors.Count == 1 && region.Mappings.Count < PagedRegion.MaxMappings
+                && (_rank is null || !guest.Mappings.Exists(other => other.Region == region))
                 && (m.A | m.B | m.C) % PageNumber.Bytes == 0 && m.B > 0 && m.C <= window && m.B <= window - m.C && m.A <= ulong.MaxValue - m.B;
             if (!isSound)
             {
@@ -252,8 +397,8 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
             }
             int userfaultfd = _descriptors[0];
             _descriptors.Clear();
-            var mapping = new Mapping(guest, guest.Region, userfaultfd, m.A, m.B, m.C) { Bit = (byte)guest.Region.Mappings.Count };
-            guest.Region.Mappings.Add(mapping);
+            var mapping = new Mapping(guest, region, userfaultfd, m.A, m.B, m.C) { Bit = region.FreeBit() };
+            region.Mappings.Add(mapping);
             guest.Mappings.Add(mapping);
             _server._reactor.Watch(userfaultfd, EpollEvents.Readable, new FaultWatch(_server._pager, mapping));
             guest.Run.Observer.OnGuestAttached(guest.ProcessId, userfaultfd);
@@ -309,21 +454,41 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
         {
             GuestMessage reply = ReplyTo(in m);
             reply.Status = errno;
-            Send(ref reply, text, -1, -1);
+            byte[] words = Encoding.UTF8.GetBytes(text);
+            Send(ref reply, words.AsSpan(0, Math.Min(words.Length, GuestMessage.MaxTextBytes)), []);
         }
 
-        private void Send(ref GuestMessage reply, string text, int descriptor, int device)
+        private void Send(ref GuestMessage reply, ReadOnlySpan<byte> data, int[] descriptors)
         {
             if (_isClosed) return;
-            byte[] words = Encoding.UTF8.GetBytes(text);
-            int length = Math.Min(words.Length, GuestMessage.MaxTextBytes);
-            reply.TextBytes = (uint)length;
-            var bytes = new byte[GuestMessage.Bytes + length];
+            if (reply.Status != 0 && data.Length > GuestMessage.MaxTextBytes) data = data[..GuestMessage.MaxTextBytes];
+            reply.TextBytes = (uint)data.Length;
+            var bytes = new byte[GuestMessage.Bytes + data.Length];
             Unsafe.WriteUnaligned(ref bytes[0], reply);
-            words.AsSpan(0, length).CopyTo(bytes.AsSpan(GuestMessage.Bytes));
-            ReadOnlySpan<int> descriptors = device >= 0 ? [descriptor, device] : descriptor >= 0 ? [descriptor] : [];
-            // The guest has one request out and waits for this reply: there is room, or the guest is gone.
-            if (Socket.Send(bytes, descriptors, wait: false) < 0) Close();
+            data.CopyTo(bytes.AsSpan(GuestMessage.Bytes));
+            _outbox.Enqueue((bytes, descriptors));
+            if (_outbox.Count == 1) Flush();
+        }
+
+        private void Flush()
+        {
+            while (!_isClosed && _outbox.TryPeek(out var next))
+            {
+                int sent = Socket.Send(next.Message, next.Descriptors, wait: false);
+                if (sent == -Errno.EAGAIN && _rank is not null && _outbox.Count <= MaxOutbox)
+                {
+                    _server._reactor.Change(Socket.Descriptor, EpollEvents.Readable | EpollEvents.PeerClosed | EpollEvents.Writable);
+                    return;
+                }
+                // A program has one request out and waits for this reply: there is room, or it is gone.
+                if (sent < 0)
+                {
+                    Close();
+                    return;
+                }
+                _outbox.Dequeue();
+            }
+            if (!_isClosed && _rank is not null) _server._reactor.Change(Socket.Descriptor, EpollEvents.Readable | EpollEvents.PeerClosed);
         }
     }
 
@@ -345,7 +510,11 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
 
     private sealed class DeathWatch(GuestServer server, Guest guest) : IReactorHandler
     {
-        public void OnReady(EpollEvents events) => server.OnGone(guest);
+        public void OnReady(EpollEvents events)
+        {
+            server.OnRankDied(guest);
+            server.OnGone(guest);
+        }
     }
 
     private sealed class FaultWatch(Pager pager, Mapping mapping) : IReactorHandler

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Agent.Control;
+using VSmp.Agent.Jobs;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
 using VSmp.Coherence.Placement;
@@ -23,6 +24,9 @@ internal sealed class Run(string token, RunRequest request, ulong localBytes, IR
 
     /// <summary>Who hears what happens to it.</summary>
     public IRunObserver Observer { get; } = observer;
+
+    /// <summary>The job that its processes are ranks of, or null.</summary>
+    public NodeJob? Job { get; set; }
 
     /// <summary>Its budget.</summary>
     public ulong LocalBytes { get; } = localBytes;

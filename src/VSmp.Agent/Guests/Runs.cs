@@ -34,6 +34,7 @@ internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor)
         {
             throw new ControlException($"the name {request.Name} is taken by another run on this node", ExitCodes.Taken);
         }
+        if (request.Job is { } job && _runs.ContainsKey(job.Token)) throw new ControlException("the job has a run at this node already");
         ulong wanted = request.LocalBytes ?? Math.Min(capacity.ContributedBytes / 2, Math.Max(capacity.FreeBytes / 2, LeastLocalBytes));
         ulong local = wanted / ExtentNumber.Bytes * ExtentNumber.Bytes;
         if (local < LeastLocalBytes)
@@ -44,7 +45,7 @@ internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor)
         {
             throw new ControlException($"{local >> 20} MiB of local memory are not free on this node ({holders()}); use --local with less, or another --node", ExitCodes.NoMemory);
         }
-        string token = Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
+        string token = request.Job?.Token ?? Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
         var run = new Run(token, request, local, observer, reactor.NowMicroseconds);
         _runs.Add(token, run);
         pager.AddRun(run);

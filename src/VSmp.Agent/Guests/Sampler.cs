@@ -50,7 +50,7 @@ internal sealed class Sampler : IDisposable
         foreach (Run run in _runs.All)
         {
             ulong local = 0;
-            foreach (Guest guest in run.Guests) local += FileUse.AllocatedBytes(guest.Region.Frames.Descriptor);
+            foreach (PagedRegion region in run.Guests.SelectMany(g => g.Regions).Distinct()) local += FileUse.AllocatedBytes(region.Frames.Descriptor);
             run.Counters.SetLocalBytes(local);
         }
         long now = Reactor.Clock();

@@ -23,14 +23,19 @@ internal static unsafe partial class ProcessSpawn
     /// <summary>Starts a program that shares everything with us: terminal, process group, standard streams.</summary>
     /// <returns>Its process id, or minus an errno value.</returns>
     public static int Foreground(byte[] path, byte[][] arguments, byte[][] environment) =>
-        Spawn(path, arguments, environment, null);
+        Spawn(path, arguments, environment, null, hasInput: true);
+
+    /// <summary>The same, but with nothing to read on its standard input.</summary>
+    /// <returns>Its process id, or minus an errno value.</returns>
+    public static int WithoutInput(byte[] path, byte[][] arguments, byte[][] environment) =>
+        Spawn(path, arguments, environment, null, hasInput: false);
 
     /// <summary>Starts a daemon: a session of its own, output appended to a file, no other descriptor of ours.</summary>
     /// <returns>Its process id, or minus an errno value.</returns>
     public static int Daemon(byte[] path, byte[][] arguments, byte[][] environment, string logFile) =>
-        Spawn(path, arguments, environment, logFile);
+        Spawn(path, arguments, environment, logFile, hasInput: false);
 
-    private static int Spawn(byte[] path, byte[][] arguments, byte[][] environment, string? logFile)
+    private static int Spawn(byte[] path, byte[][] arguments, byte[][] environment, string? logFile, bool hasInput)
     {
         byte* attributes = stackalloc byte[OpaqueBytes], actions = stackalloc byte[OpaqueBytes],
             signals = stackalloc byte[OpaqueBytes];
@@ -45,10 +50,10 @@ internal static unsafe partial class ProcessSpawn
             Check(SignalSetAdd(signals, Signals.SIGPIPE)); // the runtime ignores it, and exec would pass that on
             Check(AttributesSetSignalDefault(attributes, signals));
             short flags = POSIX_SPAWN_SETSIGDEF;
+            if (!hasInput) Check(ActionsAddOpen(actions, 0, Pin("/dev/null"), Libc.O_RDONLY, 0));
             if (logFile is not null)
             {
                 flags |= POSIX_SPAWN_SETSID;
-                Check(ActionsAddOpen(actions, 0, Pin("/dev/null"), Libc.O_RDONLY, 0));
                 Check(ActionsAddOpen(actions, 1, Pin(logFile), O_WRONLY | O_CREAT | O_APPEND, 0x180 /* 0600 */));
                 Check(ActionsAddDup(actions, 1, 2));
                 Check(ActionsAddCloseFrom(actions, 3));

@@ -11,7 +11,7 @@ namespace VSmp.Agent.Paging;
 internal sealed class PagedRegion(Region core, FrameFile frames, Run? run)
 {
     /// <summary>Mappings of one region at one node at most: a page has one bit for each.</summary>
-    public const int MaxMappings = 8;
+    public const int MaxMappings = 32;
 
     private readonly LocalPage[]?[] _local = new LocalPage[]?[run is null ? 0 : core.ExtentCount];
 
@@ -27,7 +27,7 @@ internal sealed class PagedRegion(Region core, FrameFile frames, Run? run)
     /// <summary>Its number.</summary>
     public RegionId Id => Core.Id;
 
-    /// <summary>The guests' mappings; the position is the bit in <see cref="LocalPage.Mapped"/>.</summary>
+    /// <summary>The guests' mappings.</summary>
     public List<Mapping> Mappings { get; } = [];
 
     /// <summary>Where faults have been, to read ahead.</summary>
@@ -35,6 +35,24 @@ internal sealed class PagedRegion(Region core, FrameFile frames, Run? run)
 
     /// <summary>What the pager knows of a page. Its extent must be open.</summary>
     public ref LocalPage LocalAt(PageNumber page) => ref _local[page.Extent.Value]![page.Value & (ExtentNumber.Pages - 1)];
+
+    /// <summary>A bit that no mapping has; the caller has checked that there are fewer than <see cref="MaxMappings"/>.</summary>
+    public int FreeBit()
+    {
+        int bit = 0;
+        while (Mappings.Exists(m => m.Bit == bit)) bit++;
+        return bit;
+    }
+
+    /// <summary>A mapping is gone: its bit may be given to another, which has no page present.</summary>
+    public void RemoveMapping(Mapping mapping)
+    {
+        if (!Mappings.Remove(mapping)) return;
+        foreach (LocalPage[]? pages in _local)
+        {
+            foreach (ref LocalPage page in pages.AsSpan()) page.Mapped &= ~mapping.Mask;
+        }
+    }
 
     /// <summary>This node's guests may use the extent from now on.</summary>
     public void Open(ExtentNumber extent)
@@ -55,7 +73,7 @@ internal sealed class PagedRegion(Region core, FrameFile frames, Run? run)
 internal struct LocalPage
 {
     /// <summary>Which mappings have it present: bit i for mapping i.</summary>
-    public byte Mapped;
+    public uint Mapped;
 
     /// <summary>Rounds that it may yet stay when its turn to be evicted comes.</summary>
     public byte Chances;
@@ -85,8 +103,11 @@ internal sealed class Mapping(Guest guest, PagedRegion region, int userfaultfd, 
     /// <summary>The agent's copy of the guest's userfaultfd.</summary>
     public int Userfaultfd { get; } = userfaultfd;
 
+    /// <summary>The number of its bit in <see cref="LocalPage.Mapped"/>.</summary>
+    public int Bit { get; init; }
+
     /// <summary>Its bit in <see cref="LocalPage.Mapped"/>.</summary>
-    public byte Bit { get; set; }
+    public uint Mask => 1u << Bit;
 
     /// <summary>Whether the guest's address space is gone.</summary>
     public bool IsGone { get; set; }

@@ -134,7 +134,7 @@ internal sealed unsafe partial class Pager
         int error = fault.IsProtection && writable
             ? Unprotect(mapping, fault.Page, 1)
             : Continue(mapping, fault.Page, 1, writable);
-        if (Check(mapping, fault.Page, 1, error)) mapping.Region.LocalAt(fault.Page).Mapped |= (byte)(1 << mapping.Bit);
+        if (Check(mapping, fault.Page, 1, error)) mapping.Region.LocalAt(fault.Page).Mapped |= mapping.Mask;
     }
 
     private static bool Check(Mapping mapping, PageNumber page, uint pageCount, int error)
@@ -160,7 +160,7 @@ internal sealed unsafe partial class Pager
     private static void MapRange(Mapping mapping, PageNumber page, uint pageCount, bool writable)
     {
         PagedRegion region = mapping.Region;
-        byte bit = (byte)(1 << mapping.Bit);
+        uint bit = mapping.Mask;
         uint done = 0;
         while (done < pageCount)
         {

@@ -236,7 +236,7 @@ internal sealed unsafe partial class Pager : IDisposable
     private static bool IsMappedAlready(in Fault fault)
     {
         PagedRegion region = fault.Mapping.Region;
-        return region.Mappings.Count == 1 && region.LocalAt(fault.Page).Mapped != 0;
+        return region.Mappings.Count == 1 && (region.LocalAt(fault.Page).Mapped & fault.Mapping.Mask) != 0;
     }
 
     private void Starved()
@@ -290,7 +290,7 @@ internal sealed unsafe partial class Pager : IDisposable
     private static void PoisonUnreserved(in Fault fault)
     {
         Guest guest = fault.Mapping.Guest;
-        guest.Tell($"process {guest.ProcessId} touched pooled memory that it has not allocated ({fault.Page} of region {guest.Region.Core.Name}); it gets SIGBUS");
+        guest.Tell($"process {guest.ProcessId} touched pooled memory that it has not allocated ({fault.Page} of region {fault.Mapping.Region.Core.Name}); it gets SIGBUS");
         int error = Userfaultfd.Poison(fault.Mapping.Userfaultfd, fault.Mapping.AddressOf(fault.Page), PageNumber.Bytes);
         if (error != 0) guest.Kill($"touched unallocated pooled memory, and it could not be poisoned ({Errno.Text(error)})");
     }

@@ -61,6 +61,23 @@ public enum MessageType : byte
     /// <summary>The home has dropped everything of the region.</summary>
     DropRegionAck = 68,
 
+    // Jobs: programs whose ranks run on several nodes. Between the job's leader and the nodes of its ranks, off the fault path.
+
+    /// <summary>A rank calls: to the leader.</summary>
+    JobCall = 72,
+    /// <summary>The leader's answer to a call.</summary>
+    JobReply = 73,
+    /// <summary>A rank has ended: to the leader.</summary>
+    JobRankGone = 74,
+    /// <summary>A region of a job is made: the leader tells where its homes are.</summary>
+    JobAttach = 75,
+    /// <summary>The node has made it, or has no room: to the leader.</summary>
+    JobAttachReply = 76,
+    /// <summary>No rank has the region any more: drop it.</summary>
+    JobDetach = 77,
+    /// <summary>The job has failed: its ranks are to be ended.</summary>
+    JobAbort = 78,
+
     // Membership.
 
     /// <summary>A node's load and capacity, told to every peer now and then.</summary>
@@ -111,7 +128,7 @@ public static class MessageTypes
     {
         >= 16 and < 32 => VirtualNetwork.Forward,
         >= 32 and < 64 => VirtualNetwork.Response,
-        (byte)MessageType.ReserveReply or (byte)MessageType.DropRegionAck => VirtualNetwork.Response,
+        (byte)MessageType.ReserveReply or (byte)MessageType.DropRegionAck or (byte)MessageType.JobReply or (byte)MessageType.JobAttachReply => VirtualNetwork.Response,
         _ => VirtualNetwork.Request,
     };
 }

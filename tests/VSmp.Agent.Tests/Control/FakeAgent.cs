@@ -15,6 +15,11 @@ internal sealed class FakeAgent(string name) : IAgentControl
     /// <summary>The token of the run that was ended.</summary>
     public Task<string> RunEnded => _runEnded.Task;
 
+    /// <summary>The number of the job that was ended.</summary>
+    public TaskCompletionSource<ulong> JobEnded { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+    public List<(ulong Job, int Rank, string How)> RanksReported { get; } = [];
+
     public List<GuestStatus> Guests { get; } = [];
 
     public List<int> Stopped { get; } = [];
@@ -47,6 +52,21 @@ internal sealed class FakeAgent(string name) : IAgentControl
         OnBegin?.Invoke(observer);
         RunBegun.SetResult((request, observer));
         return Task.FromResult(new RunTicket("token-1", "/nowhere/guest.sock", 50 << 20));
+    }
+
+    public Task<JobTicket> BeginJobAsync(JobRequest request, IRunObserver observer) =>
+        Task.FromResult(new JobTicket(7, "token-2", "msi", [.. Enumerable.Repeat(name, request.Ranks)]));
+
+    public Task ReportRankAsync(ulong job, int rank, string how)
+    {
+        RanksReported.Add((job, rank, how));
+        return Task.CompletedTask;
+    }
+
+    public Task EndJobAsync(ulong job)
+    {
+        _ = JobEnded.TrySetResult(job);
+        return Task.CompletedTask;
     }
 
     public Task<RunStatistics> EndRunAsync(string token)

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+using Microsoft.Win32.SafeHandles;
+using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
+
+namespace VSmp.Agent.Cli;
+
+/// <summary>
+/// An agent of this host that has ranks of a job: holds copies of their userfaultfds, so that none of them reads zeros if the agent dies,
+/// and ends them if it does.
+/// </summary>
+internal sealed class SpmdAgent : IRunListener, IDisposable
+{
+    private const int GraceMilliseconds = 5_000;
+
+    private readonly ControlClient _client;
+    private readonly Action<SpmdAgent> _onLost;
+    private readonly Lock _lock = new();
+    private readonly Dictionary<int, HeldGuest> _guests = []; // under the lock
+    private volatile bool _isClosing;
+
+    /// <summary>Connects to the agent.</summary>
+    public SpmdAgent(AgentFolder agent, Action<SpmdAgent> onLost)
+    {
+        Name = agent.Name;
+        _onLost = onLost;
+        _client = ControlClient.Connect(agent, this);
+    }
+
+    /// <summary>The agent's name.</summary>
+    public string Name { get; }
+
+    /// <summary>The socket that its ranks connect to, once a run has begun.</summary>
+    public string GuestSocket { get; private set; } = "";
+
+    /// <summary>Begins the run of the ranks here.</summary>
+    public void Begin(RunRequest request) => GuestSocket = _client.BeginRun(request).GuestSocket;
+
+    /// <summary>Ends the run.</summary>
+    public void End()
+    {
+        try { _ = _client.EndRun(); }
+        catch (CommandException) { } // lost, and told
+    }
+
+    /// <summary>Kills what is left of the ranks here, and waits until they are gone.</summary>
+    public void KillGuests()
+    {
+        lock (_lock)
+        {
+            foreach (HeldGuest guest in _guests.Values) guest.Kill();
+            foreach (HeldGuest guest in _guests.Values) guest.AwaitEnd(GraceMilliseconds);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void OnMessage(string text) => CommandLine.Say($"{Name}: {text}");
+
+    /// <inheritdoc/>
+    public void OnGuestAttached(int processId, int userfaultfd)
+    {
+        HeldGuest guest = new(ProcessControl.Open(processId), new SafeFileHandle(userfaultfd, ownsHandle: true));
+        lock (_lock)
+        {
+            if (_guests.Remove(processId, out HeldGuest? earlier)) guest.Earlier = earlier; // one for each region
+            _guests[processId] = guest;
+        }
+    }
+
+    /// <inheritdoc/>
+    public void OnGuestDetached(int processId)
+    {
+        lock (_lock)
+        {
+            if (_guests.Remove(processId, out HeldGuest? guest)) guest.Dispose();
+        }
+    }
+
+    /// <inheritdoc/>
+    public void OnAgentLost()
+    {
+        if (_isClosing) return;
+        lock (_lock)
+        {
+            foreach (HeldGuest guest in _guests.Values) guest.Kill(); // they hang in faults that nobody will serve, or soon would
+        }
+        _onLost(this);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (_isClosing) return;
+        _isClosing = true;
+        _client.Dispose();
+        lock (_lock)
+        {
+            foreach (HeldGuest guest in _guests.Values) guest.Dispose();
+            _guests.Clear();
+        }
+    }
+}

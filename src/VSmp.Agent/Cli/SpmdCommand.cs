@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.CommandLine;
+using System.CommandLine.Parsing;
+using VSmp.Agent.Control;
+using VSmp.Agent.Jobs;
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Agent.Cli;
+
+/// <summary><c>vsmp spmd</c>: ranks of one program on several nodes, with memory that they share.</summary>
+internal static class SpmdCommand
+{
+    /// <summary>The command.</summary>
+    public static Command New()
+    {
+        Option<int> ranks = new("-n", "--ranks") { Description = "How many ranks to start", HelpName = "N", Required = true };
+        ranks.Validators.Add(result =>
+        {
+            // A value that is no number is the parser's to refuse.
+            if (result.Errors.Any() || result.Tokens.Count == 0 || !int.TryParse(result.Tokens[0].Value, out int n)) return;
+            if (n is < 1 or > JobLimits.MaxRanks) result.AddError($"-n: a job has 1 to {JobLimits.MaxRanks} ranks");
+        });
+        Option<string?> on = new("--on")
+        {
+            Description = "The nodes that ranks and memory are spread over, in this order (default: all nodes that are up)",
+            HelpName = "A,B,…",
+        };
+        on.CompletionSources.Add(context => CompletionCommand.Agents(context.ParseResult.GetValue(CommandLine.ClusterOption)));
+        Option<string?> name = CommandLine.NewNameOption("--name", "The name of a region that the program attaches without one", "REGION");
+        Option<string?> protocol = new("--protocol")
+        {
+            Description = $"What keeps shared memory coherent: {string.Join(", ", ProtocolCatalog.All.Select(p => p.Name))} (default: {ProtocolCatalog.All[0].Name})",
+            HelpName = "P",
+        };
+        protocol.CompletionSources.Add([.. ProtocolCatalog.All.Select(p => p.Name)]);
+        Option<ulong?> local = CommandLine.NewSizeOption("--local",
+            "How much memory of other nodes each node may hold copies of (default: half of what it contributes)");
+        Argument<string[]> program = new("PROGRAM")
+        {
+            Description = "The program, linked with libvsmp, and its arguments",
+            HelpName = "PROGRAM [ARGS…]",
+            Arity = ArgumentArity.OneOrMore,
+            CaptureRemainingTokens = true,
+        };
+        Command command = CommandLine.NewCommand("spmd",
+            "Run ranks of a program on several nodes, with memory that they share (vsmp.h). Ends with the first exit code that is not 0.",
+            "vsmp spmd -n 4 -- ./heat 4096",
+            "vsmp spmd -n 8 --on n0,n1 --local 256M --protocol msi -- ./count",
+            "vsmp spmd -n 2 -- sh -c 'exec ./solve --seed $VSMP_RANK'");
+        foreach (Option option in new Option[] { ranks, on, name, protocol, local }) command.Options.Add(option);
+        command.Arguments.Add(program);
+        command.SetAction(parsed => Run(parsed.GetValue(CommandLine.ClusterOption)!, parsed.GetValue(ranks), parsed.GetValue(on),
+            parsed.GetValue(name), parsed.GetValue(protocol), parsed.GetValue(local), parsed.GetValue(program)!));
+        return command;
+    }
+
+    private static int Run(string cluster, int ranks, string? on, string? name, string? protocol, ulong? local, string[] words)
+    {
+        if (words[0].StartsWith('-')) throw new CommandException(ExitCodes.Usage, $"unknown option '{words[0]}' (see vsmp spmd --help)");
+        if (protocol is not null && ProtocolCatalog.Find(protocol) is null)
+        {
+            throw new CommandException(ExitCodes.Usage,
+                $"--protocol: there is no protocol '{protocol}': there is {string.Join(", ", ProtocolCatalog.All.Select(p => p.Name))}");
+        }
+        string[]? nodes = on?.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
+        if (nodes is { Length: 0 }) throw new CommandException(ExitCodes.Usage, "--on: it names no node");
+        if (nodes?.FirstOrDefault(node => !RunDirectory.IsValidName(node)) is { } bad)
+        {
+            throw new CommandException(ExitCodes.Usage, $"--on: '{bad}' is no valid name of a node");
+        }
+        EnvironmentBlock environment = EnvironmentBlock.OfThisProcess();
+        ProgramFile program = ProgramFile.FindAny(words[0], environment.Get("PATH"));
+        IReadOnlyList<AgentFolder> agents = LocalAgents.Running(cluster);
+        AgentFolder leader = agents.FirstOrDefault(agent => nodes?.Contains(agent.Name) ?? false) ?? LocalAgents.Choose(cluster, null);
+        using SpmdSupervisor supervisor = new(leader, agents);
+        supervisor.Begin(new JobRequest(ranks, nodes, name, protocol, Path.GetFileName(words[0])), local);
+        if (RunCommand.LibraryFolder() is { } folder) environment.WithPrefix("LD_LIBRARY_PATH", folder, ':');
+        return supervisor.Run(program, EnvironmentBlock.LastArguments(words.Length), environment);
+    }
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
+using Microsoft.Win32.SafeHandles;
+using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
+
+namespace VSmp.Agent.Cli;
+
+/// <summary>
+/// Stands beside the ranks of a job: starts them, passes streams and signals on, tells the job's leader how each ended, and ends those
+/// that are left when one has failed.
+/// </summary>
+internal sealed class SpmdSupervisor : IRunListener, IDisposable
+{
+    /// <summary>How long ranks have to end by themselves after one has failed; then SIGTERM, and as long again, SIGKILL.</summary>
+    private const int GraceMilliseconds = 3_000;
+
+    private readonly AgentFolder _leaderFolder;
+    private readonly IReadOnlyList<AgentFolder> _agentsHere;
+    private readonly ControlClient _leader;
+    private readonly List<SpmdAgent> _agents = [];
+    private readonly List<PosixSignalRegistration> _signals = [];
+    private readonly Lock _lock = new();
+    private readonly Dictionary<int, Rank> _ranks = []; // by process; under the lock
+    private readonly ManualResetEventSlim _isOver = new();
+    private JobTicket _ticket = null!;
+    private Thread? _ender;
+    private volatile bool _isAgentLost;
+    private volatile bool _isClosing;
+    private int _exitCode;
+
+    /// <summary>Connects to the agent that is to lead the job.</summary>
+    public SpmdSupervisor(AgentFolder leader, IReadOnlyList<AgentFolder> agentsHere)
+    {
+        _leaderFolder = leader;
+        _agentsHere = agentsHere;
+        _leader = ControlClient.Connect(leader, this);
+    }
+
+    /// <summary>Begins the job, and its run at each agent of this host that has ranks of it.</summary>
+    public void Begin(JobRequest request, ulong? localBytes)
+    {
+        _ticket = _leader.BeginJob(request);
+        foreach (string node in _ticket.Placement.Distinct())
+        {
+            AgentFolder folder = _agentsHere.FirstOrDefault(agent => agent.Name == node)
+                ?? throw new CommandException(ExitCodes.RunFailed, $"node {node} is on another host: name nodes of this host with --on");
+            SpmdAgent agent = new(folder, OnNodeLost);
+            _agents.Add(agent);
+            agent.Begin(new RunRequest(null, request.Program, localBytes, Environment.ProcessId, 0, new JobMembership(_ticket.Job, _ticket.Token)));
+        }
+    }
+
+    /// <summary>Runs the ranks to their end.</summary>
+    /// <returns>The exit code: the first that was not 0.</returns>
+    public int Run(ProgramFile program, byte[][] words, EnvironmentBlock environment)
+    {
+        ProcessControl.AdoptDescendants();
+        _signals.AddRange(PassedSignals.Register(OnSignal));
+        byte[][] arguments = [words[0], .. program.LeadingArguments.Select(ProcessSpawn.Bytes), .. words.AsSpan(1)];
+        StartAll(program, arguments, environment);
+        while (true)
+        {
+            lock (_lock)
+            {
+                if (_ranks.Count == 0) break;
+            }
+            ChildExit exit = ProcessControl.WaitForAnyChild() ?? throw new InvalidOperationException("the ranks are no children of ours any more");
+            Rank? ended;
+            lock (_lock)
+            {
+                if (!_ranks.Remove(exit.ProcessId, out ended)) continue;
+                ended.Process?.Dispose();
+            }
+            OnEnded(ended, exit);
+        }
+        _isOver.Set();
+        _ender?.Join();
+        if (_isAgentLost)
+        {
+            foreach (SpmdAgent agent in _agents) agent.KillGuests();
+        }
+        try { _leader.EndJob(); }
+        catch (CommandException) { } // lost, and told
+        foreach (SpmdAgent agent in _agents) agent.End();
+        return _isAgentLost ? ExitCodes.AgentLost : _exitCode;
+    }
+
+    /// <inheritdoc/>
+    public void OnMessage(string text) => CommandLine.Say($"{_leaderFolder.Name}: {text}");
+
+    /// <inheritdoc/>
+    public void OnGuestAttached(int processId, int userfaultfd) => _ = Libc.Close(userfaultfd); // not on this connection
+
+    /// <inheritdoc/>
+    public void OnGuestDetached(int processId) { }
+
+    /// <inheritdoc/>
+    public void OnAgentLost()
+    {
+        // Where the leader has ranks, its other connection says so as well.
+        if (!_isClosing) OnLost(_leaderFolder.Name);
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (_isClosing) return;
+        _isClosing = true;
+        _isOver.Set();
+        foreach (PosixSignalRegistration registration in _signals) registration.Dispose();
+        foreach (SpmdAgent agent in _agents) agent.Dispose();
+        _leader.Dispose();
+    }
+
+    private void StartAll(ProgramFile program, byte[][] arguments, EnvironmentBlock environment)
+    {
+        _ = environment.Without("VSMP_RUN").With("VSMP_JOB", _ticket.Token).With("VSMP_SIZE", $"{_ticket.Placement.Count}");
+        byte[] path = ProcessSpawn.Bytes(program.Path);
+        using ProgramLimits limits = ProgramLimits.Inherited();
+        lock (_lock)
+        {
+            for (int number = 0; number < _ticket.Placement.Count; number++)
+            {
+                SpmdAgent agent = _agents.Find(a => a.Name == _ticket.Placement[number])!;
+                byte[][] entries = environment.With("VSMP_GUEST_SOCKET", agent.GuestSocket).With("VSMP_RANK", $"{number}").Entries;
+                int pid = number == 0 ? ProcessSpawn.Foreground(path, arguments, entries) : ProcessSpawn.WithoutInput(path, arguments, entries);
+                if (pid < 0)
+                {
+                    foreach (Rank started in _ranks.Values) Signal(started, Signals.SIGKILL);
+                    throw new CommandException(ExitCodes.CannotExecute, $"cannot run {program.Path}: {Errno.Text(-pid)}");
+                }
+                _ranks.Add(pid, new Rank(number, pid, agent.Name, ProcessControl.Open(pid)));
+            }
+        }
+    }
+
+    private static void Signal(Rank rank, int signal)
+    {
+        if (rank.Process is not null) _ = ProcessControl.Signal(rank.Process, signal);
+    }
+
+    private void OnEnded(Rank rank, ChildExit exit)
+    {
+        string how = exit.IsSignaled
+            ? $"rank {rank.Number} (process {rank.ProcessId} on {rank.Node}) was killed by signal {exit.Status}"
+            : $"rank {rank.Number} (process {rank.ProcessId} on {rank.Node}) ended with exit code {exit.Status}";
+        try { _leader.ReportRank(rank.Number, how); }
+        catch (CommandException) { } // lost, and told
+        if (!exit.IsSignaled && exit.Status == 0) return;
+        if (_exitCode != 0) return;
+        _exitCode = exit.IsSignaled ? ExitCodes.SignalBase + exit.Status : exit.Status;
+        EndTheOthers(how);
+    }
+
+    private void OnNodeLost(SpmdAgent agent) => OnLost(agent.Name);
+
+    private void OnLost(string agent)
+    {
+        if (_isAgentLost) return;
+        _isAgentLost = true;
+        EndTheOthers($"agent {agent} was lost");
+    }
+
+    /// <summary>Gives the ranks that are left a moment to see it and to end by themselves; then ends them.</summary>
+    private void EndTheOthers(string why)
+    {
+        lock (_lock)
+        {
+            if (_ender is not null) return;
+            if (_ranks.Count > 0 || _isAgentLost) CommandLine.Say(why + (_ranks.Count > 0 ? $"; the job cannot go on, {_ranks.Count} other ranks are ended" : ""));
+            else CommandLine.Say(why);
+            _ender = new Thread(() =>
+            {
+                foreach (int signal in new[] { Signals.SIGTERM, Signals.SIGKILL })
+                {
+                    if (_isOver.Wait(GraceMilliseconds)) return;
+                    lock (_lock)
+                    {
+                        foreach (Rank rank in _ranks.Values) Signal(rank, signal);
+                    }
+                }
+            })
+            { Name = "ender", IsBackground = true };
+            _ender.Start();
+        }
+    }
+
+    private void OnSignal(PosixSignalContext context)
+    {
+        context.Cancel = true;
+        int signal = PassedSignals.NumberOf(context.Signal);
+        bool isFromTerminal = PassedSignals.IsFromTerminal(signal);
+        lock (_lock)
+        {
+            if (!isFromTerminal)
+            {
+                foreach (Rank rank in _ranks.Values) Signal(rank, signal);
+            }
+        }
+        // The shell waits for us to stop as well.
+        if (signal == Signals.SIGTSTP) _ = Libc.Kill(Environment.ProcessId, Signals.SIGSTOP);
+    }
+
+    /// <summary>A rank that runs on this host.</summary>
+    private sealed record Rank(int Number, int ProcessId, string Node, SafeFileHandle? Process);
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.CompilerServices;
+using System.Security.Cryptography;
+using System.Text;
+using VSmp.Agent.Control;
+using VSmp.Agent.Fabric;
+using VSmp.Agent.Guests;
+using VSmp.Agent.Interop;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Placement;
+using VSmp.Coherence.Protocols;
+using ProtocolViolationException = VSmp.Coherence.ProtocolViolationException;
+
+namespace VSmp.Agent.Jobs;
+
+/// <summary>
+/// The jobs of a node: those that it leads, and those that it has ranks or homes of. Takes calls from ranks to leaders and answers
+/// back; makes and drops regions. Owned by the reactor.
+/// </summary>
+/// <remarks>This file: the leader's side. JobServer.Nodes.cs: the side of the nodes.</remarks>
+internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Capacity capacity, Peers peers, string framesFolder)
+{
+    /// <summary>How often homes are planned anew with what the nodes say to have free.</summary>
+    private const int MaxRounds = 4;
+
+    private const string DefaultRegion = "region";
+
+    private readonly Dictionary<JobId, LedJob> _led = [];
+    private ulong _lastJob;
+    private ulong _lastRegion;
+
+    /// <summary>A number for a region that this node makes.</summary>
+    public RegionId NewRegionId() => RegionId.Create(self, ++_lastRegion);
+
+    /// <summary>Opens a job that this node leads.</summary>
+    /// <exception cref="ControlException">It cannot be: a node is not there, the protocol is not known.</exception>
+    public JobTicket Begin(JobRequest request, IRunObserver observer)
+    {
+        if (request.Ranks is < 1 or > JobLimits.MaxRanks) throw new ControlException($"a job has 1 to {JobLimits.MaxRanks} ranks", ExitCodes.Usage);
+        Protocol protocol = request.Protocol is null ? ProtocolCatalog.All[0] : ProtocolCatalog.Find(request.Protocol)
+            ?? throw new ControlException($"there is no protocol {request.Protocol}: there is {string.Join(", ", ProtocolCatalog.All.Select(p => p.Name))}", ExitCodes.Usage);
+        NodeId[] nodes = request.Nodes is { Count: > 0 } names ? [.. names.Select(NodeOf)] : [.. peers.All.Where(p => IsUp(p.Node)).Select(p => p.Node)];
+        if (nodes.Distinct().Count() != nodes.Length) throw new ControlException("a node is named twice", ExitCodes.Usage);
+        if ((request.Ranks + nodes.Length - 1) / nodes.Length > PagedRegion.MaxMappings)
+        {
+            throw new ControlException($"{request.Ranks} ranks on {nodes.Length} nodes: a node runs {PagedRegion.MaxMappings} ranks of a job at most", ExitCodes.Usage);
+        }
+        NodeId[] placement = [.. Enumerable.Range(0, request.Ranks).Select(rank => nodes[rank % nodes.Length])];
+        string token = Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
+        JobId id = JobId.Create(self, ++_lastJob);
+        _led.Add(id, new LedJob(this, id, request.Name ?? DefaultRegion, protocol, token, placement, nodes, observer));
+        return new JobTicket(id.Value, token, protocol.Name, [.. placement.Select(peers.NameOf)]);
+    }
+
+    /// <summary>A rank has ended, says whoever started it.</summary>
+    public void OnRankEnded(JobId job, int rank, string how)
+    {
+        if (_led.TryGetValue(job, out LedJob? led) && rank >= 0 && rank < led.Job.Size) MarkGone(led, rank, how);
+    }
+
+    /// <summary>The job is over, as far as whoever began it is concerned: what is left of it is ended.</summary>
+    public void End(JobId job)
+    {
+        if (!_led.TryGetValue(job, out LedJob? led)) return;
+        if (led.RanksLeft > 0)
+        {
+            foreach (NodeId node in led.Placement.Distinct()) SendAbort(node, job, "vsmp spmd has ended");
+            for (int rank = 0; rank < led.Job.Size; rank++) MarkGone(led, rank, $"rank {rank} lost vsmp spmd, which had started it");
+        }
+        _led.Remove(job);
+    }
+
+    /// <summary>A peer is lost: jobs that need it cannot go on.</summary>
+    public void OnPeerLost(NodeId peer, string text)
+    {
+        foreach (LedJob led in _led.Values.ToArray())
+        {
+            if (!led.Nodes.Contains(peer)) continue;
+            led.Tell(text);
+            led.Job.OnAgentLost(text);
+            foreach (NodeId node in led.Placement.Distinct())
+            {
+                if (node != peer) SendAbort(node, led.Job.Id, text);
+            }
+            for (int rank = 0; rank < led.Job.Size; rank++)
+            {
+                if (led.Placement[rank] == peer) MarkGone(led, rank, text);
+            }
+            if (led.Making is { } making && making.Awaited.Remove(peer))
+            {
+                making.Lost = text;
+                Proceed(led, making);
+            }
+            else if (led.Making is { } other) other.Lost = text;
+        }
+        OnLeaderLost(peer, text);
+    }
+
+    /// <summary>Takes an answer to a rank.</summary>
+    public void SendReply(LedJob led, int rank, in GuestMessage reply, ReadOnlySpan<byte> data)
+    {
+        NodeId node = led.Placement[rank];
+        if (node == self) OnReply(led.Job.Id, rank, in reply, data);
+        else SendRankMessage(node, MessageType.JobReply, led.Job.Id, rank, in reply, data);
+    }
+
+    /// <summary>Finds homes for a region and has every node of the job make it.</summary>
+    public void MakeRegion(LedJob led, JobRegion region)
+    {
+        led.Making = new RegionMaking(region);
+        Plan(led, led.Making);
+    }
+
+    /// <summary>Has every node of a job drop a region.</summary>
+    public void DropRegion(LedJob led, RegionId region)
+    {
+        foreach (NodeId node in led.Nodes) SendDetach(node, region);
+    }
+
+    private static string Megabytes(long extents) => $"{extents * ExtentNumber.Bytes >> 20} MiB";
+
+    private bool IsUp(NodeId node) => node == self || peers.IsUp(node);
+
+    private NodeId NodeOf(string name)
+    {
+        Peer peer = peers.All.FirstOrDefault(p => p.Name == name)
+            ?? throw new ControlException($"there is no node {name} in the cluster: there is {string.Join(", ", peers.All.Select(p => p.Name))}", ExitCodes.Usage);
+        return IsUp(peer.Node) ? peer.Node : throw new ControlException($"node {name} is not reachable", ExitCodes.NoAgent);
+    }
+
+    private static void MarkGone(LedJob led, int rank, string how)
+    {
+        if (!led.Job.IsGone(rank)) led.RanksLeft--;
+        led.Job.OnRankGone(rank, how);
+    }
+
+    private void Plan(LedJob led, RegionMaking making)
+    {
+        making.Rounds++;
+        making.Refused.Clear();
+        making.Made.Clear();
+        JobRegion region = making.Region;
+        (NodeId Node, long Free)[] room = [.. led.Nodes.Select(n => (n, n == self ? capacity.FreeExtents : peers.Find(n)?.FreeExtents ?? 0))];
+        if (HomePattern.Make(room, region.ExtentCount) is not { } pattern)
+        {
+            led.Making = null;
+            led.Job.OnRegionMade(region, Errno.ENOMEM, $"the pool is exhausted: region {region.Name} needs {Megabytes(region.ExtentCount)}, and the job's nodes have free: "
+                + string.Join(", ", room.Select(r => $"{peers.NameOf(r.Node)} {Megabytes(Math.Max(r.Free, 0))}")));
+            return;
+        }
+        making.Pattern = pattern;
+        byte[] plan = new RegionPlan(pattern, led.Job.Protocol.Name, region.Name).Write();
+        making.Awaited.UnionWith(led.Nodes);
+        foreach (NodeId node in led.Nodes)
+        {
+            if (node == self)
+            {
+                string? refusal = Make(led.Job.Id, region.Id, region.ExtentCount, RegionPlan.Read(plan)!);
+                OnMade(led, self, refusal);
+            }
+            else if (!IsUp(node))
+            {
+                making.Lost ??= $"node {peers.NameOf(node)} is lost";
+                OnMade(led, node, making.Lost);
+            }
+            else
+            {
+                peers.Take(node, (int)HomePattern.CountOf(pattern, region.ExtentCount, node));
+                Send(node, new FrameHeader { Type = MessageType.JobAttach, Region = region.Id, Argument0 = led.Job.Id.Value, Argument1 = (ulong)region.ExtentCount }, plan);
+            }
+        }
+    }
+
+    private void OnMade(LedJob led, NodeId node, string? refusal)
+    {
+        if (led.Making is not { } making || !making.Awaited.Remove(node)) return;
+        if (refusal is null) making.Made.Add(node);
+        else making.Refused.Add($"{peers.NameOf(node)}: {refusal}");
+        Proceed(led, making);
+    }
+
+    private void Proceed(LedJob led, RegionMaking making)
+    {
+        if (making.Awaited.Count > 0) return;
+        JobRegion region = making.Region;
+        if (making.Refused.Count == 0 && making.Lost is null)
+        {
+            led.Making = null;
+            led.Job.OnRegionMade(region, 0, "");
+            return;
+        }
+        foreach (NodeId node in making.Made)
+        {
+            SendDetach(node, region.Id);
+            peers.Take(node, -(int)HomePattern.CountOf(making.Pattern, region.ExtentCount, node));
+        }
+        if (making.Lost is null && making.Rounds < MaxRounds)
+        {
+            Plan(led, making); // with what they say that they have
+            return;
+        }
+        led.Making = null;
+        led.Job.OnRegionMade(region, making.Lost is null ? Errno.ENOMEM : Errno.ECONNRESET, making.Lost
+            ?? $"the pool is exhausted: region {region.Name} needs {Megabytes(region.ExtentCount)}; {string.Join("; ", making.Refused)}");
+    }
+
+    private void OnCall(NodeId peer, JobId job, int rank, in GuestMessage call, ReadOnlySpan<byte> data)
+    {
+        if (!_led.TryGetValue(job, out LedJob? led))
+        {
+            Refuse(peer, job, rank, in call, Errno.ECONNRESET, "the job is over");
+            return;
+        }
+        if (rank < 0 || rank >= led.Job.Size || led.Placement[rank] != peer)
+        {
+            Refuse(peer, job, rank, in call, Errno.EACCES, $"the job has no rank {rank} at node {peers.NameOf(peer)}");
+            return;
+        }
+        if (call.Type == GuestRequest.Join && !CryptographicOperations.FixedTimeEquals(data, Encoding.UTF8.GetBytes(led.Token)))
+        {
+            Refuse(peer, job, rank, in call, Errno.EACCES, "VSMP_JOB is not the token of this job");
+            return;
+        }
+        led.Job.OnCall(rank, in call, data);
+    }
+
+    private void Refuse(NodeId peer, JobId job, int rank, in GuestMessage call, int errno, string text)
+    {
+        GuestMessage reply = new()
+        {
+            Magic = GuestMessage.MagicValue,
+            Version = GuestMessage.CurrentVersion,
+            Type = call.Type | GuestRequest.Reply,
+            Serial = call.Serial,
+            Status = errno,
+        };
+        byte[] words = Encoding.UTF8.GetBytes(text);
+        if (peer == self) OnReply(job, rank, in reply, words);
+        else SendRankMessage(peer, MessageType.JobReply, job, rank, in reply, words);
+    }
+
+    private void SendRankMessage(NodeId node, MessageType type, JobId job, int rank, in GuestMessage message, ReadOnlySpan<byte> data)
+    {
+        if (!peers.IsUp(node)) return; // its loss ends the job
+        byte[] payload = new byte[GuestMessage.Bytes + data.Length];
+        Unsafe.WriteUnaligned(ref payload[0], message);
+        data.CopyTo(payload.AsSpan(GuestMessage.Bytes));
+        Send(node, new FrameHeader { Type = type, Argument0 = job.Value, Argument1 = (ulong)rank }, payload);
+    }
+
+    private void SendDetach(NodeId node, RegionId region)
+    {
+        if (node == self) OnDetach(region);
+        else if (peers.IsUp(node)) Send(node, new FrameHeader { Type = MessageType.JobDetach, Region = region }, []);
+    }
+
+    private void SendAbort(NodeId node, JobId job, string text)
+    {
+        if (node == self) OnAbort(job, text);
+        else if (peers.IsUp(node)) Send(node, new FrameHeader { Type = MessageType.JobAbort, Argument0 = job.Value }, Encoding.UTF8.GetBytes(text));
+    }
+
+    private void Send(NodeId node, FrameHeader header, ReadOnlySpan<byte> payload)
+    {
+        header.Requestor = self;
+        header.Network = MessageTypes.NetworkOf(header.Type);
+        payload.CopyTo(fabric.Begin(node, payload.Length));
+        fabric.Commit(in header);
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Control;
+using VSmp.Agent.Guests;
+using VSmp.Coherence;
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Agent.Jobs;
+
+/// <summary>A job that this node leads, and what its leader knows of the world. Owned by the reactor.</summary>
+internal sealed class LedJob : IJobActions
+{
+    private readonly JobServer _server;
+    private readonly IRunObserver _observer;
+
+    /// <summary>Makes a job whose ranks have yet to join.</summary>
+    public LedJob(JobServer server, JobId id, string defaultRegion, Protocol protocol, string token, NodeId[] placement, NodeId[] nodes,
+        IRunObserver observer)
+    {
+        _server = server;
+        _observer = observer;
+        Token = token;
+        Placement = placement;
+        Nodes = nodes;
+        RanksLeft = placement.Length;
+        Job = new Job(id, placement.Length, defaultRegion, protocol, this);
+    }
+
+    /// <summary>The state machine.</summary>
+    public Job Job { get; }
+
+    /// <summary>What ranks show to join.</summary>
+    public string Token { get; }
+
+    /// <summary>The node of each rank.</summary>
+    public NodeId[] Placement { get; }
+
+    /// <summary>The nodes that are homes of its regions.</summary>
+    public NodeId[] Nodes { get; }
+
+    /// <summary>Ranks that have not ended.</summary>
+    public int RanksLeft { get; set; }
+
+    /// <summary>The region that the nodes are making now.</summary>
+    public RegionMaking? Making { get; set; }
+
+    /// <inheritdoc/>
+    public void Reply(int rank, in GuestMessage reply, ReadOnlySpan<byte> data) => _server.SendReply(this, rank, in reply, data);
+
+    /// <inheritdoc/>
+    public RegionId NewRegionId() => _server.NewRegionId();
+
+    /// <inheritdoc/>
+    public void MakeRegion(JobRegion region) => _server.MakeRegion(this, region);
+
+    /// <inheritdoc/>
+    public void DropRegion(JobRegion region) => _server.DropRegion(this, region.Id);
+
+    /// <summary>A line for the user.</summary>
+    public void Tell(string text) => _observer.OnMessage(text);
+}
+
+/// <summary>A region that the nodes of a job are making.</summary>
+/// <param name="region">Which.</param>
+internal sealed class RegionMaking(JobRegion region)
+{
+    /// <summary>Which.</summary>
+    public JobRegion Region { get; } = region;
+
+    /// <summary>Where its homes are to be.</summary>
+    public NodeId[] Pattern { get; set; } = [];
+
+    /// <summary>Who has yet to answer.</summary>
+    public HashSet<NodeId> Awaited { get; } = [];
+
+    /// <summary>Who has made it in this round.</summary>
+    public List<NodeId> Made { get; } = [];
+
+    /// <summary>What those said that have not.</summary>
+    public List<string> Refused { get; } = [];
+
+    /// <summary>How often it was planned.</summary>
+    public int Rounds { get; set; }
+
+    /// <summary>A node was lost meanwhile.</summary>
+    public string? Lost { get; set; }
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Text;
+using VSmp.Agent.Guests;
+using VSmp.Agent.Interop;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Jobs;
+
+/// <summary>A job at a node that has ranks of it: their connections, and the regions that they share. Owned by the reactor.</summary>
+/// <param name="id">Its number.</param>
+/// <param name="run">The budget of its ranks here.</param>
+/// <param name="sendToLeader">Takes a rank's call to the leader.</param>
+internal sealed class NodeJob(JobId id, Run run, Action<int, GuestMessage, byte[]> sendToLeader)
+{
+    private readonly Dictionary<int, RankSession> _ranks = [];
+    private string? _lost;
+
+    /// <summary>Its number.</summary>
+    public JobId Id { get; } = id;
+
+    /// <summary>The budget of its ranks here.</summary>
+    public Run Run { get; } = run;
+
+    /// <summary>Its regions at this node.</summary>
+    public List<PagedRegion> Regions { get; } = [];
+
+    /// <summary>The rank's connection, or null.</summary>
+    public RankSession? Find(int rank) => _ranks.GetValueOrDefault(rank);
+
+    /// <summary>The number of the rank that a process is, or null.</summary>
+    public int? FindRank(Guest guest)
+    {
+        foreach (RankSession session in _ranks.Values)
+        {
+            if (session.Guest == guest) return session.Rank;
+        }
+        return null;
+    }
+
+    /// <summary>A rank that wants to join.</summary>
+    public void Add(RankSession session) => _ranks.Add(session.Rank, session);
+
+    /// <summary>The region of that number, if the job has it here.</summary>
+    public PagedRegion? FindRegion(RegionId region) => Regions.Find(r => r.Id == region);
+
+    /// <summary>A rank calls.</summary>
+    public void OnCall(RankSession session, in GuestMessage call, ReadOnlySpan<byte> data)
+    {
+        if (_lost is not null)
+        {
+            session.Answer(in call, Errno.ECONNRESET, _lost);
+            return;
+        }
+        if (call.Type is GuestRequest.Acquire or GuestRequest.ReleaseRegion)
+        {
+            // Under protocols that keep single writers there is nothing to see later, and nothing to let others see.
+            bool isKnown = FindRegion(new RegionId(call.A)) is not null;
+            session.Answer(in call, isKnown ? 0 : Errno.EINVAL, isKnown ? "" : "there is no such region in this job");
+            return;
+        }
+        if (!session.Begin(in call))
+        {
+            session.Answer(in call, Errno.EPROTO, "a request with this serial number is under way");
+            return;
+        }
+        sendToLeader(session.Rank, call, data.ToArray());
+    }
+
+    /// <summary>The leader's answer to a rank's call.</summary>
+    public void OnReply(int rank, in GuestMessage reply, ReadOnlySpan<byte> data)
+    {
+        if (Find(rank) is { } session && session.End(in reply)) session.Send(reply, data.ToArray());
+    }
+
+    /// <summary>The job is broken: every call fails from now on.</summary>
+    public void OnLost(string text)
+    {
+        if (_lost is not null) return;
+        _lost = text;
+        foreach (RankSession session in _ranks.Values) session.FailAll(Errno.ECONNRESET, text);
+    }
+}
+
+/// <summary>A rank at its node: which calls it has out. Owned by the reactor.</summary>
+/// <param name="rank">Its number.</param>
+/// <param name="guest">Its process.</param>
+/// <param name="send">Sends it a message.</param>
+internal sealed class RankSession(int rank, Guest guest, Action<GuestMessage, byte[]> send)
+{
+    private readonly Dictionary<uint, GuestRequest> _out = [];
+
+    /// <summary>Its number.</summary>
+    public int Rank { get; } = rank;
+
+    /// <summary>Its process.</summary>
+    public Guest Guest { get; } = guest;
+
+    /// <summary>Sends it a message.</summary>
+    public Action<GuestMessage, byte[]> Send { get; } = send;
+
+    /// <summary>A call goes to the leader; false if another of that serial number is out.</summary>
+    public bool Begin(in GuestMessage call) => _out.TryAdd(call.Serial, call.Type);
+
+    /// <summary>The leader has answered; false if it was not asked.</summary>
+    public bool End(in GuestMessage reply) => _out.Remove(reply.Serial, out GuestRequest type) && (type | GuestRequest.Reply) == reply.Type;
+
+    /// <summary>Answers a call here.</summary>
+    public void Answer(in GuestMessage call, int errno, string text)
+    {
+        GuestMessage reply = new()
+        {
+            Magic = GuestMessage.MagicValue,
+            Version = GuestMessage.CurrentVersion,
+            Type = call.Type | GuestRequest.Reply,
+            Serial = call.Serial,
+            Status = errno,
+        };
+        Send(reply, Encoding.UTF8.GetBytes(text));
+    }
+
+    /// <summary>Answers every call that is out.</summary>
+    public void FailAll(int errno, string text)
+    {
+        (uint Serial, GuestRequest Type)[] calls = [.. _out.Select(c => (c.Key, c.Value))];
+        _out.Clear();
+        foreach ((uint serial, GuestRequest type) in calls) Answer(new GuestMessage { Serial = serial, Type = type }, errno, text);
+    }
+}
