@@ -1,19 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A rank: joins, attaches a region, counts on it by plain atomic instructions and by calls, and checks what comes out.
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "vsmp.h"
-
-#define CHECK(condition)                                                                                                         \
-    do {                                                                                                                         \
-        if (!(condition)) {                                                                                                      \
-            fprintf(stderr, "check failed: rank %d: %s: %s\n", vsmp_rank(), #condition, vsmp_error());                           \
-            exit(3);                                                                                                             \
-        }                                                                                                                        \
-    } while (0)
+#include "spmd.h"
 
 int main(int argc, char **argv) {
     const long rounds = argc > 1 ? atol(argv[1]) : 100;

@@ -28,6 +28,7 @@ internal sealed unsafe class Reactor : IDisposable
     private readonly List<long> _tickerDue = [];
     private readonly PriorityQueue<Action, long> _once = new();
     private readonly ConcurrentQueue<Action> _posted = new();
+    private long _wakeDue = long.MaxValue;
     private int _wakePending;
     private volatile bool _stop;
     private Thread? _thread;
@@ -86,6 +87,11 @@ internal sealed unsafe class Reactor : IDisposable
         _tickerDue.Add(Clock() + periodMicroseconds);
     }
 
+    /// <summary>
+    /// Asks for a turn at that time at the latest, though nothing may happen until then. Holds for one turn: who still wants it asks again.
+    /// </summary>
+    public void WakeBy(long dueMicroseconds) => _wakeDue = Math.Min(_wakeDue, dueMicroseconds);
+
     /// <summary>Runs once, on the reactor's thread, when that much time has gone by. On the reactor's thread.</summary>
     public void After(long microseconds, Action action)
     {
@@ -132,13 +138,14 @@ internal sealed unsafe class Reactor : IDisposable
         EpollEvent* events = stackalloc EpollEvent[EventsPerTurn];
         while (!_stop)
         {
-            int ready = Libc.EpollWait(_epoll, events, EventsPerTurn, MillisecondsToNextTick());
+            int ready = Libc.EpollWait(_epoll, events, EventsPerTurn, MicrosecondsToNextTick());
             if (ready < 0)
             {
                 if (Errno.Last == Errno.EINTR) continue;
                 throw Errno.Exception("epoll_wait failed");
             }
             NowMicroseconds = Clock();
+            _wakeDue = long.MaxValue;
             for (int i = 0; i < ready; i++) _handlers[(int)events[i].Data]?.OnReady(events[i].Events);
             RunTickers();
             foreach (Action action in _turnEnds) action();
@@ -152,12 +159,11 @@ internal sealed unsafe class Reactor : IDisposable
         _ = Libc.Close(_epoll);
     }
 
-    private int MillisecondsToNextTick()
+    private long MicrosecondsToNextTick()
     {
-        long due = _once.TryPeek(out _, out long first) ? first : long.MaxValue;
+        long due = Math.Min(_wakeDue, _once.TryPeek(out _, out long first) ? first : long.MaxValue);
         foreach (long tick in _tickerDue) due = Math.Min(due, tick);
-        if (due == long.MaxValue) return -1;
-        return (int)Math.Clamp((due - Clock() + 999) / 1000, 0, 1000);
+        return due == long.MaxValue ? -1 : Math.Max(due - Clock(), 0);
     }
 
     private void RunTickers()

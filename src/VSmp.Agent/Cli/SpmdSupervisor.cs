@@ -168,8 +168,13 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         lock (_lock)
         {
             if (_ender is not null) return;
-            if (_ranks.Count > 0 || _isAgentLost) CommandLine.Say(why + (_ranks.Count > 0 ? $"; the job cannot go on, {_ranks.Count} other ranks are ended" : ""));
-            else CommandLine.Say(why);
+            string others = _ranks.Count switch
+            {
+                0 => "",
+                1 => "; the job cannot go on, the other rank is ended",
+                int count => $"; the job cannot go on, the other {count} ranks are ended",
+            };
+            CommandLine.Say(why + others);
             _ender = new Thread(() =>
             {
                 foreach (int signal in new[] { Signals.SIGTERM, Signals.SIGKILL })

@@ -15,7 +15,6 @@ internal sealed class RunDirectory(string path, string cluster)
 {
     private const int MaxNameBytes = 63;
     private const string SystemBase = "/run/vsmp";
-    private static readonly char[] Digits = [.. "0123456789"];
 
     /// <summary>The cluster's folder.</summary>
     public string Path { get; } = path;
@@ -83,9 +82,7 @@ internal sealed class RunDirectory(string path, string cluster)
             return [.. Directory.EnumerateDirectories(Path)
                 .Select(folder => System.IO.Path.GetFileName(folder))
                 .Where(IsValidName)
-                .OrderBy(name => name.TrimEnd(Digits), StringComparer.Ordinal)
-                .ThenBy(name => name.Length)
-                .ThenBy(name => name, StringComparer.Ordinal)
+                .Order(NaturalOrder.Instance)
                 .Select(Agent)];
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)

@@ -50,8 +50,17 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, SetLastError = true, EntryPoint = "epoll_ctl")]
     public static partial int EpollControl(int epoll, int operation, int fd, EpollEvent* change);
 
-    [LibraryImport(Name, SetLastError = true, EntryPoint = "epoll_wait")]
-    public static partial int EpollWait(int epoll, EpollEvent* events, int capacity, int timeoutMilliseconds);
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "epoll_pwait2")]
+    private static partial int EpollWaitPrecise(int epoll, EpollEvent* events, int capacity, TimeSpec* timeout, void* signals);
+
+    /// <summary>Waits for events, at most so long, to the microsecond (epoll_pwait2(2)); a negative time waits for ever.</summary>
+    public static int EpollWait(int epoll, EpollEvent* events, int capacity, long timeoutMicroseconds)
+    {
+        if (timeoutMicroseconds < 0) return EpollWaitPrecise(epoll, events, capacity, null, null);
+        TimeSpec timeout = new() { Seconds = timeoutMicroseconds / 1_000_000, Nanoseconds = timeoutMicroseconds % 1_000_000 * 1000 };
+        // SAFETY: read by the kernel, on this stack.
+        return EpollWaitPrecise(epoll, events, capacity, &timeout, null);
+    }
 
     [LibraryImport(Name, SetLastError = true, EntryPoint = "geteuid")]
     public static partial uint GetEffectiveUserId();
@@ -64,6 +73,14 @@ internal static unsafe partial class Libc
     public const int EFD_CLOEXEC = 0x80000, EFD_NONBLOCK = 0x800;
     public const int EPOLL_CLOEXEC = 0x80000, EPOLL_CTL_ADD = 1, EPOLL_CTL_DEL = 2, EPOLL_CTL_MOD = 3;
     public const int MNT_DETACH = 2;
+}
+
+/// <summary><c>struct timespec</c>.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct TimeSpec
+{
+    public long Seconds;
+    public long Nanoseconds;
 }
 
 /// <summary><c>struct epoll_event</c>: packed on x86-64.</summary>

@@ -41,7 +41,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         if (request.Ranks is < 1 or > JobLimits.MaxRanks) throw new ControlException($"a job has 1 to {JobLimits.MaxRanks} ranks", ExitCodes.Usage);
         Protocol protocol = request.Protocol is null ? ProtocolCatalog.All[0] : ProtocolCatalog.Find(request.Protocol)
             ?? throw new ControlException($"there is no protocol {request.Protocol}: there is {string.Join(", ", ProtocolCatalog.All.Select(p => p.Name))}", ExitCodes.Usage);
-        NodeId[] nodes = request.Nodes is { Count: > 0 } names ? [.. names.Select(NodeOf)] : [.. peers.All.Where(p => IsUp(p.Node)).Select(p => p.Node)];
+        NodeId[] nodes = request.Nodes is { Count: > 0 } names ? [.. names.Select(NodeOf)] : [.. peers.All.Where(p => IsUp(p.Node)).OrderBy(p => p.Name, NaturalOrder.Instance).Select(p => p.Node)];
         if (nodes.Distinct().Count() != nodes.Length) throw new ControlException("a node is named twice", ExitCodes.Usage);
         if ((request.Ranks + nodes.Length - 1) / nodes.Length > PagedRegion.MaxMappings)
         {

@@ -87,6 +87,9 @@ internal struct LocalPage
     /// <summary>Whether it stands in the queue of eviction.</summary>
     public bool IsQueued;
 
+    /// <summary>How many threads hold it now.</summary>
+    public byte Holds;
+
     /// <summary>The run's count of evictions when it was evicted last; 0 if never.</summary>
     public uint EvictedAt;
 }

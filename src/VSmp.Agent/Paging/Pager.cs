@@ -15,18 +15,13 @@ namespace VSmp.Agent.Paging;
 /// it asks for. One thread, the reactor's, from a fault to its resolution.
 /// </summary>
 /// <remarks>
-/// This file: faults, and what waits. Pager.Effects.cs: what the protocol asks for. Pager.Eviction.cs: staying within budgets.
+/// This file: faults, and what waits. Pager.Effects.cs: what the protocol asks for. Pager.Holds.cs: letting
+/// threads use what they got. Pager.Eviction.cs: staying within budgets.
 /// </remarks>
 internal sealed unsafe partial class Pager : IDisposable
 {
-    /// <summary>How long a page that was just granted stays at least, so that the thread that faulted can use it.</summary>
-    private const long HoldMicroseconds = 50;
-
     /// <summary>How often a page that was written may be fetched for writing before it is written again.</summary>
     private const byte WritesExpectedAfterOne = 4;
-
-    /// <summary>How often a hold is extended at most, while the same thread waits for another page (an access that crosses pages).</summary>
-    private const int MaxHoldExtensions = 40;
 
     private readonly Reactor _reactor;
     private readonly IFabric _fabric;
@@ -39,7 +34,6 @@ internal sealed unsafe partial class Pager : IDisposable
     private readonly List<Fault> _waiting = new(64); // for the protocol
     private readonly List<Fault> _starved = new(64); // for a frame or a transaction
     private readonly Queue<Fault> _again = new(64);
-    private readonly Queue<Held> _held = new(256);
     private PagedRegion? _lastRegion;
     private bool _hasProgressed;
 
@@ -154,6 +148,7 @@ internal sealed unsafe partial class Pager : IDisposable
             Progressed?.Invoke();
             Drain();
         }
+        WakeForHolds();
     }
 
     /// <summary>Throws the contents of pages away; they read zeros afterwards.</summary>
@@ -269,22 +264,7 @@ internal sealed unsafe partial class Pager : IDisposable
     private void Finish(in Fault fault)
     {
         fault.Mapping.Guest.Run.Counters.FaultLatency.Add((Reactor.Clock() - fault.ArrivedMicroseconds) * 1000);
-        NodeController.Hold(fault.Mapping.Region.Core, fault.Page);
-        _held.Enqueue(new Held(fault.Mapping.Region, fault.Page, fault.ThreadId, _reactor.NowMicroseconds + HoldMicroseconds, 0));
-    }
-
-    private void EndHolds()
-    {
-        for (int n = _held.Count; n > 0 && _held.TryPeek(out Held held) && held.Until <= _reactor.NowMicroseconds; n--)
-        {
-            _held.Dequeue();
-            if (held.Extensions < MaxHoldExtensions && _waiting.Exists(f => f.ThreadId == held.ThreadId && f.Mapping.Region == held.Region))
-            {
-                _held.Enqueue(held with { Until = _reactor.NowMicroseconds + HoldMicroseconds, Extensions = held.Extensions + 1 });
-                continue;
-            }
-            _node.Unhold(held.Region.Core, held.Page, _effects);
-        }
+        Hold(in fault);
     }
 
     private static void PoisonUnreserved(in Fault fault)
@@ -330,7 +310,4 @@ internal sealed unsafe partial class Pager : IDisposable
 
     /// <summary>A guest's thread that waits for a page.</summary>
     private readonly record struct Fault(Mapping Mapping, PageNumber Page, bool Write, bool IsProtection, uint ThreadId, long ArrivedMicroseconds);
-
-    /// <summary>A page that must stay for a moment.</summary>
-    private readonly record struct Held(PagedRegion Region, PageNumber Page, uint ThreadId, long Until, int Extensions);
 }

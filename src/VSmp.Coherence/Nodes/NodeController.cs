@@ -44,6 +44,9 @@ public sealed class NodeController
     /// <summary>The number of the transaction that is open for a page.</summary>
     public uint TransactionNumberOf(Region region, PageNumber page) => _transactions[region.PageAt(page).Slot].Number;
 
+    /// <summary>Forwards that wait for the end of a hold.</summary>
+    public int ParkedCount => _parked.Count;
+
     /// <summary>Whether a further transaction can be opened.</summary>
     public bool CanOpenTransaction => _transactions.Free > 0;
 
