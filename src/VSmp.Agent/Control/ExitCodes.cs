@@ -35,7 +35,7 @@ internal static class ExitCodes
     /// <summary>The kernel or its settings do not permit what is needed: userfaultfd, mounting a tmpfs.</summary>
     public const int NotPermitted = 8;
 
-    /// <summary><c>vsmp run</c>: the agent was lost and the run's guests were ended.</summary>
+    /// <summary><c>vsmp run</c>, <c>vsmp spmd</c>: an agent was lost, and the guests or ranks were ended.</summary>
     public const int AgentLost = 9;
 
     /// <summary><c>vsmp run</c> itself failed, before the program started.</summary>
