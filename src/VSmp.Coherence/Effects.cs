@@ -147,13 +147,17 @@ public sealed class EffectBuffer
     private static bool Covers(in Effect effect, RegionId region, ulong page, uint count) =>
         effect.Region == region && effect.Page.Value < page + count && page < effect.Page.Value + effect.Count;
 
-    /// <summary>Whether a later effect, other than a sending, is about pages of an effect: then that cannot be moved behind it.</summary>
+    /// <summary>
+    /// Whether a later effect, other than a sending to another node, is about pages of an effect: then that cannot be moved behind it.
+    /// </summary>
     private bool IsFollowedByOther(int index)
     {
         ref Effect moved = ref _effects[index];
         for (int i = index + 1; i < Count; i++)
         {
-            if (_effects[i].Kind != EffectKind.Send && Covers(in _effects[i], moved.Region, moved.Page.Value, moved.Count)) return true;
+            ref Effect later = ref _effects[i];
+            bool isElsewhere = later.Kind == EffectKind.Send && later.To != moved.To;
+            if (!isElsewhere && Covers(in later, moved.Region, moved.Page.Value, moved.Count)) return true;
         }
         return false;
     }

@@ -106,13 +106,8 @@ public sealed class AllocationTests
             {
                 Steps++;
                 int to = item.To.Value;
-                if (HomeController.Takes(item.Message.Type))
-                {
-                    _homes[to].OnMessage(_regions[to], in item.Message, _effects);
-                    Send();
-                    if (item.Message.Type != MessageType.InstallAck) continue;
-                }
-                _nodes[to].OnMessage(_regions[to], in item.Message, _effects);
+                if (HomeController.Takes(in item.Message)) _homes[to].OnMessage(_regions[to], in item.Message, _effects);
+                else _nodes[to].OnMessage(_regions[to], in item.Message, _effects);
                 Send();
             }
         }

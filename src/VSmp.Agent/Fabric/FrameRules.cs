@@ -13,7 +13,7 @@ internal static class FrameRules
     public const uint MaxCount = 1u << 18;
 
     private const ulong MaxPage = 1ul << (64 - PageNumber.Shift);
-    private const MessageFlags KnownFlags = MessageFlags.Zero | MessageFlags.NoData | MessageFlags.Prefetch;
+    private const MessageFlags KnownFlags = MessageFlags.Zero | MessageFlags.NoData | MessageFlags.Prefetch | MessageFlags.FromOwner;
 
     /// <summary>
     /// What is wrong with a header's fields, or null. Session fields (sequence, CRC, source, epoch) are not looked at.
@@ -24,6 +24,8 @@ internal static class FrameRules
             return "reserved bytes are not zero";
         if ((header.Tag0 | header.Tag1) != 0) return "an authentication tag that was not negotiated";
         if ((header.Flags & ~KnownFlags) != 0) return "unknown flags";
+        if ((header.Flags & MessageFlags.FromOwner) != 0 && header.Type is not (MessageType.DataM or MessageType.InstallAck))
+            return "a flag that does not fit the type";
         if (header.Network != MessageTypes.NetworkOf(header.Type)) return "a type on the wrong virtual network";
         return header.Type switch
         {
@@ -31,7 +33,7 @@ internal static class FrameRules
                 PagesViolation(header) ?? DataViolation(header),
             MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ or MessageType.FwdGetS
                 or MessageType.FwdGetM or MessageType.Inv or MessageType.InvAck or MessageType.InstallAck or MessageType.PutAck
-                or MessageType.Nack =>
+                or MessageType.WritebackAck or MessageType.Nack =>
                 PagesViolation(header) ?? (header.PayloadBytes != 0 ? "a payload where none belongs" : null),
             MessageType.ReserveExtents or MessageType.ReserveReply or MessageType.ReleaseExtents or MessageType.DropRegion
                 or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave

@@ -281,13 +281,15 @@ internal sealed unsafe partial class Pager : IDisposable
         while (true)
         {
             ExecuteEffects(default, null);
-            if (_toSelf.TryDequeue(out Message message))
-            {
-                if (Find(message.Region) is { } region) Dispatch(region, in message, null);
-            }
-            else if (_again.TryDequeue(out Fault fault))
+            // Who waited goes first, and holds what it got: else a request that waits at this home behind the grant takes the page away
+            // before it was used once, for ever (found by the model checker).
+            if (_again.TryDequeue(out Fault fault))
             {
                 TryResolve(in fault, isNew: false);
+            }
+            else if (_toSelf.TryDequeue(out Message message))
+            {
+                if (Find(message.Region) is { } region) Dispatch(region, in message, null);
             }
             else if (_effects.Count == 0)
             {
@@ -298,13 +300,8 @@ internal sealed unsafe partial class Pager : IDisposable
 
     private void Dispatch(PagedRegion region, in Message message, byte* payload)
     {
-        if (HomeController.Takes(message.Type))
-        {
-            _home.OnMessage(region.Core, in message, _effects);
-            ExecuteEffects(in message, payload);
-            if (message.Type != MessageType.InstallAck || region.Core.Homes is null) return;
-        }
-        _node.OnMessage(region.Core, in message, _effects);
+        if (HomeController.Takes(in message)) _home.OnMessage(region.Core, in message, _effects);
+        else _node.OnMessage(region.Core, in message, _effects);
         ExecuteEffects(in message, payload);
     }
 

@@ -25,13 +25,16 @@ public sealed class HomeController
     /// <summary>The node.</summary>
     public NodeId Self { get; }
 
+    /// <summary>What waits for busy pages, for saving and restoring.</summary>
+    internal WaitQueues Waiting => _waiting;
+
     /// <summary>Requests that wait for busy pages.</summary>
     public int WaitingCount => _waiting.Count;
 
-    /// <summary>Whether messages of this type are for the home's side.</summary>
-    /// <remarks>An InstallAck is for both sides: for the home, and for whoever keeps a copy.</remarks>
-    public static bool Takes(MessageType type) => type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade
-        or MessageType.PutM or MessageType.PutZ or MessageType.Writeback or MessageType.InstallAck;
+    /// <summary>Whether a message is for the home's side; if not, it is for the node's.</summary>
+    public static bool Takes(in Message message) => message.Type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade
+        or MessageType.PutM or MessageType.PutZ or MessageType.Writeback
+        || (message.Type == MessageType.InstallAck && (message.Flags & MessageFlags.FromOwner) == 0);
 
     /// <summary>A request, or an acknowledgement or writeback to the home.</summary>
     /// <exception cref="ProtocolViolationException">The message cannot be for this home in its present state.</exception>
@@ -72,7 +75,7 @@ public sealed class HomeController
         }
     }
 
-    private static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A;
+    private static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A;
 
     private static bool IsRequest(MessageType type) => type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ;
 
@@ -111,9 +114,9 @@ public sealed class HomeController
                     : DirectoryEvent.SharedPutZ;
             case MessageType.Writeback: return DirectoryEvent.Data;
             case MessageType.InstallAck:
-                return entry.State == DirectoryState.M_A && entry.Owner == m.Source && entry.Version == m.Version
+                return entry.Owner == m.Source && entry.Version == m.Version
                     ? DirectoryEvent.InstallAck
-                    : DirectoryEvent.StaleInstallAck;
+                    : throw new ProtocolViolationException($"{m} is about version {entry.Version.Value} of {entry.Owner}, in {entry.State}");
             default:
                 throw new ProtocolViolationException($"{m.Type} is no message to a home: {m}");
         }
@@ -168,8 +171,8 @@ public sealed class HomeController
             case DirectoryAction.SendNack:
                 Send(m.Source, MessageType.Nack, 0, DataSource.None, in m, m.Version, 0, effects);
                 break;
-            case DirectoryAction.SendInstallAck:
-                Send(m.Source, MessageType.InstallAck, 0, DataSource.None, in m, m.Version, 0, effects);
+            case DirectoryAction.SendWritebackAck:
+                Send(m.Source, MessageType.WritebackAck, 0, DataSource.None, in m, m.Version, 0, effects);
                 break;
             case DirectoryAction.AddSharer:
                 entry.AddSharer(m.Requestor);
@@ -309,6 +312,13 @@ internal sealed class WaitQueues
         if (next < 0) _queues.Remove(key);
         else _queues[key] = (next, tail);
         return next >= 0;
+    }
+
+    /// <summary>What waits for a page, in order.</summary>
+    public void CopyTo(RegionId region, PageNumber page, List<Message> messages)
+    {
+        if (!_queues.TryGetValue((region, page), out var queue)) return;
+        for (int slot = queue.Head; slot >= 0; slot = _slots[slot].Next) messages.Add(_slots[slot].Message);
     }
 
     public void Drop(RegionId region)

@@ -31,6 +31,9 @@ public enum MessageType : byte
     /// <summary>The home has taken a PutM or PutZ, or had no use for it. It travels behind the forwards that the home sent to the
     /// same node before, so that whoever gets it has been asked for everything that it was still owner of.</summary>
     PutAck = 19,
+    /// <summary>The home has the data that the former owner sent it after a FwdGetS: the copy there is not the last one any more. It travels
+    /// with the forwards, so that no Inv overtakes it.</summary>
+    WritebackAck = 20,
 
     // Coherence, responses: always taken, never wait for anything.
 
@@ -41,7 +44,8 @@ public enum MessageType : byte
     DataM = 33,
     /// <summary>A sharer has given up its copy.</summary>
     InvAck = 34,
-    /// <summary>The data of that version is installed: whoever kept a copy may drop it.</summary>
+    /// <summary>The data of that version is installed: for the home, and for the former owner if the data came from there
+    /// (<see cref="MessageFlags.FromOwner"/>), who may drop the copy that it kept.</summary>
     InstallAck = 35,
     /// <summary>The request came to the wrong home, in a wrong view, or cannot be granted; the sender decides again.</summary>
     Nack = 37,
@@ -107,6 +111,8 @@ public enum MessageFlags : byte
     NoData = 2,
     /// <summary>Read ahead of need: nobody waits for these pages.</summary>
     Prefetch = 4,
+    /// <summary>DataM: it comes from the former owner, not from the home copy. InstallAck: it is for the former owner.</summary>
+    FromOwner = 8,
 }
 
 /// <summary>The virtual network of a message: frames are ordered within each, and responses never wait for the other two.</summary>

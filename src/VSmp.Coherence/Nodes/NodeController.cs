@@ -41,6 +41,12 @@ public sealed class NodeController
     /// <summary>The node.</summary>
     public NodeId Self { get; }
 
+    /// <summary>The open transactions, for saving and restoring.</summary>
+    internal TransactionTable Transactions => _transactions;
+
+    /// <summary>Forwards that wait for holds to end, for saving and restoring.</summary>
+    internal List<Message> Parked => _parked;
+
     /// <summary>The number of the transaction that is open for a page.</summary>
     public uint TransactionNumberOf(Region region, PageNumber page) => _transactions[region.PageAt(page).Slot].Number;
 
@@ -114,8 +120,8 @@ public sealed class NodeController
             one.Page = message.Page.Plus(i);
             if (!region.IsOpen(one.Page.Extent))
             {
-                // The guest gave the extent back; acknowledgements for it are late, and nobody needs to be told.
-                if (one.Type is MessageType.InstallAck) continue;
+                // The guest gave the extent back; this may come late, and nobody waits for it.
+                if (one.Type is MessageType.WritebackAck) continue;
                 ThrowNotOpen(in one);
             }
             if (IsForward(one.Type) && IsHeld(in region.PageAt(one.Page)))
@@ -170,8 +176,12 @@ public sealed class NodeController
             case MessageType.Inv: return NodeEvent.Inv;
             case MessageType.PutAck: return NodeEvent.PutAck;
             case MessageType.Nack: return NodeEvent.Nack;
-            // Only the acknowledgement of the very version that is kept counts; others are late and mean nothing.
-            case MessageType.InstallAck: return NodeEvent.InstallAck;
+            case MessageType.WritebackAck: return NodeEvent.WritebackAck;
+            case MessageType.InstallAck:
+                // What is kept here is kept for that very grant.
+                return m.Version == entry.Version
+                    ? NodeEvent.InstallAck
+                    : throw new ProtocolViolationException($"version {entry.Version.Value} is kept here: {m}");
             case MessageType.DataS:
                 RequireTransaction(in entry, in m);
                 return NodeEvent.DataS;
@@ -180,7 +190,7 @@ public sealed class NodeController
                     ref Transaction t = ref RequireTransaction(in entry, in m);
                     t.AcksExpected = m.AckCount;
                     t.Version = m.Version;
-                    t.Supplier = m.Source;
+                    t.Supplier = (m.Flags & MessageFlags.FromOwner) != 0 ? m.Source : NodeId.None;
                     return t.AcksReceived >= m.AckCount ? NodeEvent.DataM : NodeEvent.DataMAcks;
                 }
             case MessageType.InvAck:
@@ -206,7 +216,6 @@ public sealed class NodeController
     private bool Step(Region region, PageNumber page, NodeEvent @event, in Message m, EffectBuffer effects)
     {
         ref PageEntry entry = ref region.PageAt(page);
-        if (@event == NodeEvent.InstallAck && m.Version != entry.Version && entry.State is NodeState.MS_K or NodeState.MI_K) return false;
         ref readonly Cell<NodeState, NodeAction> cell = ref region.Protocol.Node[entry.State, @event];
         switch (cell.Verdict)
         {
@@ -219,6 +228,7 @@ public sealed class NodeController
         bool hit = false;
         foreach (NodeAction action in cell.Actions) hit |= Execute(action, region, page, ref entry, in m, effects);
         entry.State = cell.Next;
+        if (cell.Next == NodeState.I) entry.Version = default; // nothing is here that could have one
         return hit;
     }
 
@@ -373,6 +383,7 @@ public sealed class NodeController
         bool same = to == Self;
         MessageFlags flags = zero ? MessageFlags.Zero : same && live ? MessageFlags.NoData : 0;
         DataSource source = flags != 0 ? DataSource.None : live ? DataSource.Frame : DataSource.Kept;
+        if (type == MessageType.DataM) flags |= MessageFlags.FromOwner;
         Send(to, type, flags, region, page, m.Transaction, version, effects, source, m.Requestor);
     }
 
@@ -380,7 +391,7 @@ public sealed class NodeController
     {
         Transaction t = _transactions[entry.Slot];
         Send(home, MessageType.InstallAck, 0, region, page, t.Number, t.Version, effects);
-        if (t.Supplier != home) Send(t.Supplier, MessageType.InstallAck, 0, region, page, t.Number, t.Version, effects);
+        if (!t.Supplier.IsNone) Send(t.Supplier, MessageType.InstallAck, MessageFlags.FromOwner, region, page, t.Number, t.Version, effects);
         EndTransaction(ref entry);
     }
 

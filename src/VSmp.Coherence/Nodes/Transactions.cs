@@ -39,6 +39,13 @@ public sealed class TransactionTable
     /// <summary>The transaction in a slot.</summary>
     public ref Transaction this[ushort slot] => ref _slots[slot];
 
+    /// <summary>The number that was given last, for saving and restoring.</summary>
+    internal uint LastNumber
+    {
+        get => _lastNumber;
+        set => _lastNumber = value;
+    }
+
     /// <summary>A number for a new transaction, or a run of them.</summary>
     public uint NextNumber() => unchecked(++_lastNumber);
 

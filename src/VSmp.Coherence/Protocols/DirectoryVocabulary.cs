@@ -14,6 +14,8 @@ public enum DirectoryState : byte
     S_D,
     /// <summary>A write grant is under way to the new owner; others wait until it is installed.</summary>
     M_A,
+    /// <summary>The owner has given the page back before its InstallAck came, which is still out; others wait.</summary>
+    I_A,
 }
 
 /// <summary>What can happen to a page at its home.</summary>
@@ -37,8 +39,6 @@ public enum DirectoryEvent : byte
     Data,
     /// <summary>The new owner has installed the version that was granted last.</summary>
     InstallAck,
-    /// <summary>An InstallAck for an older version, or one that came twice.</summary>
-    StaleInstallAck,
 }
 
 /// <summary>What a home does about an event.</summary>
@@ -61,7 +61,7 @@ public enum DirectoryAction : byte
     /// <summary>Refuse.</summary>
     SendNack,
     /// <summary>Tell the former owner that the home has its data.</summary>
-    SendInstallAck,
+    SendWritebackAck,
     /// <summary>The requestor becomes a sharer.</summary>
     AddSharer,
     /// <summary>The owner becomes a sharer.</summary>

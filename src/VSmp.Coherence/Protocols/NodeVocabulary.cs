@@ -3,7 +3,8 @@ namespace VSmp.Coherence.Protocols;
 
 /// <summary>
 /// State of a page at a node. A transient <c>XY_Z</c> is on its way from X to Y and waits for Z: D data, A acknowledgements,
-/// K the InstallAck for a copy that is kept (Sorin, Hill, Wood: A Primer on Memory Consistency and Cache Coherence, ch. 8).
+/// K the acknowledgement for a copy that is kept, P a PutAck that nothing depends on (Sorin, Hill, Wood: A Primer on Memory
+/// Consistency and Cache Coherence, ch. 8).
 /// </summary>
 public enum NodeState : byte
 {
@@ -33,10 +34,12 @@ public enum NodeState : byte
     MI_A,
     /// <summary>As MI_A, but answered a FwdGetS meanwhile.</summary>
     SI_A,
-    /// <summary>As MI_A, but answered a FwdGetM meanwhile.</summary>
+    /// <summary>As MI_A, but answered a FwdGetM meanwhile: the InstallAck of the new owner is out as well.</summary>
     II_A,
     /// <summary>Threw the page away without owning it, sent PutZ.</summary>
     ZI_A,
+    /// <summary>Somebody else has what was kept here; only the PutAck for a PutM that came too late is out.</summary>
+    II_P,
 }
 
 /// <summary>What can happen to a page at a node.</summary>
@@ -66,12 +69,14 @@ public enum NodeEvent : byte
     InvAck,
     /// <summary>The last InvAck of a grant that has come.</summary>
     LastInvAck,
-    /// <summary>The receiver of a copy that this node keeps has installed it.</summary>
+    /// <summary>The new owner has installed the copy that this node keeps.</summary>
     InstallAck,
     /// <summary>See <see cref="Messages.MessageType.PutAck"/>.</summary>
     PutAck,
     /// <summary>See <see cref="Messages.MessageType.Nack"/>.</summary>
     Nack,
+    /// <summary>See <see cref="Messages.MessageType.WritebackAck"/>.</summary>
+    WritebackAck,
 }
 
 /// <summary>What a node does about an event.</summary>

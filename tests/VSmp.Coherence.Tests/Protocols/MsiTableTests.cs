@@ -47,9 +47,10 @@ public sealed class MsiTableTests
         var home = new HomeController(HomeNode, () => 4);
         var effects = new EffectBuffer();
         if (state is DirectoryState.S) Deliver(MessageType.GetS, Self, 0);
-        if (state is DirectoryState.M or DirectoryState.S_D or DirectoryState.M_A) Deliver(MessageType.GetM, Self, 0);
+        if (state is DirectoryState.M or DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A) Deliver(MessageType.GetM, Self, 0);
         if (state is DirectoryState.M or DirectoryState.S_D) Deliver(MessageType.InstallAck, Self, 1);
         if (state is DirectoryState.S_D) Deliver(MessageType.GetS, Other, 0);
+        if (state is DirectoryState.I_A) Deliver(MessageType.PutM, Self, 1);
         Assert.Equal(state, region.EntryAt(Page).State);
         effects.Clear();
         (MessageType type, NodeId from, uint version) = @event switch
@@ -62,8 +63,7 @@ public sealed class MsiTableTests
             DirectoryEvent.PutZ => (MessageType.PutZ, Self, 0u),
             DirectoryEvent.SharedPutZ => (MessageType.PutZ, Third, 0u),
             DirectoryEvent.Data => (MessageType.Writeback, Self, 1u),
-            DirectoryEvent.InstallAck => (MessageType.InstallAck, Self, 1u),
-            _ => (MessageType.InstallAck, Third, 9u),
+            _ => (MessageType.InstallAck, Self, 1u),
         };
         // Cells that no message can name: what the message says together with the state makes another event of it.
         bool isUnnameable = cell.Verdict == Verdict.Impossible && @event is not DirectoryEvent.Data;
@@ -89,7 +89,7 @@ public sealed class MsiTableTests
                 DirectoryAction.SendFwdGetM => MessageType.FwdGetM,
                 DirectoryAction.SendPutAck => MessageType.PutAck,
                 DirectoryAction.SendNack => MessageType.Nack,
-                DirectoryAction.SendInstallAck => MessageType.InstallAck,
+                DirectoryAction.SendWritebackAck => MessageType.WritebackAck,
                 _ => null,
             };
             if (sent is not null) Assert.Contains(All(effects), e => e.Kind == EffectKind.Send && e.Message.Type == sent);
@@ -111,8 +111,8 @@ public sealed class MsiTableTests
     public void The_printed_table_is_the_code()
     {
         string text = "# MSI\n\nPrinted from `src/VSmp.Coherence/Protocols/Msi.cs`; a test fails when the two differ "
-            + "(`VSMP_PRINT=1 make test` prints anew). States name what is awaited: D data, A acknowledgements, K the InstallAck for a copy "
-            + "that is kept. Empty cells cannot happen.\n\n## At a node\n\n" + Msi.Protocol.Node.ToMarkdown() + "\n## At the home\n\n" + Msi.Protocol.Directory.ToMarkdown();
+            + "(`VSMP_PRINT=1 make test` prints anew). States name what is awaited: D data, A acknowledgements, K the acknowledgement "
+            + "for a copy that is kept, P a PutAck that nothing depends on. Empty cells cannot happen.\n\n## At a node\n\n" + Msi.Protocol.Node.ToMarkdown() + "\n## At the home\n\n" + Msi.Protocol.Directory.ToMarkdown();
         string path = Path.Combine(RepositoryRoot(), "docs", "protocols", "msi.md");
         if (Environment.GetEnvironmentVariable("VSMP_PRINT") == "1") File.WriteAllText(path, text);
         Assert.Equal(File.ReadAllText(path), text);
@@ -165,6 +165,7 @@ public sealed class MsiTableTests
             NodeState.MI_A => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict],
             NodeState.SI_A => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.FwdGetS],
             NodeState.II_A => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.FwdGetM],
+            NodeState.II_P => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.FwdGetM, NodeEvent.InstallAck],
             _ => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.PutAck, NodeEvent.Discard],
         };
         foreach (NodeEvent e in path)
@@ -205,6 +206,7 @@ public sealed class MsiTableTests
                 NodeEvent.InvAck or NodeEvent.LastInvAck => MessageType.InvAck,
                 NodeEvent.InstallAck => MessageType.InstallAck,
                 NodeEvent.PutAck => MessageType.PutAck,
+                NodeEvent.WritebackAck => MessageType.WritebackAck,
                 _ => MessageType.Nack,
             },
             Source = HomeNode,

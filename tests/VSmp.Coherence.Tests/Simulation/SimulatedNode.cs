@@ -146,13 +146,8 @@ internal sealed class SimulatedNode
 
     private void Dispatch(in Message message, long[] values)
     {
-        if (HomeController.Takes(message.Type))
-        {
-            Home.OnMessage(Region, in message, _effects);
-            ExecuteEffects(in message, values);
-            if (message.Type != MessageType.InstallAck) return;
-        }
-        Node.OnMessage(Region, in message, _effects);
+        if (HomeController.Takes(in message)) Home.OnMessage(Region, in message, _effects);
+        else Node.OnMessage(Region, in message, _effects);
         ExecuteEffects(in message, values);
     }
 

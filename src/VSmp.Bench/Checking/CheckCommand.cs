@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.CommandLine;
+using System.Globalization;
+using Spectre.Console;
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Bench.Checking;
+
+/// <summary><c>vsmp-bench check</c>: every state of the shipped protocols, within bounds.</summary>
+internal static class CheckCommand
+{
+    /// <summary>The command.</summary>
+    public static Command New()
+    {
+        Option<string?> protocol = new("--protocol") { Description = "Only this protocol (default: all)", HelpName = "P" };
+        protocol.CompletionSources.Add([.. ProtocolCatalog.All.Select(p => p.Name)]);
+        protocol.Validators.Add(result =>
+        {
+            string name = result.Tokens[0].Value;
+            if (ProtocolCatalog.Find(name) is null) result.AddError($"--protocol: there is no protocol {name}; there are {Names()}");
+        });
+        Option<bool> deep = new("--deep") { Description = "The full bounds: 3 nodes × 1 page, 2 nodes × 2 pages with runs (minutes)" };
+        Command command = new("check", "Search every state of the shipped protocol code, within bounds, for one that breaks an invariant.");
+        Option<int?> nodes = NewBound("--nodes", "Search one scenario of so many nodes (1 to 4)", 1, Scenario.MaxNodes);
+        Option<int?> pages = NewBound("--pages", "Pages of that scenario (1 or 2; with 2, accesses ask for runs)", 1, Scenario.MaxPages);
+        Option<int?> outstanding = NewBound("--outstanding", "Accesses per node that may wait at a time in that scenario (1 to 3)", 1, 3);
+        foreach (Option option in new Option[] { protocol, deep, nodes, pages, outstanding }) command.Options.Add(option);
+        command.SetAction(parsed => Run(parsed.GetValue(protocol), p =>
+            parsed.GetValue(nodes) is null && parsed.GetValue(pages) is null && parsed.GetValue(outstanding) is null
+                ? Scenarios(p, parsed.GetValue(deep))
+                : [new Scenario(p, parsed.GetValue(nodes) ?? 2, parsed.GetValue(pages) ?? 1, parsed.GetValue(outstanding) ?? 1) { AsksAhead = parsed.GetValue(pages) > 1 }]));
+        return command;
+    }
+
+    /// <summary>The bounds that are searched for a protocol.</summary>
+    public static IReadOnlyList<Scenario> Scenarios(Protocol protocol, bool deep) => deep
+        ?
+        [
+            new Scenario(protocol, Nodes: 3, Pages: 1, Outstanding: 2),
+            new Scenario(protocol, Nodes: 2, Pages: 2, Outstanding: 2) { AsksAhead = true },
+            new Scenario(protocol, Nodes: 2, Pages: 1, Outstanding: 2, Mappings: 2),
+            new Scenario(protocol, Nodes: 2, Pages: 2, Outstanding: 1) { IsPrivate = true, AsksAhead = true },
+        ]
+        :
+        [
+            new Scenario(protocol, Nodes: 3, Pages: 1, Outstanding: 1) { Holds = false },
+            new Scenario(protocol, Nodes: 2, Pages: 1, Outstanding: 2),
+            new Scenario(protocol, Nodes: 2, Pages: 1, Outstanding: 1, Mappings: 2),
+            new Scenario(protocol, Nodes: 2, Pages: 1, Outstanding: 2) { IsPrivate = true },
+        ];
+
+    private static string Names() => string.Join(", ", ProtocolCatalog.All.Select(p => p.Name));
+
+    private static Option<int?> NewBound(string name, string description, int least, int most)
+    {
+        Option<int?> option = new(name) { Description = description, HelpName = "N" };
+        option.Validators.Add(result =>
+        {
+            if (int.TryParse(result.Tokens[0].Value, CultureInfo.InvariantCulture, out int value) && (value < least || value > most))
+                result.AddError($"{name}: {value} is not from {least} to {most}");
+        });
+        return option;
+    }
+
+    private static int Run(string? name, Func<Protocol, IReadOnlyList<Scenario>> scenarios)
+    {
+        int violations = 0;
+        foreach (Protocol protocol in name is null ? ProtocolCatalog.All : [ProtocolCatalog.Find(name)!])
+        {
+            foreach (Scenario scenario in scenarios(protocol))
+            {
+                Show(ModelChecker.Run(scenario, threads: Environment.ProcessorCount, progress: Progress(scenario)), scenario);
+            }
+        }
+        return violations > 0 ? 1 : 0;
+
+        void Show(CheckResult result, Scenario scenario)
+        {
+            if (Console.IsErrorRedirected is false) Console.Error.Write("\r\x1b[K");
+            string verdict = result.Violation is null ? "[green]exhausted[/]" : "[red]violation[/]";
+            AnsiConsole.MarkupLine(string.Create(CultureInfo.InvariantCulture,
+                $"{scenario}: {verdict}, {result.States:N0} states, {result.Moves:N0} moves, depth {result.Depth}, {result.Elapsed.TotalSeconds:F1} s"));
+            if (result.Violation is not { } violation) return;
+            violations++;
+            Console.WriteLine($"{violation.What}\nthe shortest way there:");
+            foreach (string line in Replay.Tell(scenario, violation.Path)) Console.WriteLine(line);
+        }
+    }
+
+    private static Action<int, int, int> Progress(Scenario scenario)
+    {
+        // Long work is seen at work: in place on a terminal, a line now and then elsewhere.
+        bool isTerminal = !Console.IsErrorRedirected;
+        long last = Environment.TickCount64;
+        return (depth, states, left) =>
+        {
+            if (!isTerminal && Environment.TickCount64 - last < 10_000) return;
+            last = Environment.TickCount64;
+            string line = string.Create(CultureInfo.InvariantCulture, $"{scenario}: depth {depth}, {states:N0} states, {left:N0} to be searched");
+            Console.Error.Write(isTerminal ? $"\r\x1b[K{line}" : $"{line}\n");
+        };
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Text;
+using VSmp.Coherence;
+using VSmp.Coherence.Homes;
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Nodes;
+
+namespace VSmp.Bench.Checking;
+
+/// <summary>A way through the states, told step by step.</summary>
+internal static class Replay
+{
+    /// <summary>
+    /// Goes a way again. The search renames nodes wherever that makes no difference; here each keeps its name.
+    /// </summary>
+    /// <returns>A line or a few per step; the last says what is wrong.</returns>
+    public static IReadOnlyList<string> Tell(Scenario scenario, IReadOnlyList<Move> path)
+    {
+        var lines = new List<string>();
+        var renamed = new World(scenario);
+        var renamedCodec = new WorldCodec(renamed);
+        var told = new World(scenario) { Story = [] };
+        byte[] names = [.. Enumerable.Range(0, scenario.Nodes).Select(n => (byte)n)]; // the search's name → the first name
+        byte[] state = renamedCodec.Save().ToArray();
+        for (int i = 0; i < path.Count; i++)
+        {
+            Move move = path[i].Rename(names);
+            told.Story.Clear();
+            string before = States(told);
+            string what = Describe(told, move);
+            string? wrong = null;
+            try { told.Do(move); }
+            catch (Exception e) when (e is InvariantException or ProtocolViolationException or InvalidOperationException) { wrong = e.Message; }
+            lines.Add($"{i + 1,3}. {what}");
+            lines.AddRange(told.Story.Select(s => $"       {s}"));
+            string after = States(told);
+            if (after != before) lines.Add($"     = {after}");
+            if (wrong is not null)
+            {
+                lines.Add($"  !  {wrong}");
+                break;
+            }
+            renamedCodec.Load(state);
+            renamed.Do(path[i]);
+            state = renamedCodec.Save().ToArray();
+            var next = new byte[names.Length];
+            for (int n = 0; n < names.Length; n++) next[renamedCodec.Order[n]] = names[n];
+            names = next;
+        }
+        return lines;
+    }
+
+    private static string Describe(World world, Move move)
+    {
+        string mapping = world.Scenario.Mappings > 1 ? $", mapping {move.Mapping}" : "";
+        string ahead = $"{move.Page} and asks for page {move.Page + 1} as well";
+        return move.Kind switch
+        {
+            MoveKind.WriteHit => $"node {move.Node} writes to page {move.Page}{mapping}, unnoticed",
+            MoveKind.ReadFault => $"node {move.Node} faults, reading page {move.Page}{mapping}",
+            MoveKind.WriteFault => $"node {move.Node} faults, writing to page {move.Page}{mapping}",
+            MoveKind.ReadFaultAhead => $"node {move.Node} faults, reading page {ahead}{mapping}",
+            MoveKind.WriteFaultAhead => $"node {move.Node} faults, writing to page {ahead}{mapping}",
+            MoveKind.Evict => $"node {move.Node} evicts page {move.Page}",
+            MoveKind.Discard => $"node {move.Node} throws page {move.Page} away",
+            MoveKind.Unhold => $"node {move.Node} holds page {move.Page} no longer",
+            _ => DescribeDelivery(world, move),
+        };
+    }
+
+    private static string DescribeDelivery(World world, Move move)
+    {
+        List<Flight> wire = world.Wires[world.WireOf(move.Node, move.Page, move.Mapping)];
+        Message message = wire[move.Kind == MoveKind.DeliverSecond ? 1 : 0].Message;
+        string how = move.Kind switch
+        {
+            MoveKind.DeliverRefused => ", and the kernel refuses to map it",
+            MoveKind.DeliverSecond => ", ahead of its turn",
+            MoveKind.DeliverTwice => ", for the first time of two",
+            _ => "",
+        };
+        return move.Kind == MoveKind.Lose ? $"{message} is lost on its way to node {move.Page}" : $"{message} arrives at node {move.Page}{how}";
+    }
+
+    private static string States(World world)
+    {
+        var text = new StringBuilder();
+        for (int page = 0; page < world.Scenario.Pages; page++)
+        {
+            var at = new PageNumber((ulong)page);
+            DirectoryEntry entry = world.Regions[0].EntryAt(at);
+            text.Append(text.Length > 0 ? "; " : "").Append("page ").Append(page).Append(": home ").Append(entry.State);
+            if (!entry.Owner.IsNone) text.Append(" of ").Append(entry.Owner.Value);
+            for (int node = 0; node < world.Scenario.Nodes; node++)
+            {
+                PageEntry here = world.Regions[node].PageAt(at);
+                text.Append(", node ").Append(node).Append(' ').Append(here.State);
+                if ((here.Flags & PageFlags.Held) != 0) text.Append(" held");
+            }
+        }
+        return text.ToString();
+    }
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Bench.Checking;
+
+/// <summary>What is bounded, so that the states can be counted. Nothing else is.</summary>
+/// <param name="Protocol">The protocol.</param>
+/// <param name="Nodes">Nodes; node 0 is the home of all pages, and its guests use them as well.</param>
+/// <param name="Pages">Pages, neighbours in one extent.</param>
+/// <param name="Outstanding">Accesses per node that may wait at a time.</param>
+/// <param name="Mappings">Processes per node that map the pages.</param>
+internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Outstanding, int Mappings = 1)
+{
+    /// <summary>Most nodes: sharers are then known by number, and every order of them can be tried.</summary>
+    public const int MaxNodes = 4;
+
+    /// <summary>Most pages.</summary>
+    public const int MaxPages = 2;
+
+    /// <summary>Most mappings.</summary>
+    public const int MaxMappings = 2;
+
+    /// <summary>Only the last node uses the pages, and throws them away now and then (munmap, MADV_DONTNEED).</summary>
+    public bool IsPrivate { get; init; }
+
+    /// <summary>Accesses ask for the next page as well, where that can be (runs; needs two pages).</summary>
+    public bool AsksAhead { get; init; }
+
+    /// <summary>A page is held once an access got it, until some later moment.</summary>
+    public bool Holds { get; init; } = true;
+
+    /// <summary>The kernel may refuse to map what was granted; the thread then faults again.</summary>
+    public bool Refusals { get; init; } = true;
+
+    /// <summary>A bug to be found; null in production code, always.</summary>
+    public Planted? Planted { get; init; }
+
+    /// <inheritdoc/>
+    public override string ToString() =>
+        $"{Protocol.Name}: {Nodes} nodes × {Pages} page{(Pages > 1 ? "s" : "")}, {Outstanding} outstanding per node"
+        + (Mappings > 1 ? $", {Mappings} mappings" : "") + (AsksAhead ? ", runs" : "") + (IsPrivate ? ", thrown away" : "");
+}
+
+/// <summary>Bugs in what stands between the protocol and the world. Those of the protocol itself are planted in its table.</summary>
+[Flags]
+internal enum WorldBugs
+{
+    /// <summary>None.</summary>
+    None = 0,
+    /// <summary>WriteProtect leaves out one of several mappings.</summary>
+    OneMappingNotProtected = 1,
+    /// <summary>Unmap leaves out one of several mappings.</summary>
+    OneMappingNotUnmapped = 2,
+    /// <summary>A granted page is mapped writable whatever the grant.</summary>
+    MapsTooMuch = 4,
+    /// <summary>A forward is answered from the frame after it was freed: zeros travel.</summary>
+    ReadsAfterPunch = 8,
+    /// <summary>A zero grant leaves what was in the frame.</summary>
+    ZeroNotWritten = 16,
+    /// <summary>Frames of different networks are put into one another's order: forwards overtake each other.</summary>
+    ForwardsReordered = 32,
+    /// <summary>A frame of responses comes twice.</summary>
+    ResponsesDuplicated = 64,
+    /// <summary>An InvAck is lost now and then.</summary>
+    InvAckLost = 128,
+    /// <summary>Data of the home's writeback are not written.</summary>
+    HomeNotWritten = 256,
+    /// <summary>A message of a run carries the first page's data for all of them.</summary>
+    RunDataShifted = 512,
+    /// <summary>Who waits for a page is not told that it came.</summary>
+    WakeLost = 1024,
+    /// <summary>Who waits for a page is tried again only after all that the grant set free has happened.</summary>
+    RetriedLast = 2048,
+}
+
+/// <summary>A planted bug.</summary>
+/// <param name="Name">What is wrong, in a few words.</param>
+/// <param name="World">Bugs outside the table.</param>
+internal sealed record Planted(string Name, WorldBugs World = WorldBugs.None);
+
+/// <summary>An invariant does not hold.</summary>
+internal sealed class InvariantException(string message) : Exception(message);
