@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Diagnostics;
+using System.Globalization;
+using System.Runtime.InteropServices;
+using System.Text;
+
+namespace VSmp.Bench.Running;
+
+/// <summary>A workload could not be run; the message says why.</summary>
+public sealed class BenchException(string message) : Exception(message);
+
+/// <summary>
+/// A cluster of a benchmark's own on this host: started with <c>vsmp up</c>, used with <c>vsmp spmd</c>, as a user would, and taken down
+/// when it is disposed of, after an interruption as well.
+/// </summary>
+public sealed class BenchCluster : IDisposable
+{
+    private readonly string _vsmp;
+    private readonly List<PosixSignalRegistration> _registrations = [];
+    private readonly Lock _lock = new();
+    private Process? _running;
+    private bool _isInterrupted;
+    private bool _isUp;
+
+    /// <summary>Starts a cluster.</summary>
+    /// <param name="agents">How many agents.</param>
+    /// <param name="memory">What each contributes, as <c>vsmp up --memory</c> takes it.</param>
+    /// <exception cref="BenchException">It does not start.</exception>
+    public BenchCluster(int agents, string memory)
+    {
+        _vsmp = FindProgram("vsmp");
+        Nodes = [.. Enumerable.Range(0, agents).Select(i => string.Create(CultureInfo.InvariantCulture, $"n{i}"))];
+        Name = string.Create(CultureInfo.InvariantCulture, $"bench-{Environment.ProcessId}");
+        Scratch = Directory.CreateTempSubdirectory("vsmp-bench-").FullName;
+        // An interruption ends what runs; then everything is taken down on the usual way out.
+        foreach (PosixSignal signal in new[] { PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP })
+        {
+            _registrations.Add(PosixSignalRegistration.Create(signal, OnSignal));
+        }
+        try
+        {
+            _isUp = true;
+            StringBuilder said = new();
+            int exitCode = Execute(_vsmp, ["up", "--agents", $"{agents}", "--memory", memory], _ => { }, line => said.AppendLine(line));
+            if (exitCode != 0) throw new BenchException($"vsmp up ended with exit code {exitCode}: {said.ToString().Trim()}");
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Its name.</summary>
+    public string Name { get; }
+
+    /// <summary>Its nodes' names.</summary>
+    public IReadOnlyList<string> Nodes { get; }
+
+    /// <summary>A folder for files of this run, removed with the cluster.</summary>
+    public string Scratch { get; }
+
+    /// <summary>A program that <c>make build</c> leaves: beside this one, or in the build folder of the tree that this one is in.</summary>
+    /// <exception cref="BenchException">It is in neither.</exception>
+    public static string FindProgram(string name)
+    {
+        string beside = Path.Combine(AppContext.BaseDirectory, name);
+        // The ranks' programs are in the build folder only; where one is, the right vsmp is, too.
+        if (File.Exists(Path.Combine(AppContext.BaseDirectory, "vsmp-litmus")) && File.Exists(beside)) return beside;
+        for (DirectoryInfo? folder = new(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
+        {
+            string built = Path.Combine(folder.FullName, "build", name);
+            if (File.Exists(Path.Combine(folder.FullName, "VSmp.sln")) && File.Exists(built)) return built;
+        }
+        throw new BenchException($"{name} is neither in {AppContext.BaseDirectory} nor in a build folder: run `make build`");
+    }
+
+    /// <summary>Runs ranks of a program to their end.</summary>
+    /// <param name="ranks">How many.</param>
+    /// <param name="nodes">On which nodes.</param>
+    /// <param name="protocol">What keeps the region coherent.</param>
+    /// <param name="local">The budget of each node for copies of others' pages, or null.</param>
+    /// <param name="program">The program, and its arguments.</param>
+    /// <param name="onLine">Called for each line that a rank prints.</param>
+    /// <returns>The exit code, and what was said on standard error.</returns>
+    /// <exception cref="BenchException">It was interrupted.</exception>
+    public (int ExitCode, string Error) RunRanks(int ranks, IEnumerable<string> nodes, string protocol, string? local,
+        IEnumerable<string> program, Action<string> onLine)
+    {
+        List<string> arguments =
+        [
+            "spmd", "-n", ranks.ToString(CultureInfo.InvariantCulture), "--on", string.Join(',', nodes), "--name", "bench",
+            "--protocol", protocol,
+        ];
+        if (local is not null) arguments.AddRange(["--local", local]);
+        StringBuilder error = new();
+        int exitCode = Execute(_vsmp, [.. arguments, "--", .. program], onLine, line => error.AppendLine(line));
+        return (exitCode, error.ToString().Trim());
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (_isUp)
+        {
+            _isUp = false;
+            _isInterrupted = false; // this is the clearing up that an interruption asked for
+            int exitCode = Execute(_vsmp, ["down"], _ => { }, Console.Error.WriteLine);
+            if (exitCode != 0) Console.Error.WriteLine($"vsmp-bench: vsmp down --cluster {Name} ended with exit code {exitCode}");
+        }
+        foreach (PosixSignalRegistration registration in _registrations) registration.Dispose();
+        _registrations.Clear();
+        if (Directory.Exists(Scratch)) Directory.Delete(Scratch, recursive: true);
+    }
+
+    private int Execute(string program, IEnumerable<string> arguments, Action<string> onLine, Action<string> onError)
+    {
+        ProcessStartInfo start = new(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true };
+        start.Environment["VSMP_CLUSTER"] = Name;
+        using Process process = new() { StartInfo = start };
+        process.OutputDataReceived += (_, line) =>
+        {
+            if (line.Data is not null) onLine(line.Data);
+        };
+        process.ErrorDataReceived += (_, line) =>
+        {
+            if (line.Data is not null) onError(line.Data);
+        };
+        lock (_lock)
+        {
+            if (_isInterrupted) throw new BenchException("interrupted");
+            process.Start();
+            _running = process;
+        }
+        process.BeginOutputReadLine();
+        process.BeginErrorReadLine();
+        process.WaitForExit();
+        lock (_lock)
+        {
+            _running = null;
+            if (_isInterrupted) throw new BenchException("interrupted");
+        }
+        return process.ExitCode;
+    }
+
+    private void OnSignal(PosixSignalContext context)
+    {
+        context.Cancel = true;
+        lock (_lock)
+        {
+            _isInterrupted = true;
+            // vsmp up and down finish, or undo, what they began; ranks end with their supervisor.
+            if (_running is { } process && process.StartInfo.ArgumentList[0] == "spmd") process.Kill();
+        }
+    }
+}
