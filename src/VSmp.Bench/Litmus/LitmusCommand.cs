@@ -3,7 +3,6 @@ using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
 using VSmp.Bench.Running;
-using VSmp.Coherence.Protocols;
 
 namespace VSmp.Bench.Litmus;
 
@@ -20,17 +19,8 @@ public static class LitmusCommand
         {
             Description = "Let the ranks read from copies that are not coherent: succeeds if that is found out",
         };
-        Option<string> protocol = new("--protocol")
-        {
-            Description = "What keeps the memory coherent",
-            DefaultValueFactory = _ => ProtocolCatalog.All[0].Name,
-        };
-        protocol.AcceptOnlyFromAmong([.. ProtocolCatalog.All.Select(p => p.Name)]);
-        Option<ulong> seed = new("--seed")
-        {
-            Description = "What random choices follow from (default: another one each time)",
-            DefaultValueFactory = _ => (ulong)Random.Shared.NextInt64(),
-        };
+        Option<string> protocol = Workload.NewProtocolOption();
+        Option<ulong> seed = Workload.NewSeedOption();
         Command command = new("litmus", "Run litmus tests on the memory of four agents; fails if x86-TSO does not hold.");
         foreach (Option option in new Option[] { deep, control, protocol, seed }) command.Options.Add(option);
         command.SetAction(parsed => Workload.Guard(() => Run(parsed.GetValue(deep), parsed.GetValue(control), parsed.GetValue(protocol)!,

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.CommandLine;
+using VSmp.Coherence.Protocols;
+
 namespace VSmp.Bench.Running;
 
 /// <summary>Exit codes of workloads.</summary>
@@ -17,6 +20,40 @@ public static class ExitCode
 /// <summary>What workloads have in common.</summary>
 public static class Workload
 {
+    /// <summary>The option that names a protocol.</summary>
+    public static Option<string> NewProtocolOption()
+    {
+        Option<string> option = new("--protocol")
+        {
+            Description = "What keeps the memory coherent",
+            HelpName = "P",
+            DefaultValueFactory = _ => ProtocolCatalog.All[0].Name,
+        };
+        option.AcceptOnlyFromAmong([.. ProtocolCatalog.All.Select(protocol => protocol.Name)]);
+        return option;
+    }
+
+    /// <summary>The option that makes random choices repeatable.</summary>
+    public static Option<ulong> NewSeedOption() => new("--seed")
+    {
+        Description = "What random choices follow from (default: another one each time)",
+        HelpName = "N",
+        DefaultValueFactory = _ => (ulong)Random.Shared.NextInt64(),
+    };
+
+    /// <summary>An option that takes a count of at least 1.</summary>
+    public static Option<int> NewCountOption(string name, string description, int defaultCount, int most, int least = 1)
+    {
+        Option<int> option = new(name) { Description = description, HelpName = "N", DefaultValueFactory = _ => defaultCount };
+        option.Validators.Add(result =>
+        {
+            // What is no number is the parser's to refuse.
+            if (result.Errors.Any() || result.Tokens.Count == 0 || !int.TryParse(result.Tokens[0].Value, out int count)) return;
+            if (count < least || count > most) result.AddError($"{name}: from {least} to {most}");
+        });
+        return option;
+    }
+
     /// <summary>Runs a workload; says in one line why it could not be run.</summary>
     /// <returns>The exit code.</returns>
     public static int Guard(Func<int> workload)
