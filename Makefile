@@ -29,21 +29,27 @@ NEED := packaging/need
 SETTINGS := $(wildcard Directory.*.props global.json .editorconfig)
 SOURCES := $(shell find src -type f \( -name '*.cs' -o -name '*.csproj' -o -name '*.json' \) -not -path '*/bin/*' -not -path '*/obj/*')
 TEST_SOURCES := $(shell find tests -type f \( -name '*.cs' -o -name '*.csproj' \) -not -path '*/bin/*' -not -path '*/obj/*')
-C_SOURCES := $(shell find native -type f \( -name '*.c' -o -name '*.h' \))
+C_SOURCES := $(shell find native examples -type f \( -name '*.c' -o -name '*.h' \))
 
 .PHONY: build
-build: native $(BUILD)/vsmp ## build/vsmp, ready to run from here
+build: native $(BUILD)/vsmp $(BUILD)/examples/wordcount/wordcount ## build/vsmp, ready to run from here
 	@echo "built: $(BUILD)/vsmp"
 
 .PHONY: native
 native:
 	@$(NEED) packages $(BUILD_PACKAGES)
 	@if [[ -f native/Makefile ]]; then $(MAKE) --no-print-directory -C native BUILD=$(BUILD); fi
+	@$(MAKE) --no-print-directory -C examples BUILD=$(BUILD)
 
 $(BUILD)/vsmp: $(SOURCES) $(SETTINGS)
 	@$(NEED) dotnet
 	@mkdir -p $(BUILD)
 	dotnet publish src/VSmp.Agent/VSmp.Agent.csproj $(DOTNET_BUILD_FLAGS) --output $(BUILD)
+	@touch $@
+
+$(BUILD)/examples/wordcount/wordcount: $(wildcard examples/WordCount/*.cs* src/VSmp.Client/*.cs*) $(SETTINGS)
+	@$(NEED) dotnet
+	dotnet publish examples/WordCount/WordCount.csproj $(DOTNET_BUILD_FLAGS) --output $(@D)
 	@touch $@
 
 $(BUILD)/.tests-built: $(BUILD)/vsmp $(SOURCES) $(TEST_SOURCES) $(SETTINGS) VSmp.sln
@@ -107,7 +113,7 @@ install: build ## into PREFIX (default /usr/local): vsmp, man pages, completion,
 .PHONY: clean
 clean: ## removes everything that was built
 	rm -rf $(BUILD)
-	find src tests -type d \( -name bin -o -name obj \) -prune -exec rm -rf {} +
+	find src tests examples -type d \( -name bin -o -name obj \) -prune -exec rm -rf {} +
 
 .PHONY: help
 help: ## this list

@@ -18,10 +18,15 @@ public static class Job
 
     /// <summary>Joins the job. Collective.</summary>
     /// <exception cref="VsmpException">Not started by <c>vsmp spmd</c>; a rank ended first.</exception>
-    /// <exception cref="InvalidOperationException">The library is another version than this assembly was written for.</exception>
+    /// <exception cref="InvalidOperationException">The library is not there, or another version than this assembly was written for.</exception>
     public static void Start()
     {
-        int version = NativeMethods.vsmp_version();
+        int version;
+        try { version = NativeMethods.vsmp_version(); }
+        catch (DllNotFoundException e)
+        {
+            throw new InvalidOperationException($"{NativeMethods.Library} is not found: start the program with vsmp spmd, or install VSmp", e);
+        }
         if (version != NativeMethods.ApiVersion)
         {
             throw new InvalidOperationException($"{NativeMethods.Library} implements version {version} of vsmp.h, this program needs "
