@@ -101,7 +101,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
                 // Before this node has reported its room, no peer that keeps to the rules asks for any.
                 if (_isReady) _reservations.OnFrame(peer, in header, payload);
                 break;
-            case >= MessageType.JobCall and <= MessageType.JobAbort:
+            case (>= MessageType.JobCall and <= MessageType.JobAbort) or (>= MessageType.JobStart and <= MessageType.JobSignal):
                 if (_isReady) _jobs.OnFrame(peer, in header, payload);
                 break;
             case MessageType.NodeReport:
@@ -208,7 +208,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_pager);
         _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         _runs = new Runs(_capacity, _pager, _reactor);
-        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
+        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _options.Folder);
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
         _guests = new GuestServer(_reactor, _pager, _reservations, _runs, _jobs, socket, OpenDevice(), _options.Name,
             _options.Folder.Frames, WindowExtents);

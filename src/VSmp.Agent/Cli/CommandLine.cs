@@ -95,6 +95,7 @@ internal static class CommandLine
         root.Subcommands.Add(AgentCommand.New(agentMain));
         root.Subcommands.Add(RunCommand.New());
         root.Subcommands.Add(SpmdCommand.New());
+        root.Subcommands.Add(RanksCommand.New());
         root.Subcommands.Add(StatusCommand.New());
         root.Subcommands.Add(GuestCommand.New());
         root.Subcommands.Add(GuestCommand.NewRegion());

@@ -9,22 +9,29 @@ internal static class Daemons
 {
     private const int PoliteMilliseconds = 15_000, TerminateMilliseconds = 5_000, KillMilliseconds = 5_000;
 
+    /// <summary>Starts what starts ranks for a user of another host (<see cref="RanksCommand"/>); what it says goes to the agent's log.</summary>
+    /// <returns>Its process id, or minus an errno value.</returns>
+    public static int StartRanks(AgentFolder folder, uint userId, uint groupId)
+    {
+        List<string> words = Self();
+        words.AddRange([RanksCommand.Name, "--cluster", folder.RunDirectory.Cluster, folder.RunDirectory.Path, folder.Name, $"{userId}", $"{groupId}"]);
+        EnvironmentBlock environment = EnvironmentBlock.OfThisProcess();
+        environment.Without("NOTIFY_SOCKET");
+        return ProcessSpawn.Daemon(ProcessSpawn.Bytes(words[0]), [.. words.Select(ProcessSpawn.Bytes)], environment.Entries, folder.LogFile);
+    }
+
     /// <summary>Starts <c>vsmp agent</c> with these arguments as a daemon, its output appended to its log.</summary>
     public static ProcessIdentity StartAgent(AgentFolder folder, string notifySocket, params string[] arguments)
     {
-        string self = Environment.ProcessPath
-            ?? throw new CommandException(ExitCodes.Failed, "cannot tell where the vsmp command is");
-        List<string> words = [self];
-        // `dotnet vsmp.dll`: the executable is the runtime's, and wants to be told the program.
-        if (Path.GetFileName(self) == "dotnet") words.Add(Path.Combine(AppContext.BaseDirectory, "vsmp.dll"));
+        List<string> words = Self();
         words.Add("agent");
         words.AddRange(arguments);
         Directory.CreateDirectory(folder.Path);
         EnvironmentBlock environment = EnvironmentBlock.OfThisProcess();
         environment.With("NOTIFY_SOCKET", notifySocket).Without("VSMP_CLUSTER");
         int pid = ProcessSpawn.Daemon(
-            ProcessSpawn.Bytes(self), [.. words.Select(ProcessSpawn.Bytes)], environment.Entries, folder.LogFile);
-        if (pid < 0) throw new CommandException(ExitCodes.Failed, $"cannot start {self}: {Errno.Text(-pid)}");
+            ProcessSpawn.Bytes(words[0]), [.. words.Select(ProcessSpawn.Bytes)], environment.Entries, folder.LogFile);
+        if (pid < 0) throw new CommandException(ExitCodes.Failed, $"cannot start {words[0]}: {Errno.Text(-pid)}");
         return ProcessIdentity.Of(pid) ?? new ProcessIdentity(pid, 0);
     }
 
@@ -48,6 +55,15 @@ internal static class Daemons
             }
         }
         foreach (var (folder, process) in running) Await(process, folder.Name);
+    }
+
+    /// <summary>How to run this very command.</summary>
+    private static List<string> Self()
+    {
+        string self = Environment.ProcessPath
+            ?? throw new CommandException(ExitCodes.Failed, "cannot tell where the vsmp command is");
+        // `dotnet vsmp.dll`: the executable is the runtime's, and wants to be told the program.
+        return Path.GetFileName(self) == "dotnet" ? [self, Path.Combine(AppContext.BaseDirectory, "vsmp.dll")] : [self];
     }
 
     /// <summary>Ends a process that was asked to go: waits, terminates, kills.</summary>

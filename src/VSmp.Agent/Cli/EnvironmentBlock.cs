@@ -16,6 +16,9 @@ internal sealed class EnvironmentBlock
     /// <summary>What this process was started with.</summary>
     public static EnvironmentBlock OfThisProcess() => new(SplitAtZeros(File.ReadAllBytes("/proc/self/environ")));
 
+    /// <summary>Entries as they were sent from another host.</summary>
+    public static EnvironmentBlock Of(IEnumerable<byte[]> entries) => new([.. entries]);
+
     /// <summary>The last of this process's arguments, as bytes with a terminating zero.</summary>
     public static byte[][] LastArguments(int count)
     {

@@ -37,9 +37,13 @@ internal static unsafe class Output
     /// <summary>Text on standard error.</summary>
     public static void Error(string text) => Write(ErrorDescriptor, text);
 
-    private static void Write(int fd, string text)
+    /// <summary>What a rank on another host has printed, on standard output (1) or error (2).</summary>
+    public static void Pass(int stream, byte[] data) => Write(stream == ErrorDescriptor ? ErrorDescriptor : OutputDescriptor, data);
+
+    private static void Write(int fd, string text) => Write(fd, Encoding.UTF8.GetBytes(text));
+
+    private static void Write(int fd, byte[] bytes)
     {
-        byte[] bytes = Encoding.UTF8.GetBytes(text);
         // SAFETY: pinned for the call; the offset stays within. Whoever does not read us any more misses nothing.
         fixed (byte* start = bytes)
         {

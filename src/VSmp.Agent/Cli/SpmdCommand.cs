@@ -74,7 +74,6 @@ internal static class SpmdCommand
         AgentFolder leader = agents.FirstOrDefault(agent => nodes?.Contains(agent.Name) ?? false) ?? LocalAgents.Choose(cluster, null);
         using SpmdSupervisor supervisor = new(leader, agents);
         supervisor.Begin(new JobRequest(ranks, nodes, name, protocol, Path.GetFileName(words[0])), local);
-        if (RunCommand.LibraryFolder() is { } folder) environment.WithPrefix("LD_LIBRARY_PATH", folder, ':');
-        return supervisor.Run(program, EnvironmentBlock.LastArguments(words.Length), environment);
+        return supervisor.Run(program, EnvironmentBlock.LastArguments(words.Length), environment, local);
     }
 }

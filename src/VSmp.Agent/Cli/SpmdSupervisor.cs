@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Collections.Concurrent;
 using System.Runtime.InteropServices;
 using Microsoft.Win32.SafeHandles;
 using VSmp.Agent.Control;
@@ -22,6 +23,8 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     private readonly List<PosixSignalRegistration> _signals = [];
     private readonly Lock _lock = new();
     private readonly Dictionary<int, Rank> _ranks = []; // by process; under the lock
+    private readonly Dictionary<int, Rank> _remote = []; // on other hosts, by number; under the lock
+    private readonly BlockingCollection<(Rank Rank, ChildExit Exit)> _ended = [];
     private readonly ManualResetEventSlim _isOver = new();
     private JobTicket _ticket = null!;
     private Thread? _ender;
@@ -43,8 +46,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         _ticket = _leader.BeginJob(request);
         foreach (string node in _ticket.Placement.Distinct())
         {
-            AgentFolder folder = _agentsHere.FirstOrDefault(agent => agent.Name == node)
-                ?? throw new CommandException(ExitCodes.RunFailed, $"node {node} is on another host: name nodes of this host with --on");
+            if (_agentsHere.FirstOrDefault(agent => agent.Name == node) is not { } folder) continue; // on another host
             SpmdAgent agent = new(folder, OnNodeLost);
             _agents.Add(agent);
             agent.Begin(new RunRequest(null, request.Program, localBytes, Environment.ProcessId, 0, new JobMembership(_ticket.Job, _ticket.Token)));
@@ -53,26 +55,18 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
 
     /// <summary>Runs the ranks to their end.</summary>
     /// <returns>The exit code: the first that was not 0.</returns>
-    public int Run(ProgramFile program, byte[][] words, EnvironmentBlock environment)
+    public int Run(ProgramFile program, byte[][] words, EnvironmentBlock environment, ulong? localBytes)
     {
         ProcessControl.AdoptDescendants();
         _signals.AddRange(PassedSignals.Register(OnSignal));
         byte[][] arguments = [words[0], .. program.LeadingArguments.Select(ProcessSpawn.Bytes), .. words.AsSpan(1)];
-        StartAll(program, arguments, environment);
-        while (true)
+        StartElsewhere(words, environment, localBytes);
+        StartHere(program, arguments, environment);
+        new Thread(AwaitChildren) { Name = "children", IsBackground = true }.Start();
+        for (int left = _ticket.Placement.Count; left > 0; left--)
         {
-            lock (_lock)
-            {
-                if (_ranks.Count == 0) break;
-            }
-            ChildExit exit = ProcessControl.WaitForAnyChild() ?? throw new InvalidOperationException("the ranks are no children of ours any more");
-            Rank? ended;
-            lock (_lock)
-            {
-                if (!_ranks.Remove(exit.ProcessId, out ended)) continue;
-                ended.Process?.Dispose();
-            }
-            OnEnded(ended, exit);
+            (Rank rank, ChildExit exit) = _ended.Take();
+            OnEnded(rank, exit);
         }
         _isOver.Set();
         _ender?.Join();
@@ -96,8 +90,31 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     public void OnGuestDetached(int processId) { }
 
     /// <inheritdoc/>
+    public void OnRankOutput(int stream, byte[] data) => Output.Pass(stream, data);
+
+    /// <inheritdoc/>
+    public void OnRankEnded(int rank, bool isSignaled, int status, string text)
+    {
+        Rank? ended;
+        lock (_lock)
+        {
+            if (!_remote.Remove(rank, out ended)) return;
+        }
+        _ended.Add((ended with { How = text }, new ChildExit(0, isSignaled, status)));
+    }
+
+    /// <inheritdoc/>
     public void OnAgentLost()
     {
+        // Nobody will tell how ranks on other hosts end; their agents lose the leader too, and end them.
+        Rank[] unknown;
+        lock (_lock)
+        {
+            unknown = [.. _remote.Values];
+            _remote.Clear();
+        }
+        string text = $"agent {_leaderFolder.Name} was lost";
+        foreach (Rank rank in unknown) _ended.Add((rank with { How = text }, new ChildExit(0, false, ExitCodes.AgentLost)));
         // Where the leader has ranks, its other connection says so as well.
         if (!_isClosing) OnLost(_leaderFolder.Name);
     }
@@ -113,17 +130,49 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         _leader.Dispose();
     }
 
-    private void StartAll(ProgramFile program, byte[][] arguments, EnvironmentBlock environment)
+    private void StartElsewhere(byte[][] words, EnvironmentBlock environment, ulong? localBytes)
     {
-        _ = environment.Without("VSMP_RUN").With("VSMP_JOB", _ticket.Token).With("VSMP_SIZE", $"{_ticket.Placement.Count}");
+        int[] remote = [.. Enumerable.Range(0, _ticket.Placement.Count).Where(rank => _agents.TrueForAll(agent => agent.Name != _ticket.Placement[rank]))];
+        if (remote.Length == 0) return;
+        lock (_lock)
+        {
+            foreach (int rank in remote) _remote.Add(rank, new Rank(rank, 0, _ticket.Placement[rank], null));
+        }
+        _leader.StartRanks(new RankProgram(remote, words, environment.Entries, Environment.CurrentDirectory, localBytes,
+            Path.GetFileName(System.Text.Encoding.UTF8.GetString(words[0].AsSpan().TrimEnd((byte)0)))));
+    }
+
+    private void AwaitChildren()
+    {
+        while (true)
+        {
+            lock (_lock)
+            {
+                if (_ranks.Count == 0) return;
+            }
+            if (ProcessControl.WaitForAnyChild() is not { } exit) return;
+            Rank? ended;
+            lock (_lock)
+            {
+                if (!_ranks.Remove(exit.ProcessId, out ended)) continue;
+                ended.Process?.Dispose();
+            }
+            _ended.Add((ended, exit));
+        }
+    }
+
+    private void StartHere(ProgramFile program, byte[][] arguments, EnvironmentBlock environment)
+    {
+        RankEnvironment.AddLibrary(environment);
+        RankEnvironment.AddJob(environment, _ticket.Token, _ticket.Placement.Count);
         byte[] path = ProcessSpawn.Bytes(program.Path);
         using ProgramLimits limits = ProgramLimits.Inherited();
         lock (_lock)
         {
             for (int number = 0; number < _ticket.Placement.Count; number++)
             {
-                SpmdAgent agent = _agents.Find(a => a.Name == _ticket.Placement[number])!;
-                byte[][] entries = environment.With("VSMP_GUEST_SOCKET", agent.GuestSocket).With("VSMP_RANK", $"{number}").Entries;
+                if (_agents.Find(a => a.Name == _ticket.Placement[number]) is not { } agent) continue;
+                byte[][] entries = RankEnvironment.OfRank(environment, number, agent.GuestSocket);
                 int pid = number == 0 ? ProcessSpawn.Foreground(path, arguments, entries) : ProcessSpawn.WithoutInput(path, arguments, entries);
                 if (pid < 0)
                 {
@@ -135,6 +184,22 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         }
     }
 
+    private void SignalAll(int signal, bool here = true)
+    {
+        bool hasRemote;
+        lock (_lock)
+        {
+            hasRemote = _remote.Count > 0;
+            if (here)
+            {
+                foreach (Rank rank in _ranks.Values) Signal(rank, signal);
+            }
+        }
+        if (!hasRemote) return;
+        try { _leader.SignalRanks(signal); }
+        catch (CommandException) { } // lost, and told
+    }
+
     private static void Signal(Rank rank, int signal)
     {
         if (rank.Process is not null) _ = ProcessControl.Signal(rank.Process, signal);
@@ -142,9 +207,9 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
 
     private void OnEnded(Rank rank, ChildExit exit)
     {
-        string how = exit.IsSignaled
+        string how = rank.How ?? (exit.IsSignaled
             ? $"rank {rank.Number} (process {rank.ProcessId} on {rank.Node}) was killed by signal {exit.Status}"
-            : $"rank {rank.Number} (process {rank.ProcessId} on {rank.Node}) ended with exit code {exit.Status}";
+            : $"rank {rank.Number} (process {rank.ProcessId} on {rank.Node}) ended with exit code {exit.Status}");
         try { _leader.ReportRank(rank.Number, how); }
         catch (CommandException) { } // lost, and told
         if (!exit.IsSignaled && exit.Status == 0) return;
@@ -168,7 +233,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         lock (_lock)
         {
             if (_ender is not null) return;
-            string others = _ranks.Count switch
+            string others = (_ranks.Count + _remote.Count) switch
             {
                 0 => "",
                 1 => "; the job cannot go on, the other rank is ended",
@@ -180,10 +245,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
                 foreach (int signal in new[] { Signals.SIGTERM, Signals.SIGKILL })
                 {
                     if (_isOver.Wait(GraceMilliseconds)) return;
-                    lock (_lock)
-                    {
-                        foreach (Rank rank in _ranks.Values) Signal(rank, signal);
-                    }
+                    SignalAll(signal);
                 }
             })
             { Name = "ender", IsBackground = true };
@@ -196,17 +258,15 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         context.Cancel = true;
         int signal = PassedSignals.NumberOf(context.Signal);
         bool isFromTerminal = PassedSignals.IsFromTerminal(signal);
-        lock (_lock)
-        {
-            if (!isFromTerminal)
-            {
-                foreach (Rank rank in _ranks.Values) Signal(rank, signal);
-            }
-        }
+        SignalAll(signal, here: !isFromTerminal);
         // The shell waits for us to stop as well.
         if (signal == Signals.SIGTSTP) _ = Libc.Kill(Environment.ProcessId, Signals.SIGSTOP);
     }
 
-    /// <summary>A rank that runs on this host.</summary>
-    private sealed record Rank(int Number, int ProcessId, string Node, SafeFileHandle? Process);
+    /// <summary>A rank: a child of ours, or (no process) one on another host.</summary>
+    private sealed record Rank(int Number, int ProcessId, string Node, SafeFileHandle? Process)
+    {
+        /// <summary>How it ended, if somebody else knows.</summary>
+        public string? How { get; init; }
+    }
 }

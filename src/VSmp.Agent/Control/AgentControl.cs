@@ -51,6 +51,37 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     });
 
     /// <inheritdoc/>
+    public Task StartRanksAsync(ulong job, uint userId, uint groupId, RankProgram program) => reactor.Ask(() =>
+    {
+        parts.Jobs.StartRanks(new JobId(job), userId, groupId, program);
+        return true;
+    });
+
+    /// <inheritdoc/>
+    public Task SignalRanksAsync(ulong job, int signal) => reactor.Ask(() =>
+    {
+        parts.Jobs.SignalRanks(new JobId(job), signal);
+        return true;
+    });
+
+    /// <inheritdoc/>
+    public Task<RankOrders> TakeRanksAsync(int processId, IRunObserver observer) => reactor.Ask(() => parts.Jobs.TakeRanks(processId, observer));
+
+    /// <inheritdoc/>
+    public async Task PassOutputAsync(int processId, int rank, int stream, byte[] data)
+    {
+        Task passedOn = await reactor.Ask(() => parts.Jobs.PassOutput(processId, rank, stream, data)).ConfigureAwait(false);
+        await passedOn.ConfigureAwait(false);
+    }
+
+    /// <inheritdoc/>
+    public Task RankEndedAsync(int processId, int rank, bool isSignaled, int status, string text) => reactor.Ask(() =>
+    {
+        parts.Jobs.OnRemoteRankEnded(processId, rank, isSignaled, status, text);
+        return true;
+    });
+
+    /// <inheritdoc/>
     public Task EndJobAsync(ulong job) => reactor.Ask(() =>
     {
         parts.Jobs.End(new JobId(job));

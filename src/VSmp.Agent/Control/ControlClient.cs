@@ -11,6 +11,7 @@ namespace VSmp.Agent.Control;
 /// </summary>
 internal sealed class ControlClient : IDisposable
 {
+    private const int MaxProgramBytes = 60_000; // fits into a request, and into a frame
     private const int MaxLineBytes = 16 * 1024 * 1024;
     private static readonly TimeSpan CallTimeout = TimeSpan.FromSeconds(20);
 
@@ -80,6 +81,34 @@ internal sealed class ControlClient : IDisposable
     public void ReportRank(int rank, string how) =>
         _ = Call(new() { Operation = ControlOperation.ReportRank, Rank = rank, Reason = how });
 
+    /// <inheritdoc cref="IAgentControl.StartRanksAsync"/>
+    public void StartRanks(RankProgram program)
+    {
+        ControlRequest request = new() { Operation = ControlOperation.StartRanks, Program = program };
+        int bytes = JsonSerializer.SerializeToUtf8Bytes(request, ControlJson.Default.ControlRequest).Length;
+        if (bytes > MaxProgramBytes)
+        {
+            throw new CommandException(ExitCodes.Usage, $"arguments and environment are too long for ranks on other hosts: {bytes} bytes as they travel, "
+                + $"{MaxProgramBytes} at most; start with fewer variables (env -i), or name nodes of this host with --on");
+        }
+        _ = Call(request);
+    }
+
+    /// <inheritdoc cref="IAgentControl.SignalRanksAsync"/>
+    public void SignalRanks(int signal) => _ = Call(new() { Operation = ControlOperation.SignalRanks, Number = signal });
+
+    /// <inheritdoc cref="IAgentControl.TakeRanksAsync"/>
+    public RankOrders TakeRanks() => Call(new() { Operation = ControlOperation.TakeRanks }).Orders ?? throw Strange();
+
+    /// <inheritdoc cref="IAgentControl.PassOutputAsync"/>
+    public void PassOutput(int rank, int stream, byte[] data) =>
+        _ = Call(new() { Operation = ControlOperation.RankOutput, Rank = rank, Number = stream, Data = data }, Timeout.InfiniteTimeSpan);
+
+    /// <inheritdoc cref="IAgentControl.RankEndedAsync"/>
+    public void RankEnded(int rank, bool isSignaled, int status, string text) =>
+        _ = Call(new() { Operation = ControlOperation.RankEnded, Rank = rank, IsSignaled = isSignaled, Number = status, Reason = text },
+            Timeout.InfiniteTimeSpan); // behind output that nobody reads yet
+
     /// <inheritdoc cref="IAgentControl.EndJobAsync"/>
     public void EndJob() => _ = Call(new() { Operation = ControlOperation.EndJob });
 
@@ -107,7 +136,7 @@ internal sealed class ControlClient : IDisposable
         _socket.Dispose();
     }
 
-    private ControlReply Call(ControlRequest request)
+    private ControlReply Call(ControlRequest request, TimeSpan? timeout = null)
     {
         TaskCompletionSource<ControlReply> answer = new(TaskCreationOptions.RunContinuationsAsynchronously);
         int id = Interlocked.Increment(ref _lastId);
@@ -115,7 +144,7 @@ internal sealed class ControlClient : IDisposable
         try
         {
             Send(request with { Id = id });
-            int first = Task.WaitAny([answer.Task, _lost.Task], CallTimeout);
+            int first = Task.WaitAny([answer.Task, _lost.Task], timeout ?? CallTimeout);
             if (first < 0)
             {
                 throw new CommandException(ExitCodes.NoAgent,
@@ -201,6 +230,15 @@ internal sealed class ControlClient : IDisposable
             case ControlEvent.GuestDetached:
                 _listener?.OnGuestDetached(reply.ProcessId ?? 0);
                 return true;
+            case ControlEvent.RankOutput:
+                _listener?.OnRankOutput(reply.Number ?? 0, reply.Data ?? []);
+                return true;
+            case ControlEvent.RankEnded:
+                _listener?.OnRankEnded(reply.Rank ?? -1, reply.IsSignaled ?? false, reply.Number ?? 0, reply.Text ?? "");
+                return true;
+            case ControlEvent.SignalRanks:
+                _listener?.OnSignalRanks(reply.Number ?? 0);
+                return true;
         }
         if (reply.Id is int id && _pending.TryGetValue(id, out TaskCompletionSource<ControlReply>? answer))
         {
@@ -224,6 +262,21 @@ internal interface IRunListener
 
     /// <summary>A guest ended or detached.</summary>
     void OnGuestDetached(int processId);
+
+    /// <summary>A rank on another host has printed something on its standard output (1) or error (2).</summary>
+    void OnRankOutput(int stream, byte[] data)
+    {
+    }
+
+    /// <summary>A rank on another host has ended.</summary>
+    void OnRankEnded(int rank, bool isSignaled, int status, string text)
+    {
+    }
+
+    /// <summary>The ranks that this process has started are to get a signal.</summary>
+    void OnSignalRanks(int signal)
+    {
+    }
 
     /// <summary>The connection is over: the agent is gone, or <see cref="ControlClient.Dispose"/> was called.</summary>
     void OnAgentLost();

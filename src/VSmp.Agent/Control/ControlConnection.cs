@@ -30,7 +30,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
     private ulong? _job;
 
     private readonly Lock _outboxLock = new();
-    private readonly LinkedList<(byte[] Data, int Offset, int Descriptor)> _outbox = new(); // under the lock, as the next three
+    private readonly LinkedList<(byte[] Data, int Offset, int Descriptor, Action? Sent)> _outbox = new(); // under the lock, as the next three
     private long _outboxBytes;
     private bool _isClosed;
     private bool _isBroken;
@@ -67,6 +67,17 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
     public void OnGuestDetached(int processId) =>
         Send(new ControlReply { Event = ControlEvent.GuestDetached, ProcessId = processId }, -1);
 
+    /// <inheritdoc/>
+    public void OnRankOutput(int rank, int stream, byte[] data, Action passedOn) =>
+        Send(new ControlReply { Event = ControlEvent.RankOutput, Rank = rank, Number = stream, Data = data }, -1, passedOn);
+
+    /// <inheritdoc/>
+    public void OnRankEnded(int rank, bool isSignaled, int status, string text) =>
+        Send(new ControlReply { Event = ControlEvent.RankEnded, Rank = rank, IsSignaled = isSignaled, Number = status, Text = text }, -1);
+
+    /// <inheritdoc/>
+    public void OnSignalRanks(int signal) => Send(new ControlReply { Event = ControlEvent.SignalRanks, Number = signal }, -1);
+
     /// <summary>Closes the connection. On the control thread.</summary>
     public void Close(bool endRun)
     {
@@ -74,9 +85,10 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         {
             if (_isClosed) return;
             _isClosed = true;
-            foreach (var (_, _, descriptor) in _outbox)
+            foreach (var (_, _, descriptor, onSent) in _outbox)
             {
                 if (descriptor >= 0) _ = Libc.Close(descriptor);
+                onSent?.Invoke(); // whoever waits for room finds out otherwise that nobody reads
             }
             _outbox.Clear();
             reactor.Unwatch(socket.Descriptor);
@@ -183,6 +195,14 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             ControlOperation.EndRun => new() { Statistics = await agent.EndRunAsync(Token()).ConfigureAwait(false) },
             ControlOperation.BeginJob => new() { Job = await BeginJobAsync(request.Job).ConfigureAwait(false) },
             ControlOperation.ReportRank => await ReportRankAsync(request).ConfigureAwait(false),
+            ControlOperation.StartRanks => await DoAsync(agent.StartRanksAsync(Job(), peer.UserId, peer.GroupId,
+                request.Program ?? throw new ControlException("the request names no program"))).ConfigureAwait(false),
+            ControlOperation.SignalRanks => await DoAsync(agent.SignalRanksAsync(Job(), request.Number ?? 0)).ConfigureAwait(false),
+            ControlOperation.TakeRanks => new() { Orders = await agent.TakeRanksAsync(peer.ProcessId, this).ConfigureAwait(false) },
+            ControlOperation.RankOutput => await DoAsync(agent.PassOutputAsync(peer.ProcessId, request.Rank ?? -1, request.Number ?? 0, request.Data ?? []))
+                .ConfigureAwait(false),
+            ControlOperation.RankEnded => await DoAsync(agent.RankEndedAsync(peer.ProcessId, request.Rank ?? -1, request.IsSignaled ?? false,
+                request.Number ?? 0, request.Reason ?? "")).ConfigureAwait(false),
             ControlOperation.EndJob => await EndJobAsync().ConfigureAwait(false),
             ControlOperation.Shutdown => await ShutdownAsync(request.Reason).ConfigureAwait(false),
             _ => throw new ControlException("the agent does not know this request: is it older than the command?",
@@ -232,6 +252,12 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         return new();
     }
 
+    private static async Task<ControlReply> DoAsync(Task done)
+    {
+        await done.ConfigureAwait(false);
+        return new();
+    }
+
     private async Task<ControlReply> EndJobAsync()
     {
         await agent.EndJobAsync(Job()).ConfigureAwait(false);
@@ -267,17 +293,25 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
     /// From any thread. What the socket has room for is sent at once: when a guest attaches, its userfaultfd is out of the
     /// agent's hands alone before the guest goes on.
     /// </summary>
-    private void Send(ControlReply reply, int descriptor)
+    private void Send(ControlReply reply, int descriptor, Action? onSent = null)
     {
         byte[] data = Encode(reply);
         lock (_outboxLock)
         {
-            if (_isClosed || _isBroken) return;
+            if (_isClosed || _isBroken)
+            {
+                onSent?.Invoke();
+                return;
+            }
             int sent = 0;
             if (_outbox.Count == 0)
             {
                 sent = socket.Send(data, descriptor, wait: false);
-                if (sent == data.Length) return;
+                if (sent == data.Length)
+                {
+                    onSent?.Invoke();
+                    return;
+                }
                 if (sent > 0) descriptor = -1; // it went with the first byte
             }
             if (sent < 0 && sent != -Errno.EAGAIN)
@@ -292,7 +326,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
                 Break();
                 return;
             }
-            _outbox.AddLast((data, sent, descriptor < 0 ? -1 : UnixSocket.Duplicate(descriptor)));
+            _outbox.AddLast((data, sent, descriptor < 0 ? -1 : UnixSocket.Duplicate(descriptor), onSent));
             _outboxBytes += data.Length;
             if (_outbox.Count == 1) reactor.Post(UpdateInterest);
         }
@@ -309,7 +343,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         lock (_outboxLock)
         {
             if (_isClosed) return;
-            while (_outbox.First is { Value: var (data, offset, descriptor) })
+            while (_outbox.First is { Value: var (data, offset, descriptor, onSent) })
             {
                 int sent = socket.Send(data.AsSpan(offset), descriptor, wait: false);
                 if (sent < 0) return; // no room yet; an error comes back as an event
@@ -317,10 +351,11 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
                 _outbox.RemoveFirst();
                 if (offset + sent < data.Length)
                 {
-                    _outbox.AddFirst((data, offset + sent, -1));
+                    _outbox.AddFirst((data, offset + sent, -1, onSent));
                     return;
                 }
                 _outboxBytes -= data.Length;
+                onSent?.Invoke();
             }
         }
         UpdateInterest();

@@ -18,6 +18,11 @@ internal enum ControlOperation
     BeginJob = 9,
     ReportRank = 10,
     EndJob = 11,
+    StartRanks = 12,
+    SignalRanks = 13,
+    TakeRanks = 14,
+    RankOutput = 15,
+    RankEnded = 16,
 }
 
 /// <summary>What a line from the agent tells without having been asked, on a connection that has begun a run.</summary>
@@ -27,6 +32,9 @@ internal enum ControlEvent
     Message = 1,
     GuestAttached = 2,
     GuestDetached = 3,
+    RankOutput = 4,
+    RankEnded = 5,
+    SignalRanks = 6,
 }
 
 /// <summary>One line to the agent. Which members count depends on <see cref="Operation"/>.</summary>
@@ -51,10 +59,22 @@ internal sealed record ControlRequest
     /// <summary>BeginJob: what the job wants.</summary>
     public JobRequest? Job { get; init; }
 
-    /// <summary>ReportRank: which.</summary>
+    /// <summary>ReportRank, RankOutput, RankEnded: which.</summary>
     public int? Rank { get; init; }
 
-    /// <summary>Shutdown: why. ReportRank: how it ended.</summary>
+    /// <summary>StartRanks: what.</summary>
+    public RankProgram? Program { get; init; }
+
+    /// <summary>SignalRanks: the signal. RankOutput: 1 or 2. RankEnded: exit code or signal.</summary>
+    public int? Number { get; init; }
+
+    /// <summary>RankEnded: whether <see cref="Number"/> is a signal.</summary>
+    public bool? IsSignaled { get; init; }
+
+    /// <summary>RankOutput: what it printed.</summary>
+    public byte[]? Data { get; init; }
+
+    /// <summary>Shutdown: why. ReportRank, RankEnded: how it ended.</summary>
     public string? Reason { get; init; }
 }
 
@@ -82,11 +102,26 @@ internal sealed record ControlReply
 
     public JobTicket? Job { get; init; }
 
+    /// <summary>TakeRanks: what to start.</summary>
+    public RankOrders? Orders { get; init; }
+
+    /// <summary>RankOutput, RankEnded: which.</summary>
+    public int? Rank { get; init; }
+
+    /// <inheritdoc cref="ControlRequest.Number"/>
+    public int? Number { get; init; }
+
+    /// <inheritdoc cref="ControlRequest.IsSignaled"/>
+    public bool? IsSignaled { get; init; }
+
+    /// <inheritdoc cref="ControlRequest.Data"/>
+    public byte[]? Data { get; init; }
+
     public RunStatistics? Statistics { get; init; }
 
     public ControlEvent? Event { get; init; }
 
-    /// <summary>Message: for the user's eyes.</summary>
+    /// <summary>Message, RankEnded: for the user's eyes.</summary>
     public string? Text { get; init; }
 
     /// <summary>GuestAttached (a copy of its userfaultfd comes along), GuestDetached.</summary>
@@ -98,6 +133,7 @@ internal sealed record ControlReply
     DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(ControlRequest))]
 [JsonSerializable(typeof(ControlReply))]
+[JsonSerializable(typeof(RankOrders))]
 internal sealed partial class ControlJson : JsonSerializerContext;
 
 /// <summary>The same, for people: indented, nothing left out.</summary>

@@ -34,6 +34,21 @@ internal interface IAgentControl
     /// <summary>Says that a rank has ended, and how: only who started it knows.</summary>
     Task ReportRankAsync(ulong job, int rank, string how);
 
+    /// <summary>Has the nodes of ranks on other hosts start them, with the asking user's rights and no more.</summary>
+    Task StartRanksAsync(ulong job, uint userId, uint groupId, RankProgram program);
+
+    /// <summary>Sends a signal to the ranks that nodes of other hosts have started.</summary>
+    Task SignalRanksAsync(ulong job, int signal);
+
+    /// <summary>For the process that this agent has started to start ranks: what it is to do. <paramref name="observer"/> hears signals.</summary>
+    Task<RankOrders> TakeRanksAsync(int processId, IRunObserver observer);
+
+    /// <summary>From that process: what a rank printed. Ends when it has been passed on.</summary>
+    Task PassOutputAsync(int processId, int rank, int stream, byte[] data);
+
+    /// <summary>From that process: how a rank ended.</summary>
+    Task RankEndedAsync(int processId, int rank, bool isSignaled, int status, string text);
+
     /// <summary>Closes a job: what is left of it is ended.</summary>
     Task EndJobAsync(ulong job);
 
@@ -58,6 +73,19 @@ internal interface IRunObserver
 
     /// <summary>A process of the run detached or died.</summary>
     void OnGuestDetached(int processId);
+
+    /// <summary>A rank on another host has printed something; <paramref name="passedOn"/> is called, on any thread, when the observer has taken it.</summary>
+    void OnRankOutput(int rank, int stream, byte[] data, Action passedOn) => passedOn();
+
+    /// <summary>A rank on another host has ended.</summary>
+    void OnRankEnded(int rank, bool isSignaled, int status, string text)
+    {
+    }
+
+    /// <summary>The ranks that the observer has started are to get a signal.</summary>
+    void OnSignalRanks(int signal)
+    {
+    }
 }
 
 /// <summary>What a run wants.</summary>
@@ -81,6 +109,24 @@ internal sealed record JobMembership(ulong Job, string Token);
 /// <param name="Protocol">What keeps its regions coherent; null: the default.</param>
 /// <param name="Program">The program, for listings and messages.</param>
 internal sealed record JobRequest(int Ranks, IReadOnlyList<string>? Nodes, string? Name, string? Protocol, string Program);
+
+/// <summary>The program of ranks on other hosts, byte for byte as it was typed.</summary>
+/// <param name="Ranks">Which ranks.</param>
+/// <param name="Arguments">The program and its arguments, each with a terminating zero.</param>
+/// <param name="Environment">NAME=value, each with a terminating zero.</param>
+/// <param name="Directory">Where to start it.</param>
+/// <param name="LocalBytes">Budget of each node, or null for the default.</param>
+/// <param name="Name">The program's name, for listings.</param>
+internal sealed record RankProgram(int[] Ranks, byte[][] Arguments, byte[][] Environment, string Directory, ulong? LocalBytes, string Name);
+
+/// <summary>What a node is to start.</summary>
+/// <param name="Job">The job's number.</param>
+/// <param name="Token">What ranks show to join.</param>
+/// <param name="UserId">As whom.</param>
+/// <param name="GroupId">With which group, and no other.</param>
+/// <param name="Size">Ranks of the job.</param>
+/// <param name="Program">What.</param>
+internal sealed record RankOrders(ulong Job, string Token, uint UserId, uint GroupId, int Size, RankProgram Program);
 
 /// <summary>A job that has begun.</summary>
 /// <param name="Job">Its number.</param>

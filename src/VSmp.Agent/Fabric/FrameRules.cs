@@ -38,7 +38,8 @@ internal static class FrameRules
             MessageType.ReserveExtents or MessageType.ReserveReply or MessageType.ReleaseExtents or MessageType.DropRegion
                 or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave
                 or MessageType.JobCall or MessageType.JobReply or MessageType.JobRankGone or MessageType.JobAttach
-                or MessageType.JobAttachReply or MessageType.JobDetach or MessageType.JobAbort =>
+                or MessageType.JobAttachReply or MessageType.JobDetach or MessageType.JobAbort or MessageType.JobStart
+                or MessageType.JobOutput or MessageType.JobOutputAck or MessageType.JobSignal =>
                 header.PayloadBytes > FrameHeader.MaxPayloadBytes ? "a payload that is too long" : null,
             MessageType.SessionAck or MessageType.SessionClose =>
                 header.PayloadBytes != 0 ? "a payload where none belongs" : null,

@@ -65,6 +65,18 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, SetLastError = true, EntryPoint = "geteuid")]
     public static partial uint GetEffectiveUserId();
 
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "pipe2")]
+    public static partial int Pipe(int* ends, int flags);
+
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "setgroups")]
+    public static partial int SetGroups(nuint count, uint* groups);
+
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "setgid")]
+    public static partial int SetGroupId(uint groupId);
+
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "setuid")]
+    public static partial int SetUserId(uint userId);
+
     [LibraryImport(Name, SetLastError = true, EntryPoint = "kill")]
     public static partial int Kill(int pid, int signal);
 

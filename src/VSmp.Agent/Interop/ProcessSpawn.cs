@@ -30,12 +30,18 @@ internal static unsafe partial class ProcessSpawn
     public static int WithoutInput(byte[] path, byte[][] arguments, byte[][] environment) =>
         Spawn(path, arguments, environment, null, hasInput: false);
 
+    /// <summary>The same, with nothing to read, and with what it prints going to two descriptors.</summary>
+    /// <returns>Its process id, or minus an errno value.</returns>
+    public static int WithOutput(byte[] path, byte[][] arguments, byte[][] environment, int output, int error) =>
+        Spawn(path, arguments, environment, null, hasInput: false, output, error);
+
     /// <summary>Starts a daemon: a session of its own, output appended to a file, no other descriptor of ours.</summary>
     /// <returns>Its process id, or minus an errno value.</returns>
     public static int Daemon(byte[] path, byte[][] arguments, byte[][] environment, string logFile) =>
         Spawn(path, arguments, environment, logFile, hasInput: false);
 
-    private static int Spawn(byte[] path, byte[][] arguments, byte[][] environment, string? logFile, bool hasInput)
+    private static int Spawn(byte[] path, byte[][] arguments, byte[][] environment, string? logFile, bool hasInput,
+        int output = -1, int error = -1)
     {
         byte* attributes = stackalloc byte[OpaqueBytes], actions = stackalloc byte[OpaqueBytes],
             signals = stackalloc byte[OpaqueBytes];
@@ -51,6 +57,11 @@ internal static unsafe partial class ProcessSpawn
             Check(AttributesSetSignalDefault(attributes, signals));
             short flags = POSIX_SPAWN_SETSIGDEF;
             if (!hasInput) Check(ActionsAddOpen(actions, 0, Pin("/dev/null"), Libc.O_RDONLY, 0));
+            if (output >= 0)
+            {
+                Check(ActionsAddDup(actions, output, 1));
+                Check(ActionsAddDup(actions, error, 2));
+            }
             if (logFile is not null)
             {
                 flags |= POSIX_SPAWN_SETSID;
@@ -60,14 +71,14 @@ internal static unsafe partial class ProcessSpawn
             }
             Check(AttributesSetFlags(attributes, flags));
             nint[] argv = [.. arguments.Select(PinBytes), 0], envp = [.. environment.Select(PinBytes), 0];
-            int pid = 0, error;
+            int pid = 0, failure;
             fixed (nint* argvStart = argv, envpStart = envp)
             {
-                error = SpawnProcess(&pid, (byte*)PinBytes(path), actions, attributes, argvStart, envpStart);
+                failure = SpawnProcess(&pid, (byte*)PinBytes(path), actions, attributes, argvStart, envpStart);
             }
             _ = ActionsDestroy(actions);
             _ = AttributesDestroy(attributes);
-            return error == 0 ? pid : -error;
+            return failure == 0 ? pid : -failure;
         }
         finally
         {
@@ -83,9 +94,9 @@ internal static unsafe partial class ProcessSpawn
             return pin.AddrOfPinnedObject();
         }
 
-        static void Check(int error)
+        static void Check(int result)
         {
-            if (error != 0) throw Errno.Exception("cannot prepare to start a program", error);
+            if (result != 0) throw Errno.Exception("cannot prepare to start a program", result);
         }
     }
 

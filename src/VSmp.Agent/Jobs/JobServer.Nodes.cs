@@ -102,6 +102,9 @@ internal sealed partial class JobServer
                 RequireLeader(peer, job);
                 OnAbort(job, Encoding.UTF8.GetString(payload));
                 break;
+            default:
+                OnRemoteFrame(peer, job, in header, payload);
+                break;
         }
     }
 
@@ -157,7 +160,7 @@ internal sealed partial class JobServer
         if (!capacity.TryAddHome(homes)) return $"{capacity.FreeBytes >> 20} MiB free, {homes * (ulong)ExtentNumber.Bytes >> 20} wanted";
         NodeJob? here = _here.GetValueOrDefault(job);
         FrameFile frames;
-        try { frames = FrameFile.Create(framesFolder, id, (ulong)extentCount * ExtentNumber.Bytes); }
+        try { frames = FrameFile.Create(folder.Frames, id, (ulong)extentCount * ExtentNumber.Bytes); }
         catch (IOException e)
         {
             capacity.RemoveHome(homes);
@@ -193,6 +196,7 @@ internal sealed partial class JobServer
 
     private void OnAbort(JobId job, string text)
     {
+        if (_starters.TryGetValue(job, out RankStarter? starter)) reactor.After(GraceMicroseconds, () => starter.Signal(Signals.SIGKILL));
         if (!_here.TryGetValue(job, out NodeJob? here)) return;
         here.OnLost(text);
         // They get the error, and a moment to say so; then they go, for what they touch may never come.
@@ -204,6 +208,9 @@ internal sealed partial class JobServer
 
     private void OnLeaderLost(NodeId leader, string text)
     {
+        ForgetOutput(leader);
+        // Those that have no run yet, too: who started them is not there any more.
+        foreach (JobId job in _starters.Keys.Where(j => j.Leader == leader && !_here.ContainsKey(j)).ToArray()) OnAbort(job, text);
         foreach (NodeJob job in _here.Values.Where(j => j.Id.Leader == leader).ToArray())
         {
             job.Run.Observer.OnMessage(text);

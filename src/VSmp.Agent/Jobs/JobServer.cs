@@ -19,8 +19,9 @@ namespace VSmp.Agent.Jobs;
 /// The jobs of a node: those that it leads, and those that it has ranks or homes of. Takes calls from ranks to leaders and answers
 /// back; makes and drops regions. Owned by the reactor.
 /// </summary>
-/// <remarks>This file: the leader's side. JobServer.Nodes.cs: the side of the nodes.</remarks>
-internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Capacity capacity, Peers peers, string framesFolder)
+/// <remarks>This file: the leader's side. JobServer.Nodes.cs: the side of the nodes. JobServer.Remote.cs:
+/// ranks on other hosts than their vsmp spmd.</remarks>
+internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Capacity capacity, Peers peers, AgentFolder folder)
 {
     /// <summary>How often homes are planned anew with what the nodes say to have free.</summary>
     private const int MaxRounds = 4;
@@ -86,7 +87,9 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
             }
             for (int rank = 0; rank < led.Job.Size; rank++)
             {
-                if (led.Placement[rank] == peer) MarkGone(led, rank, text);
+                if (led.Placement[rank] != peer) continue;
+                MarkGone(led, rank, text);
+                if (led.IsRemote(rank)) led.Observer.OnRankEnded(rank, isSignaled: false, ExitCodes.AgentLost, text);
             }
             if (led.Making is { } making && making.Awaited.Remove(peer))
             {

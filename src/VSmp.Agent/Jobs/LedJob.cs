@@ -10,14 +10,13 @@ namespace VSmp.Agent.Jobs;
 internal sealed class LedJob : IJobActions
 {
     private readonly JobServer _server;
-    private readonly IRunObserver _observer;
 
     /// <summary>Makes a job whose ranks have yet to join.</summary>
     public LedJob(JobServer server, JobId id, string defaultRegion, Protocol protocol, string token, NodeId[] placement, NodeId[] nodes,
         IRunObserver observer)
     {
         _server = server;
-        _observer = observer;
+        Observer = observer;
         Token = token;
         Placement = placement;
         Nodes = nodes;
@@ -36,6 +35,15 @@ internal sealed class LedJob : IJobActions
 
     /// <summary>The nodes that are homes of its regions.</summary>
     public NodeId[] Nodes { get; }
+
+    /// <summary>Who hears of it.</summary>
+    public IRunObserver Observer { get; }
+
+    /// <summary>Ranks that their nodes have started, because they are on other hosts than vsmp spmd.</summary>
+    public HashSet<int> RemoteRanks { get; } = [];
+
+    /// <summary>Whether a rank is one of those.</summary>
+    public bool IsRemote(int rank) => RemoteRanks.Contains(rank);
 
     /// <summary>Ranks that have not ended.</summary>
     public int RanksLeft { get; set; }
@@ -56,7 +64,7 @@ internal sealed class LedJob : IJobActions
     public void DropRegion(JobRegion region) => _server.DropRegion(this, region.Id);
 
     /// <summary>A line for the user.</summary>
-    public void Tell(string text) => _observer.OnMessage(text);
+    public void Tell(string text) => Observer.OnMessage(text);
 }
 
 /// <summary>A region that the nodes of a job are making.</summary>

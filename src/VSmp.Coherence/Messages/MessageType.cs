@@ -91,6 +91,17 @@ public enum MessageType : byte
     /// <summary>A node says that it is leaving.</summary>
     Leave = 82,
 
+    // Jobs: ranks that the leader has started on other hosts.
+
+    /// <summary>The leader has a node start ranks: payload, what and as whom.</summary>
+    JobStart = 88,
+    /// <summary>What a rank printed, or how it ended: to the leader.</summary>
+    JobOutput = 89,
+    /// <summary>The leader has passed on what a rank printed: more may come.</summary>
+    JobOutputAck = 90,
+    /// <summary>A signal for the ranks that a node has started.</summary>
+    JobSignal = 91,
+
     // The session itself; never seen above the fabric.
 
     /// <summary>Carries nothing but the cumulative acknowledgement.</summary>

@@ -20,6 +20,8 @@ internal sealed class FakeAgent(string name) : IAgentControl
 
     public List<(ulong Job, int Rank, string How)> RanksReported { get; } = [];
 
+    public List<(ulong Job, uint UserId, uint GroupId, RankProgram Program)> RanksStarted { get; } = [];
+
     public List<GuestStatus> Guests { get; } = [];
 
     public List<int> Stopped { get; } = [];
@@ -62,6 +64,21 @@ internal sealed class FakeAgent(string name) : IAgentControl
         RanksReported.Add((job, rank, how));
         return Task.CompletedTask;
     }
+
+    public Task StartRanksAsync(ulong job, uint userId, uint groupId, RankProgram program)
+    {
+        RanksStarted.Add((job, userId, groupId, program));
+        return Task.CompletedTask;
+    }
+
+    public Task SignalRanksAsync(ulong job, int signal) => Task.CompletedTask;
+
+    public Task<RankOrders> TakeRanksAsync(int processId, IRunObserver observer) =>
+        Task.FromException<RankOrders>(new ControlException("this agent has not started you to start ranks", ExitCodes.Refused));
+
+    public Task PassOutputAsync(int processId, int rank, int stream, byte[] data) => Task.CompletedTask;
+
+    public Task RankEndedAsync(int processId, int rank, bool isSignaled, int status, string text) => Task.CompletedTask;
 
     public Task EndJobAsync(ulong job)
     {

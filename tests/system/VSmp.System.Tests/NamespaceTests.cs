@@ -25,23 +25,7 @@ public sealed class NamespaceTests : IDisposable
     [Fact]
     public void Programs_run_on_agents_that_share_nothing_but_a_network()
     {
-        Prerequisites.Check();
-        string[] names = [$"{_cluster}-a", $"{_cluster}-b"];
-        foreach (string name in names) Ip("netns", "add", name);
-        Ip("link", "add", "v0", "netns", names[0], "type", "veth", "peer", "name", "v0", "netns", names[1]);
-        for (int i = 0; i < names.Length; i++)
-        {
-            Ip("-n", names[i], "address", "add", $"10.77.0.{i + 1}/24", "dev", "v0");
-            Ip("-n", names[i], "link", "set", "v0", "up");
-            Ip("-n", names[i], "link", "set", "lo", "up");
-        }
-
-        StartAgent(names[0], "alpha", "--listen", "10.77.0.1:7070");
-        Wait.Until(() => NodesUp(0) == 1, 30, () => "agent alpha: " + _hosts[0].Agent.Error);
-        StartAgent(names[1], "beta", "--listen", "10.77.0.2:7070", "--join", "10.77.0.1:7070");
-        Wait.Until(() => NodesUp(0) == 2 && NodesUp(1) == 2, 30, () => "agent beta: " + _hosts[1].Agent.Error);
-        Assert.False(Directory.Exists($"/run/vsmp/{_cluster}"), "the agents have a /run of their own");
-
+        StartHosts();
         string[][] programs = [
             [Paths.Program("heap-check"), "48"],
             [Paths.Program("fork-tree"), "48"],
@@ -58,12 +42,60 @@ public sealed class NamespaceTests : IDisposable
         }
         Wait.Until(() => AllocatedBytes(0) + AllocatedBytes(1) == 0, 10, () => "guests have ended, but their pages are there");
 
-        foreach (var (name, agent) in _hosts)
+        StopHosts();
+    }
+
+    [Fact]
+    public void Ranks_on_other_hosts_are_started_by_their_agents_with_the_callers_rights_and_no_more()
+    {
+        StartHosts("--group", "nogroup");
+        Outcome hello = In(0, 60, [Paths.Vsmp, "spmd", "-n", "4", "--", Paths.Program("spmd-hello"), "100"]).Succeeded();
+        Assert.Equal(["rank 0 of", "rank 1 of", "rank 2 of", "rank 3 of"],
+            hello.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => line[..9]).Order());
+        In(1, 60, [Paths.Vsmp, "spmd", "-n", "3", "--on", "alpha", "--", Paths.Program("spmd-hello"), "50"]).Succeeded(); // none here at all
+
+        // Both streams, exit codes and deaths come back.
+        Outcome ended = In(0, 60, [Paths.Vsmp, "spmd", "-n", "2", "--", "sh", "-c", "echo out $VSMP_RANK; echo err $VSMP_RANK >&2; exit $((VSMP_RANK * 7))"]);
+        Assert.True(ended.ExitCode == 7, $"{ended.ExitCode}\n{ended.Output}\n{ended.Error}");
+        Assert.Contains("out 1", ended.Output, StringComparison.Ordinal);
+        Assert.Contains("err 1", ended.Error, StringComparison.Ordinal);
+        Assert.Contains("rank 1", ended.Error, StringComparison.Ordinal);
+        Outcome killed = In(0, 60, [Paths.Vsmp, "spmd", "-n", "3", "--", Paths.Program("spmd-die"), "lock"]);
+        Assert.True(killed.ExitCode == 128 + Native.SIGKILL, $"{killed.ExitCode}\n{killed.Output}\n{killed.Error}");
+        Assert.Contains("EOWNERDEAD", killed.Output, StringComparison.Ordinal);
+        In(0, 60, [Paths.Vsmp, "spmd", "-n", "1", "--on", "beta", "--", "/no/such/program"]).FailedWith(127, "no such program");
+
+        // A lot of output, whole and in order.
+        Outcome much = In(0, 60, ["sh", "-c", $"{Paths.Vsmp} spmd -n 1 --on beta -- seq 300000 | cksum; seq 300000 | cksum"]).Succeeded();
+        string[] sums = much.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.True(sums.Length == 2 && sums[0] == sums[1], much.Output + much.Error);
+
+        // As the user who asks, with his group alone.
+        Outcome user = In(0, 60, ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+            Paths.Vsmp, "spmd", "-n", "2", "--", "sh", "-c", "echo $(id -u) $(id -g) $(id -G) $(grep CapEff /proc/self/status)"]).Succeeded();
+        string[] rights = user.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.Equal(2, rights.Length);
+        Assert.All(rights, line => Assert.Equal("65534 65534 65534 CapEff: 0000000000000000", line));
+        In(0, 60, ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", Paths.Vsmp, "spmd", "-n", "2", "--", Paths.Program("spmd-hello"), "20"])
+            .Succeeded();
+
+        // What is interrupted leaves nothing behind, here or there.
+        using (Command held = StartIn(0, [Paths.Vsmp, "spmd", "-n", "4", "--", Paths.Program("spmd-hold"), "8"]))
         {
-            agent.Signal(Native.SIGTERM);
-            Assert.True(agent.WaitForEnd(30).ExitCode is 0 or 128 + Native.SIGTERM, $"{name}: {agent.Error}");
+            held.WaitFor("ready");
+            held.Signal(Native.SIGTERM);
+            Assert.Equal(128 + Native.SIGTERM, held.WaitForEnd(30).ExitCode);
         }
-        Assert.Empty(Leftovers.Of(_cluster));
+        using (Command held = StartIn(0, [Paths.Vsmp, "spmd", "-n", "4", "--", Paths.Program("spmd-hold"), "8"]))
+        {
+            held.WaitFor("ready");
+            held.Signal(Native.SIGKILL);
+            _ = held.WaitForEnd(30);
+        }
+        Wait.Until(() => AllocatedBytes(0) + AllocatedBytes(1) == 0, 15, () => "jobs have ended, but their pages are there");
+        Wait.Until(() => !Leftovers.Of(_cluster).Any(line => line.Contains("spmd-", StringComparison.Ordinal)), 15,
+            () => string.Join('\n', Leftovers.Of(_cluster)));
+        StopHosts();
     }
 
     /// <inheritdoc/>
@@ -76,6 +108,40 @@ public sealed class NamespaceTests : IDisposable
         }
         Directory.Delete(_scratch, recursive: true);
     }
+
+    private void StartHosts(params string[] options)
+    {
+        Prerequisites.Check();
+        string[] names = [$"{_cluster}-a", $"{_cluster}-b"];
+        foreach (string name in names) Ip("netns", "add", name);
+        Ip("link", "add", "v0", "netns", names[0], "type", "veth", "peer", "name", "v0", "netns", names[1]);
+        for (int i = 0; i < names.Length; i++)
+        {
+            Ip("-n", names[i], "address", "add", $"10.77.0.{i + 1}/24", "dev", "v0");
+            Ip("-n", names[i], "link", "set", "v0", "up");
+            Ip("-n", names[i], "link", "set", "lo", "up");
+        }
+
+        StartAgent(names[0], "alpha", ["--listen", "10.77.0.1:7070", .. options]);
+        Wait.Until(() => NodesUp(0) == 1, 30, () => "agent alpha: " + _hosts[0].Agent.Error);
+        StartAgent(names[1], "beta", ["--listen", "10.77.0.2:7070", "--join", "10.77.0.1:7070", .. options]);
+        Wait.Until(() => NodesUp(0) == 2 && NodesUp(1) == 2, 30, () => "agent beta: " + _hosts[1].Agent.Error);
+        Assert.False(Directory.Exists($"/run/vsmp/{_cluster}"), "the agents have a /run of their own");
+    }
+
+    private void StopHosts()
+    {
+        foreach (var (name, agent) in _hosts)
+        {
+            agent.Signal(Native.SIGTERM);
+            Assert.True(agent.WaitForEnd(30).ExitCode is 0 or 128 + Native.SIGTERM, $"{name}: {agent.Error}");
+        }
+        Assert.Empty(Leftovers.Of(_cluster));
+    }
+
+    private Command StartIn(int host, string[] command) => new("nsenter",
+        ["--target", $"{_hosts[host].Agent.ProcessId}", "--net", "--mount", "--", .. command],
+        new Dictionary<string, string> { ["VSMP_CLUSTER"] = _cluster });
 
     private static void Ip(params string[] arguments) => Command.Run("ip", arguments).Succeeded();
 

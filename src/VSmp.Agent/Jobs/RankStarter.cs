@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+using Microsoft.Win32.SafeHandles;
+using VSmp.Agent.Control;
+
+namespace VSmp.Agent.Jobs;
+
+/// <summary>
+/// A process that this agent has started to start ranks, as the user who runs <c>vsmp spmd</c> on another host. Owned by the reactor.
+/// </summary>
+/// <param name="orders">What it is to start.</param>
+/// <param name="processId">The process.</param>
+/// <param name="process">Its pidfd.</param>
+internal sealed class RankStarter(RankOrders orders, int processId, SafeFileHandle process)
+{
+    /// <summary>What it is to start.</summary>
+    public RankOrders Orders { get; } = orders;
+
+    /// <summary>The process.</summary>
+    public int ProcessId { get; } = processId;
+
+    /// <summary>Its pidfd.</summary>
+    public SafeFileHandle Process { get; } = process;
+
+    /// <summary>Ranks that have not ended.</summary>
+    public HashSet<int> RanksLeft { get; } = [.. orders.Program.Ranks];
+
+    /// <summary>Output that is on its way to the leader.</summary>
+    public Dictionary<uint, TaskCompletionSource> OnTheWay { get; } = [];
+
+    /// <summary>Its connection, once it has come for its orders.</summary>
+    public IRunObserver? Connection { get; set; }
+
+    /// <summary>Sends its ranks a signal; one that comes before it has started any is lost, as it is for a program.</summary>
+    public void Signal(int signal) => Connection?.OnSignalRanks(signal);
+}
