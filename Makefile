@@ -45,6 +45,7 @@ $(BUILD)/vsmp: $(SOURCES) $(SETTINGS)
 	@$(NEED) dotnet
 	@mkdir -p $(BUILD)
 	dotnet publish src/VSmp.Agent/VSmp.Agent.csproj $(DOTNET_BUILD_FLAGS) --output $(BUILD)
+	dotnet publish src/VSmp.Bench/VSmp.Bench.csproj $(DOTNET_BUILD_FLAGS) --output $(BUILD)
 	@touch $@
 
 $(BUILD)/examples/wordcount/wordcount: $(wildcard examples/WordCount/*.cs* src/VSmp.Client/*.cs*) $(SETTINGS)

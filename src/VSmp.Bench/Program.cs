@@ -1,12 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.CommandLine;
+using Spectre.Console;
 using VSmp.Bench.Checking;
 using VSmp.Bench.Hammer;
 using VSmp.Bench.History;
 using VSmp.Bench.Litmus;
 
+if (Console.IsOutputRedirected)
+{
+    // Into a file or a pipe: plain text, and lines as long as they are.
+    AnsiConsole.Profile.Capabilities.Ansi = false;
+    AnsiConsole.Profile.Capabilities.ColorSystem = ColorSystem.NoColors;
+    AnsiConsole.Profile.Width = 200;
+}
+
 RootCommand root = new("Check, simulate and measure the coherence protocols of VSmp.");
 root.Subcommands.Add(CheckCommand.New());
+root.Subcommands.Add(MutantsCommand.New());
 root.Subcommands.Add(LitmusCommand.New());
 root.Subcommands.Add(HistoryCommand.New());
 root.Subcommands.Add(HammerCommand.New());

@@ -83,7 +83,7 @@ internal static class CheckCommand
             if (result.Violation is not { } violation) return;
             violations++;
             Console.WriteLine($"{violation.What}\nthe shortest way there:");
-            foreach (string line in Replay.Tell(scenario, violation.Path)) Console.WriteLine(line);
+            foreach (string line in Replay.Tell(scenario, violation)) Console.WriteLine(line);
         }
     }
 

@@ -11,11 +11,12 @@ namespace VSmp.Bench.Checking;
 internal static class Replay
 {
     /// <summary>
-    /// Goes a way again. The search renames nodes wherever that makes no difference; here each keeps its name.
+    /// Goes the way to a violation again. The search renames nodes wherever that makes no difference; here each keeps its name.
     /// </summary>
     /// <returns>A line or a few per step; the last says what is wrong.</returns>
-    public static IReadOnlyList<string> Tell(Scenario scenario, IReadOnlyList<Move> path)
+    public static IReadOnlyList<string> Tell(Scenario scenario, Violation violation)
     {
+        IReadOnlyList<Move> path = violation.Path;
         var lines = new List<string>();
         var renamed = new World(scenario);
         var renamedCodec = new WorldCodec(renamed);
@@ -38,7 +39,7 @@ internal static class Replay
             if (wrong is not null)
             {
                 lines.Add($"  !  {wrong}");
-                break;
+                return lines;
             }
             renamedCodec.Load(state);
             renamed.Do(path[i]);
@@ -47,6 +48,7 @@ internal static class Replay
             for (int n = 0; n < names.Length; n++) next[renamedCodec.Order[n]] = names[n];
             names = next;
         }
+        lines.Add($"  !  {violation.What}"); // not one step's doing
         return lines;
     }
 

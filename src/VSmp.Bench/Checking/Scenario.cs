@@ -55,8 +55,6 @@ internal enum WorldBugs
     MapsTooMuch = 4,
     /// <summary>A forward is answered from the frame after it was freed: zeros travel.</summary>
     ReadsAfterPunch = 8,
-    /// <summary>A zero grant leaves what was in the frame.</summary>
-    ZeroNotWritten = 16,
     /// <summary>Frames of different networks are put into one another's order: forwards overtake each other.</summary>
     ForwardsReordered = 32,
     /// <summary>A frame of responses comes twice.</summary>

@@ -389,6 +389,7 @@ internal sealed class World
                 if (KeptOf(node, page) != Contents.None) throw new InvariantException($"page {page} is kept twice at node {node}");
                 if (frame == Contents.None) throw new InvariantException($"page {page} is to be kept at node {node}, which has no frame of it");
                 KeptOf(node, page) = frame;
+                _ = WriteIfPossible(node, page); // to the frame: what is kept is old then
                 break;
             case EffectKind.KeepZero:
                 break;
@@ -454,7 +455,7 @@ internal sealed class World
         }
         if ((flags & MessageFlags.Zero) != 0)
         {
-            if ((_bugs & WorldBugs.ZeroNotWritten) == 0 || frame == Contents.None) frame = Contents.Zero;
+            frame = Contents.Zero;
             return;
         }
         frame = ContentsOf(in flight, page);
@@ -483,12 +484,26 @@ internal sealed class World
         Wires[WireOf(node, to, (int)MessageTypes.NetworkOf(effect.Message.Type))].Add(flight);
     }
 
+    /// <summary>A guest that may still write while the agent copies the page does so, at the worst moment.</summary>
+    private bool WriteIfPossible(int node, int page)
+    {
+        for (int m = 0; m < Scenario.Mappings; m++)
+        {
+            if (MappedOf(node, page, m) != Right.Write) continue;
+            Write(node, page);
+            return true;
+        }
+        return false;
+    }
+
     private Contents DataOf(int node, DataSource source, int page)
     {
         if (source == DataSource.None) return Contents.None;
         Contents contents = source == DataSource.Frame ? FrameOf(node, page) : KeptOf(node, page);
         if (contents == Contents.None) throw new InvariantException($"node {node} sends page {page} from {source}, and has none there");
-        return source == DataSource.Frame && (_bugs & WorldBugs.ReadsAfterPunch) != 0 ? Contents.Zero : contents;
+        if (source == DataSource.Kept) return contents;
+        if (WriteIfPossible(node, page)) return Contents.Old;
+        return (_bugs & WorldBugs.ReadsAfterPunch) != 0 ? Contents.Zero : contents;
     }
 
     private bool IsRight(Contents contents, int page) => contents == (LatestIsZero[page] ? Contents.Zero : Contents.Latest);

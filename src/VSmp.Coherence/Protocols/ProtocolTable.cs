@@ -89,6 +89,15 @@ public sealed class ProtocolTable<TState, TEvent, TAction>
         return all.Length == 0 ? this : throw new InvalidOperationException($"the protocol table lacks {all}");
     }
 
+    /// <summary>A copy with another cell in one place: a bug, planted to see whether it is found.</summary>
+    internal ProtocolTable<TState, TEvent, TAction> With(TState state, TEvent @event, TState next, params TAction[] actions)
+    {
+        var copy = new ProtocolTable<TState, TEvent, TAction>();
+        _cells.CopyTo(copy._cells, 0);
+        copy._cells[Index(state, @event)] = new Cell<TState, TAction>(Verdict.Handle, next, actions);
+        return copy;
+    }
+
     /// <summary>The table in Markdown: states down, events across; empty cells are impossible.</summary>
     public string ToMarkdown()
     {

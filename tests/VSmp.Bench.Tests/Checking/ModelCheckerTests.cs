@@ -31,5 +31,5 @@ public sealed class ModelCheckerTests
 
     internal static string Explain(Scenario scenario, CheckResult result) => result.Violation is not { } violation
         ? ""
-        : $"{scenario}: {violation.What}\n{string.Join('\n', Replay.Tell(scenario, violation.Path))}";
+        : $"{scenario}: {violation.What}\n{string.Join('\n', Replay.Tell(scenario, violation))}";
 }
