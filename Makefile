@@ -74,6 +74,12 @@ demo: build ## a genome assembly on four agents, none of which could have held i
 	@$(NEED) packages $(DEMO_PACKAGES)
 	@VSMP=$(BUILD)/vsmp demo/run
 
+.PHONY: docs
+docs: ## prints the protocol tables into docs/protocols
+	@$(NEED) dotnet
+	dotnet build tests/VSmp.Coherence.Tests $(DOTNET_BUILD_FLAGS)
+	VSMP_PRINT=1 dotnet tests/VSmp.Coherence.Tests/bin/Release/net10.0/VSmp.Coherence.Tests.dll -method '*The_printed_tables_are_the_code'
+
 .PHONY: format
 format: ## rewrites the sources to the project's style
 	@$(NEED) dotnet packages $(FORMAT_PACKAGES)

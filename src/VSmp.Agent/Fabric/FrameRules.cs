@@ -29,11 +29,11 @@ internal static class FrameRules
         if (header.Network != MessageTypes.NetworkOf(header.Type)) return "a type on the wrong virtual network";
         return header.Type switch
         {
-            MessageType.DataS or MessageType.DataM or MessageType.PutM or MessageType.Writeback =>
+            MessageType.DataS or MessageType.DataE or MessageType.DataM or MessageType.PutM or MessageType.PutO or MessageType.Writeback =>
                 PagesViolation(header) ?? DataViolation(header),
             MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ or MessageType.FwdGetS
                 or MessageType.FwdGetM or MessageType.Inv or MessageType.InvAck or MessageType.InstallAck or MessageType.PutAck
-                or MessageType.WritebackAck or MessageType.Nack =>
+                or MessageType.WritebackAck or MessageType.PutE or MessageType.OwnerGrant or MessageType.WritebackClean or MessageType.Nack =>
                 PagesViolation(header) ?? (header.PayloadBytes != 0 ? "a payload where none belongs" : null),
             MessageType.ReserveExtents or MessageType.ReserveReply or MessageType.ReleaseExtents or MessageType.DropRegion
                 or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave

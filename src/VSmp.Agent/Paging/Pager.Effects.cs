@@ -332,7 +332,7 @@ internal sealed unsafe partial class Pager
         _fabric.Commit(in header);
         if (region.Run is { } run)
         {
-            bool hasData = m.Type is MessageType.PutM && (flags & MessageFlags.Zero) == 0;
+            bool hasData = m.Type is MessageType.PutM or MessageType.PutO && (flags & MessageFlags.Zero) == 0;
             run.Counters.BytesSent += FrameHeader.Bytes + (hasData ? count * (ulong)PageNumber.Bytes : 0);
         }
     }

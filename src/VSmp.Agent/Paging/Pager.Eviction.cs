@@ -58,7 +58,7 @@ internal sealed unsafe partial class Pager
             }
             run.Copies.OnEvicted(region, page);
             run.Counters.PagesEvicted++;
-            if (state == NodeState.M) run.Counters.PagesWrittenBack++;
+            if (NodeStates.IsDirty(state)) run.Counters.PagesWrittenBack++;
             pageCount--;
         }
         ExecuteEffects(default, null);

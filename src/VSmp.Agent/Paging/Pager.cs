@@ -192,7 +192,7 @@ internal sealed unsafe partial class Pager : IDisposable
         switch (_node.Access(region.Core, fault.Page, write, MessageFlags.None, _effects))
         {
             case AccessResult.Hit:
-                bool writable = region.Core.PageAt(fault.Page).State == NodeState.M;
+                bool writable = NodeStates.MayWrite(region.Core.PageAt(fault.Page).State);
                 if (isNew || !IsMappedAlready(in fault)) MapForFault(in fault, writable);
                 Finish(in fault);
                 break;

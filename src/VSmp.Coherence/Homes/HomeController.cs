@@ -33,7 +33,7 @@ public sealed class HomeController
 
     /// <summary>Whether a message is for the home's side; if not, it is for the node's.</summary>
     public static bool Takes(in Message message) => message.Type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade
-        or MessageType.PutM or MessageType.PutZ or MessageType.Writeback
+        or MessageType.PutM or MessageType.PutE or MessageType.PutO or MessageType.PutZ or MessageType.Writeback or MessageType.WritebackClean
         || (message.Type == MessageType.InstallAck && (message.Flags & MessageFlags.FromOwner) == 0);
 
     /// <summary>A request, or an acknowledgement or writeback to the home.</summary>
@@ -75,7 +75,7 @@ public sealed class HomeController
         }
     }
 
-    private static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A;
+    private static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A or DirectoryState.E_A;
 
     private static bool IsRequest(MessageType type) => type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ;
 
@@ -103,16 +103,24 @@ public sealed class HomeController
             case MessageType.GetS: return DirectoryEvent.GetS;
             case MessageType.GetM: return DirectoryEvent.GetM;
             case MessageType.Upgrade:
-                return entry.State == DirectoryState.S && entry.MayShare(m.Source) && (!entry.IsCoarse || _nodeLimit() <= 64)
+                return entry.State == DirectoryState.O ? entry.Owner == m.Source ? DirectoryEvent.Upgrade : DirectoryEvent.GetM
+                    : entry.State == DirectoryState.S && entry.MayShare(m.Source) && (!entry.IsCoarse || _nodeLimit() <= 64)
                     ? DirectoryEvent.Upgrade
                     : DirectoryEvent.GetM;
-            case MessageType.PutM:
-                return entry.Owner == m.Source && entry.Version == m.Version ? DirectoryEvent.PutM : DirectoryEvent.StalePutM;
+            case MessageType.PutM or MessageType.PutE or MessageType.PutO:
+                if (entry.Owner != m.Source || entry.Version != m.Version) return DirectoryEvent.StalePutM;
+                return m.Type switch
+                {
+                    MessageType.PutM => DirectoryEvent.PutM,
+                    MessageType.PutE => DirectoryEvent.PutE,
+                    _ => DirectoryEvent.PutO,
+                };
             case MessageType.PutZ:
                 return entry.State == DirectoryState.I || (entry.State == DirectoryState.S && !OthersShare(in entry, m.Source))
                     ? DirectoryEvent.PutZ
                     : DirectoryEvent.SharedPutZ;
             case MessageType.Writeback: return DirectoryEvent.Data;
+            case MessageType.WritebackClean: return DirectoryEvent.Clean;
             case MessageType.InstallAck:
                 return entry.Owner == m.Source && entry.Version == m.Version
                     ? DirectoryEvent.InstallAck
@@ -144,6 +152,14 @@ public sealed class HomeController
                 SetAside(ref entry, in m, effects);
                 SendCopy(MessageType.DataM, ref entry, in m, AcksFor(in entry, m.Requestor), effects);
                 break;
+            case DirectoryAction.SendDataE:
+                entry.Version = entry.Version.Next(); // the owner may write, and the home will not hear of it
+                SendCopy(MessageType.DataE, ref entry, in m, 0, effects);
+                break;
+            case DirectoryAction.SendOwnerGrant:
+                entry.Version = entry.Version.Next();
+                Send(m.Requestor, MessageType.OwnerGrant, 0, DataSource.None, in m, entry.Version, AcksFor(in entry, m.Requestor), effects);
+                break;
             case DirectoryAction.SendGrant:
                 entry.Version = entry.Version.Next();
                 Send(m.Requestor, MessageType.DataM, MessageFlags.NoData, DataSource.None, in m, entry.Version, AcksFor(in entry, m.Requestor), effects);
@@ -152,7 +168,7 @@ public sealed class HomeController
                 for (ushort n = 0; n < _nodeLimit(); n++)
                 {
                     NodeId sharer = new(n);
-                    if (sharer != m.Requestor && entry.MayShare(sharer))
+                    if (MustInvalidate(in entry, sharer, m.Requestor))
                     {
                         Send(sharer, MessageType.Inv, 0, DataSource.None, in m, entry.Version, 0, effects);
                     }
@@ -163,7 +179,7 @@ public sealed class HomeController
                 break;
             case DirectoryAction.SendFwdGetM:
                 entry.Version = entry.Version.Next();
-                Send(entry.Owner, MessageType.FwdGetM, 0, DataSource.None, in m, entry.Version, 0, effects);
+                Send(entry.Owner, MessageType.FwdGetM, 0, DataSource.None, in m, entry.Version, AcksFor(in entry, m.Requestor), effects);
                 break;
             case DirectoryAction.SendPutAck:
                 Send(m.Source, MessageType.PutAck, 0, DataSource.None, in m, m.Version, 0, effects);
@@ -233,10 +249,14 @@ public sealed class HomeController
         ushort acks = 0;
         for (ushort n = 0; n < _nodeLimit(); n++)
         {
-            if (n != requestor.Value && entry.MayShare(new NodeId(n))) acks++;
+            if (MustInvalidate(in entry, new NodeId(n), requestor)) acks++;
         }
         return acks;
     }
+
+    /// <summary>Whether a node has to give up a read copy for a grant; the owner is asked in another way, if at all.</summary>
+    private static bool MustInvalidate(in DirectoryEntry entry, NodeId node, NodeId requestor) =>
+        node != requestor && node != entry.Owner && entry.MayShare(node);
 
     private void SendCopy(MessageType type, ref DirectoryEntry entry, in Message m, ushort acks, EffectBuffer effects)
     {
@@ -268,7 +288,7 @@ public sealed class HomeController
 
     private void Refuse(in Message m, EffectBuffer effects)
     {
-        if (IsRequest(m.Type) || m.Type == MessageType.PutM) Send(m.Source, MessageType.Nack, 0, DataSource.None, in m, m.Version, 0, effects);
+        if (IsRequest(m.Type) || m.Type is MessageType.PutM or MessageType.PutE or MessageType.PutO) Send(m.Source, MessageType.Nack, 0, DataSource.None, in m, m.Version, 0, effects);
     }
 }
 

@@ -19,6 +19,10 @@ public enum MessageType : byte
     PutM = 4,
     /// <summary>Throws pages away that the sender does not own: they read zeros from now on.</summary>
     PutZ = 5,
+    /// <summary>Gives an exclusive page back that was not written: the home has the contents.</summary>
+    PutE = 6,
+    /// <summary>Gives a page back that others may read on, with its contents (or <see cref="MessageFlags.Zero"/>).</summary>
+    PutO = 7,
 
     // Coherence, forwards: from the home to a node that has a copy.
 
@@ -34,6 +38,9 @@ public enum MessageType : byte
     /// <summary>The home has the data that the former owner sent it after a FwdGetS: the copy there is not the last one any more. It travels
     /// with the forwards, so that no Inv overtakes it.</summary>
     WritebackAck = 20,
+    /// <summary>Grants writing to a node that owns the page, once the InvAcks that the header counts have come. It travels with the
+    /// forwards, so that the owner has answered all readers that asked before.</summary>
+    OwnerGrant = 21,
 
     // Coherence, responses: always taken, never wait for anything.
 
@@ -51,6 +58,10 @@ public enum MessageType : byte
     Nack = 37,
     /// <summary>The owner's data for the home after a FwdGetS; with the contents, or <see cref="MessageFlags.Zero"/>.</summary>
     Writeback = 38,
+    /// <summary>A grant to read, and to write without asking; with the contents, or <see cref="MessageFlags.Zero"/>.</summary>
+    DataE = 39,
+    /// <summary>The owner's word for the home after a FwdGetS: it has not written, the home's contents are right.</summary>
+    WritebackClean = 40,
 
     // Capacity and regions: between agents, off the fault path.
 

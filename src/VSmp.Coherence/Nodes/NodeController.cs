@@ -8,7 +8,7 @@ namespace VSmp.Coherence.Nodes;
 /// <summary>What became of an access or operation.</summary>
 public enum AccessResult : byte
 {
-    /// <summary>The node has the right: map the page (writable, if it is <see cref="NodeState.M"/>).</summary>
+    /// <summary>The node has the right: map the page (writable, if <see cref="NodeStates.MayWrite"/> says so).</summary>
     Hit,
     /// <summary>Under way: try again when an effect on the page says so.</summary>
     Pending,
@@ -66,7 +66,7 @@ public sealed class NodeController
     {
         if (!region.IsOpen(page.Extent)) return AccessResult.NotReserved;
         ref PageEntry entry = ref region.PageAt(page);
-        if (entry.State is NodeState.I or NodeState.S)
+        if (entry.State is NodeState.I or NodeState.S or NodeState.O)
         {
             if (_transactions.Free == 0 && (write || entry.State == NodeState.I)) return AccessResult.NeedsTransaction;
             if (entry.State == NodeState.I && !TakeFrame(region, page, ref entry)) return AccessResult.NeedsFrame;
@@ -81,7 +81,7 @@ public sealed class NodeController
     public bool TryEvict(Region region, PageNumber page, EffectBuffer effects)
     {
         ref PageEntry entry = ref region.PageAt(page);
-        if (entry.State is not (NodeState.S or NodeState.M) || (entry.Flags & PageFlags.Held) != 0) return false;
+        if (!NodeStates.MayRead(entry.State) || (entry.Flags & PageFlags.Held) != 0) return false;
         Message context = new() { Requestor = Self, Region = region.Id, Page = page, Count = 1 };
         Step(region, page, NodeEvent.Evict, in context, effects);
         return true;
@@ -103,7 +103,7 @@ public sealed class NodeController
         entry.Flags &= ~PageFlags.Held;
         Message context = new() { Requestor = Self, Region = region.Id, Page = page, Count = 1 };
         NodeState before = entry.State;
-        Step(region, page, NodeEvent.Discard, in context, effects);
+        if (Step(region, page, NodeEvent.Discard, in context, effects)) return AccessResult.Hit; // refused, and said so
         if (entry.State == before) return AccessResult.Pending;
         entry.Flags &= ~PageFlags.MayBeWritten;
         return AccessResult.Hit;
@@ -124,7 +124,7 @@ public sealed class NodeController
                 if (one.Type is MessageType.WritebackAck) continue;
                 ThrowNotOpen(in one);
             }
-            if (IsForward(one.Type) && IsHeld(in region.PageAt(one.Page)))
+            if (MustPark(one.Type, in region.PageAt(one.Page)))
             {
                 _parked.Add(one);
                 continue;
@@ -162,9 +162,16 @@ public sealed class NodeController
         return false;
     }
 
-    private static bool IsForward(MessageType type) => type is MessageType.FwdGetS or MessageType.FwdGetM or MessageType.Inv;
-
-    private static bool IsHeld(in PageEntry entry) => (entry.Flags & PageFlags.Held) != 0 && entry.State is (NodeState.S or NodeState.M);
+    /// <summary>
+    /// Whether a message would take something away from a page that is held. A FwdGetS takes nothing from O; and it must not wait there
+    /// for the end of the hold, or it would find M, granted meanwhile, instead.
+    /// </summary>
+    private static bool MustPark(MessageType type, in PageEntry entry) => (entry.Flags & PageFlags.Held) != 0 && type switch
+    {
+        MessageType.FwdGetS => entry.State is NodeState.M or NodeState.E,
+        MessageType.FwdGetM or MessageType.Inv => NodeStates.MayRead(entry.State),
+        _ => false,
+    };
 
     private NodeEvent Classify(Region region, in Message m)
     {
@@ -185,7 +192,10 @@ public sealed class NodeController
             case MessageType.DataS:
                 RequireTransaction(in entry, in m);
                 return NodeEvent.DataS;
-            case MessageType.DataM:
+            case MessageType.DataE:
+                RequireTransaction(in entry, in m).Version = m.Version;
+                return NodeEvent.DataE;
+            case MessageType.DataM or MessageType.OwnerGrant:
                 {
                     ref Transaction t = ref RequireTransaction(in entry, in m);
                     t.AcksExpected = m.AckCount;
@@ -196,7 +206,7 @@ public sealed class NodeController
             case MessageType.InvAck:
                 {
                     ref Transaction t = ref RequireTransaction(in entry, in m);
-                    bool granted = entry.State is NodeState.IM_A or NodeState.SM_A;
+                    bool granted = entry.State is NodeState.IM_A or NodeState.SM_A or NodeState.OM_A or NodeState.IM_AK;
                     return granted && t.AcksReceived + 1 >= t.AcksExpected ? NodeEvent.LastInvAck : NodeEvent.InvAck;
                 }
             default:
@@ -257,6 +267,12 @@ public sealed class NodeController
                     Send(home, MessageType.PutM, zero ? MessageFlags.Zero : 0, region, page, 0, entry.Version, effects, Kept(zero));
                     break;
                 }
+            case NodeAction.SendPutE:
+                Send(home, MessageType.PutE, 0, region, page, 0, entry.Version, effects);
+                break;
+            case NodeAction.SendPutO:
+                Send(home, MessageType.PutO, 0, region, page, 0, entry.Version, effects, DataSource.Kept);
+                break;
             case NodeAction.SendPutZ:
                 Send(home, MessageType.PutZ, MessageFlags.Zero, region, page, 0, entry.Version, effects);
                 break;
@@ -265,6 +281,9 @@ public sealed class NodeController
                 break;
             case NodeAction.SendDataToHome:
                 SendData(home, MessageType.Writeback, region, page, ref entry, in m, entry.Version, effects);
+                break;
+            case NodeAction.SendCleanToHome:
+                Send(home, MessageType.WritebackClean, 0, region, page, m.Transaction, entry.Version, effects, requestor: m.Requestor);
                 break;
             case NodeAction.SendDataM:
                 // The home counted the version up for the new owner; what is kept here is acknowledged under that number.
@@ -281,6 +300,10 @@ public sealed class NodeController
                 entry.Version = m.Version;
                 effects.Add(EffectKind.InstallReadable, region.Id, page);
                 EndTransaction(ref entry);
+                break;
+            case NodeAction.InstallExclusive:
+                entry.Version = _transactions[entry.Slot].Version;
+                effects.Add(EffectKind.InstallReadable, region.Id, page);
                 break;
             case NodeAction.InstallWritable:
                 BecomeOwner(ref entry);
@@ -305,7 +328,7 @@ public sealed class NodeController
                 break;
             case NodeAction.Unmap:
                 effects.Add(EffectKind.Unmap, region.Id, page);
-                if (entry.State is not NodeState.SM_AD) ReturnFrame(region, ref entry); // SM_AD still waits for data
+                if (entry.State is not (NodeState.SM_AD or NodeState.OM_AD)) ReturnFrame(region, ref entry); // these still wait for data
                 break;
             case NodeAction.ReleaseKept:
                 if ((entry.Flags & PageFlags.KeptZero) == 0) effects.Add(EffectKind.ReleaseKept, region.Id, page);
@@ -357,7 +380,7 @@ public sealed class NodeController
     }
 
     private void Send(NodeId to, MessageType type, MessageFlags flags, Region region, PageNumber page, uint transaction,
-        PageVersion version, EffectBuffer effects, DataSource source = DataSource.None, NodeId? requestor = null)
+        PageVersion version, EffectBuffer effects, DataSource source = DataSource.None, NodeId? requestor = null, ushort acks = 0)
     {
         Message message = new()
         {
@@ -365,6 +388,7 @@ public sealed class NodeController
             Flags = flags,
             Source = Self,
             Requestor = requestor ?? Self,
+            AckCount = acks,
             Transaction = transaction,
             Count = 1,
             Region = region.Id,
@@ -378,13 +402,13 @@ public sealed class NodeController
         PageVersion version, EffectBuffer effects)
     {
         bool zero = (entry.Flags & PageFlags.KeptZero) != 0;
-        bool live = entry.State == NodeState.M && type != MessageType.DataM; // M → MS_K: the frame stays
+        bool live = type != MessageType.DataM && entry.State is (NodeState.M or NodeState.E or NodeState.O or NodeState.OM_AD); // the frame stays
         // The home's copy is the frame itself where the owner lives at the home.
         bool same = to == Self;
         MessageFlags flags = zero ? MessageFlags.Zero : same && live ? MessageFlags.NoData : 0;
         DataSource source = flags != 0 ? DataSource.None : live ? DataSource.Frame : DataSource.Kept;
         if (type == MessageType.DataM) flags |= MessageFlags.FromOwner;
-        Send(to, type, flags, region, page, m.Transaction, version, effects, source, m.Requestor);
+        Send(to, type, flags, region, page, m.Transaction, version, effects, source, m.Requestor, m.AckCount);
     }
 
     private void SendInstallAcks(NodeId home, Region region, PageNumber page, ref PageEntry entry, EffectBuffer effects)
@@ -397,7 +421,7 @@ public sealed class NodeController
 
     private void BecomeOwner(ref PageEntry entry)
     {
-        entry.Version = _transactions[entry.Slot].Version;
+        if (entry.Slot != 0) entry.Version = _transactions[entry.Slot].Version; // E has the version of a write grant already
         entry.Flags |= PageFlags.MayBeWritten;
     }
 
@@ -432,7 +456,7 @@ public sealed class NodeController
     public static AccessResult Forget(Region region, PageNumber page, EffectBuffer effects)
     {
         ref PageEntry entry = ref region.PageAt(page);
-        if (entry.State is NodeState.S or NodeState.M) DropCopy(region, page, effects);
+        if (NodeStates.MayRead(entry.State)) DropCopy(region, page, effects);
         if (entry.State != NodeState.I) return AccessResult.Pending;
         entry = default;
         return AccessResult.Hit;

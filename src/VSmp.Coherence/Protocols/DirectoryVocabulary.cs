@@ -16,6 +16,12 @@ public enum DirectoryState : byte
     M_A,
     /// <summary>The owner has given the page back before its InstallAck came, which is still out; others wait.</summary>
     I_A,
+    /// <summary>The owner was granted the page unwritten; the home copy is valid until the owner writes, which the home does not see.</summary>
+    E,
+    /// <summary>An exclusive grant is under way to the new owner; others wait until it is installed.</summary>
+    E_A,
+    /// <summary>The owner's copy is valid, and so are the sharers'; the home's need not be.</summary>
+    O,
 }
 
 /// <summary>What can happen to a page at its home.</summary>
@@ -25,11 +31,11 @@ public enum DirectoryEvent : byte
     GetS,
     /// <summary>See <see cref="Messages.MessageType.GetM"/>; also an Upgrade by a node that is no sharer any more.</summary>
     GetM,
-    /// <summary>An Upgrade by a node that certainly is a sharer.</summary>
+    /// <summary>An Upgrade by a node whose copy is certainly right: a sharer's in S, the owner's in O.</summary>
     Upgrade,
     /// <summary>PutM by the owner.</summary>
     PutM,
-    /// <summary>PutM by a node that is not the owner any more.</summary>
+    /// <summary>PutM, PutE or PutO by a node that is not the owner any more.</summary>
     StalePutM,
     /// <summary>PutZ, and nobody else has a copy.</summary>
     PutZ,
@@ -39,6 +45,12 @@ public enum DirectoryEvent : byte
     Data,
     /// <summary>The new owner has installed the version that was granted last.</summary>
     InstallAck,
+    /// <summary>PutE by the owner.</summary>
+    PutE,
+    /// <summary>PutO by the owner.</summary>
+    PutO,
+    /// <summary>The owner's word after a FwdGetS that it has not written.</summary>
+    Clean,
 }
 
 /// <summary>What a home does about an event.</summary>
@@ -78,4 +90,8 @@ public enum DirectoryAction : byte
     MakeZero,
     /// <summary>The home copy is stale: drop it, and what was kept of it.</summary>
     DropHome,
+    /// <summary>Count the version up and send the home copy to the requestor, to read, and to write without asking.</summary>
+    SendDataE,
+    /// <summary>Count the version up and grant writing to the owner, behind the forwards that it still has to answer.</summary>
+    SendOwnerGrant,
 }

@@ -21,7 +21,10 @@ public static class Msi
 
     private static ProtocolTable<NodeState, NodeEvent, NodeAction> BuildNode()
     {
-        var t = new ProtocolTable<NodeState, NodeEvent, NodeAction>();
+        var t = new ProtocolTable<NodeState, NodeEvent, NodeAction>(
+            [I, S, M, IS_D, IS_D_I, IM_AD, IM_A, SM_AD, SM_A, MS_K, MI_K, MI_A, SI_A, II_A, II_P, ZI_A],
+            [NE.Load, NE.Store, NE.Evict, NE.Discard, NE.FwdGetS, NE.FwdGetM, NE.Inv, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck,
+                NE.LastInvAck, NE.InstallAck, NE.WritebackAck, NE.PutAck, NE.Nack]);
 
         t.On(I, NE.Load, IS_D, SendGetS);
         t.On(I, NE.Store, IM_AD, SendGetM);
@@ -149,7 +152,9 @@ public static class Msi
 
     private static ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> BuildDirectory()
     {
-        var t = new ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction>();
+        var t = new ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction>(
+            [D.I, D.S, D.M, D.S_D, D.M_A, D.I_A],
+            [DE.GetS, DE.GetM, DE.Upgrade, DE.PutM, DE.StalePutM, DE.PutZ, DE.SharedPutZ, DE.Data, DE.InstallAck]);
 
         t.On(D.I, DE.GetS, D.S, SendDataS, AddSharer);
         t.On(D.I, DE.GetM, D.M_A, DirectoryAction.SendDataM, SetOwner);

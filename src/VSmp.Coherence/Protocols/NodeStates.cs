@@ -5,13 +5,16 @@ namespace VSmp.Coherence.Protocols;
 public static class NodeStates
 {
     /// <summary>Whether a node in this state has been granted reading, and waits for nothing.</summary>
-    public static bool MayRead(NodeState state) => state is NodeState.S or NodeState.M;
+    public static bool MayRead(NodeState state) => state is NodeState.S or NodeState.M or NodeState.E or NodeState.O;
 
-    /// <summary>Whether a node in this state may write without asking anybody.</summary>
+    /// <summary>Whether a node in this state has the page mapped writable. (E may write without asking anybody either, but becomes M by it.)</summary>
     public static bool MayWrite(NodeState state) => state is NodeState.M;
 
     /// <summary>Whether nothing is under way for the page.</summary>
-    public static bool IsStable(NodeState state) => state is NodeState.I or NodeState.S or NodeState.M;
+    public static bool IsStable(NodeState state) => state == NodeState.I || MayRead(state);
+
+    /// <summary>Whether a node in this state has contents that the home may lack: giving them up costs a writeback.</summary>
+    public static bool IsDirty(NodeState state) => state is NodeState.M or NodeState.O;
 
     /// <summary>Whether the home copy is what was written last, once nothing is under way.</summary>
     public static bool HomeIsValid(DirectoryState state) => state is DirectoryState.I or DirectoryState.S;
@@ -26,6 +29,8 @@ public static class NodeStates
         DirectoryState.I => node == NodeState.I,
         DirectoryState.S => node == NodeState.I || (node == NodeState.S && mayShare),
         DirectoryState.M => node == (isOwner ? NodeState.M : NodeState.I),
+        DirectoryState.E => isOwner ? node is NodeState.E or NodeState.M : node == NodeState.I,
+        DirectoryState.O => isOwner ? node == NodeState.O : node == NodeState.I || (node == NodeState.S && mayShare),
         _ => false,
     };
 }

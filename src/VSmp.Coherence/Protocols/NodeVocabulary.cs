@@ -40,6 +40,24 @@ public enum NodeState : byte
     ZI_A,
     /// <summary>Somebody else has what was kept here; only the PutAck for a PutM that came too late is out.</summary>
     II_P,
+    /// <summary>The only copy beside the home's; may be written without asking, and is M then.</summary>
+    E,
+    /// <summary>Was E, sent PutE; the copy is kept.</summary>
+    EI_A,
+    /// <summary>The copy that all readers have theirs from; the home has none that is valid.</summary>
+    O,
+    /// <summary>Owner with readers elsewhere, asked to write; grant and acknowledgements are out.</summary>
+    OM_AD,
+    /// <summary>As OM_AD, with the grant; acknowledgements are out.</summary>
+    OM_A,
+    /// <summary>Was O (or M), sent PutO (or PutM); the copy is kept.</summary>
+    OI_A,
+    /// <summary>Was OM_AD, handed over to a node that had asked before: as IM_AD, and keeps the copy that was handed over.</summary>
+    IM_ADK,
+    /// <summary>As IM_A, and keeps what was handed over.</summary>
+    IM_AK,
+    /// <summary>Has the grant and all acknowledgements, but what was handed over before is not installed yet at its receiver.</summary>
+    IM_K,
 }
 
 /// <summary>What can happen to a page at a node.</summary>
@@ -77,6 +95,8 @@ public enum NodeEvent : byte
     Nack,
     /// <summary>See <see cref="Messages.MessageType.WritebackAck"/>.</summary>
     WritebackAck,
+    /// <summary>Data to read, and the right to write without asking.</summary>
+    DataE,
 }
 
 /// <summary>What a node does about an event.</summary>
@@ -132,4 +152,12 @@ public enum NodeAction : byte
     Abandon,
     /// <summary>Report that the page could not be thrown away.</summary>
     RefuseDiscard,
+    /// <summary>Data into the frame, mapped read-only though the page may be written without asking: so the first store is seen.</summary>
+    InstallExclusive,
+    /// <summary>Tell the home that the copy here is what the home has.</summary>
+    SendCleanToHome,
+    /// <summary>Give up a page that was not written; the home has the same contents.</summary>
+    SendPutE,
+    /// <summary>Give the page back to its home, from the kept copy; others may read on.</summary>
+    SendPutO,
 }

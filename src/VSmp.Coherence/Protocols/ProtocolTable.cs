@@ -57,6 +57,23 @@ public sealed class ProtocolTable<TState, TEvent, TAction>
     private static readonly int StateCount = Enum.GetValues<TState>().Length;
     private static readonly int EventCount = Enum.GetValues<TEvent>().Length;
     private readonly Cell<TState, TAction>[] _cells = new Cell<TState, TAction>[StateCount * EventCount];
+    private readonly TState[] _states;
+    private readonly TEvent[] _events;
+
+    /// <summary>Begins a table.</summary>
+    /// <param name="states">The states that pages have under this protocol, in the order in which they are printed.</param>
+    /// <param name="events">The events that there are under this protocol, likewise.</param>
+    public ProtocolTable(TState[] states, TEvent[] events)
+    {
+        _states = states;
+        _events = events;
+    }
+
+    /// <summary>The protocol's states.</summary>
+    public IReadOnlyList<TState> States => _states;
+
+    /// <summary>The protocol's events.</summary>
+    public IReadOnlyList<TEvent> Events => _events;
 
     /// <summary>The cell of a state and an event.</summary>
     public ref readonly Cell<TState, TAction> this[TState state, TEvent @event] => ref _cells[Index(state, @event)];
@@ -77,16 +94,24 @@ public sealed class ProtocolTable<TState, TEvent, TAction>
         foreach (TEvent e in events) Set(state, e, new Cell<TState, TAction>(Verdict.Impossible, state));
     }
 
-    /// <summary>Checks that no cell is missing.</summary>
-    /// <exception cref="InvalidOperationException">Names the cells that are.</exception>
+    /// <summary>Checks that no cell is missing. What the protocol does not know becomes impossible.</summary>
+    /// <exception cref="InvalidOperationException">Names the cells that are missing, or that lead out of the protocol.</exception>
     public ProtocolTable<TState, TEvent, TAction> Complete()
     {
-        var missing = from s in Enum.GetValues<TState>()
-                      from e in Enum.GetValues<TEvent>()
-                      where this[s, e].Verdict == Verdict.Missing
+        var missing = from s in _states
+                      from e in _events
+                      where this[s, e].Verdict == Verdict.Missing || !_states.Contains(this[s, e].Next)
                       select $"{s} × {e}";
         string all = string.Join(", ", missing);
-        return all.Length == 0 ? this : throw new InvalidOperationException($"the protocol table lacks {all}");
+        if (all.Length != 0) throw new InvalidOperationException($"the protocol table lacks {all}");
+        foreach (TState s in Enum.GetValues<TState>())
+        {
+            foreach (TEvent e in Enum.GetValues<TEvent>())
+            {
+                if (this[s, e].Verdict == Verdict.Missing) _cells[Index(s, e)] = new Cell<TState, TAction>(Verdict.Impossible, s);
+            }
+        }
+        return this;
     }
 
     /// <summary>A copy with another cell in one place: a bug, planted to see whether it is found.</summary>
@@ -102,12 +127,12 @@ public sealed class ProtocolTable<TState, TEvent, TAction>
     public string ToMarkdown()
     {
         var text = new StringBuilder("| |");
-        foreach (TEvent e in Enum.GetValues<TEvent>()) text.Append(' ').Append(e).Append(" |");
-        text.Append("\n|---|").Insert(text.Length, "---|", EventCount).Append('\n');
-        foreach (TState s in Enum.GetValues<TState>())
+        foreach (TEvent e in _events) text.Append(' ').Append(e).Append(" |");
+        text.Append("\n|---|").Insert(text.Length, "---|", _events.Length).Append('\n');
+        foreach (TState s in _states)
         {
             text.Append("| **").Append(s).Append("** |");
-            foreach (TEvent e in Enum.GetValues<TEvent>()) text.Append(' ').Append(Describe(s, this[s, e])).Append(" |");
+            foreach (TEvent e in _events) text.Append(' ').Append(Describe(s, this[s, e])).Append(" |");
             text.Append('\n');
         }
         return text.ToString();
@@ -129,6 +154,7 @@ public sealed class ProtocolTable<TState, TEvent, TAction>
     private void Set(TState state, TEvent @event, Cell<TState, TAction> cell)
     {
         ref Cell<TState, TAction> slot = ref _cells[Index(state, @event)];
+        if (!_states.Contains(state) || !_events.Contains(@event)) throw new InvalidOperationException($"{state} × {@event} is not of this protocol");
         if (slot.Verdict != Verdict.Missing) throw new InvalidOperationException($"{state} × {@event} is declared twice");
         slot = cell;
     }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Globalization;
+using VSmp.Coherence.Protocols;
 
 namespace VSmp.Coherence.Tests.Simulation;
 
@@ -7,34 +8,38 @@ public sealed class RandomSimulationTests
 {
     private const int Steps = 600;
 
-    [Fact]
-    public void Reads_return_the_last_write_under_every_interleaving_tried()
+    public static TheoryData<string> Protocols => [.. ProtocolCatalog.All.Select(p => p.Name)];
+
+    [Theory]
+    [MemberData(nameof(Protocols))]
+    public void Reads_return_the_last_write_under_every_interleaving_tried(string name)
     {
+        Protocol protocol = ProtocolCatalog.Find(name)!;
         // A fixed set, and a fresh one; VSMP_SEED replays one seed with its trace.
         if (Environment.GetEnvironmentVariable("VSMP_SEED") is { } given)
         {
-            Simulate(int.Parse(given, CultureInfo.InvariantCulture));
+            Simulate(protocol, int.Parse(given, CultureInfo.InvariantCulture));
             return;
         }
         int fresh = Environment.TickCount & 0xFFFFFF;
-        for (int i = 0; i < 1500; i++)
+        for (int i = 0; i < 600; i++)
         {
-            Simulate(i);
-            Simulate(0x1000000 + fresh + i);
+            Simulate(protocol, i);
+            Simulate(protocol, 0x1000000 + fresh + i);
         }
     }
 
-    private static void Simulate(int seed)
+    private static void Simulate(Protocol protocol, int seed)
     {
         try
         {
-            new SimulatedCluster(seed, trace: false).Run(Steps);
+            new SimulatedCluster(protocol, seed, trace: false).Run(Steps);
         }
         catch (Exception)
         {
-            var replay = new SimulatedCluster(seed, trace: true);
+            var replay = new SimulatedCluster(protocol, seed, trace: true);
             Exception? failure = Record.Exception(() => replay.Run(Steps));
-            Assert.Fail($"seed {seed} (VSMP_SEED={seed} replays it): {failure}\n" + string.Join('\n', replay.TraceLines.TakeLast(60)));
+            Assert.Fail($"{protocol.Name}, seed {seed} (VSMP_SEED={seed} replays it): {failure}\n" + string.Join('\n', replay.TraceLines.TakeLast(60)));
         }
     }
 }

@@ -28,12 +28,12 @@ internal sealed class SimulatedNode
     private readonly Dictionary<PageNumber, long> _kept = [];
     private readonly HashSet<PageNumber> _held = [];
 
-    public SimulatedNode(SimulatedCluster cluster, NodeId id, HomeMap homes, int extentCount, long budgetPages)
+    public SimulatedNode(SimulatedCluster cluster, NodeId id, HomeMap homes, int extentCount, Protocol protocol, long budgetPages)
     {
         _cluster = cluster;
         Id = id;
         Budget = new FrameBudget(budgetPages);
-        Region = new Region(new RegionId(1), "sim", extentCount, Msi.Protocol, homes, Budget);
+        Region = new Region(new RegionId(1), "sim", extentCount, protocol, homes, Budget);
         Node = new NodeController(id, transactionCapacity: 6);
         Home = new HomeController(id, () => cluster.NodeCount);
         for (uint e = 0; e < extentCount; e++)
@@ -130,7 +130,7 @@ internal sealed class SimulatedNode
             _waiting.Add((page, write));
             return;
         }
-        Mapped[page] = Region.PageAt(page).State == NodeState.M ? Right.Write : Right.Read;
+        Mapped[page] = NodeStates.MayWrite(Region.PageAt(page).State) ? Right.Write : Right.Read;
         _cluster.OnGuestAccess(this, page, write);
     }
 

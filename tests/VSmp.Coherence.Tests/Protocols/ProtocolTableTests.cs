@@ -8,24 +8,27 @@ using VSmp.Coherence.Protocols;
 namespace VSmp.Coherence.Tests.Protocols;
 
 /// <summary>Drives the controllers into every state by real events, then through every cell of the tables.</summary>
-public sealed class MsiTableTests
+public sealed class ProtocolTableTests
 {
     private static readonly NodeId Self = new(1), Other = new(2), Third = new(3), HomeNode = new(0);
     private static readonly PageNumber Page = new(7);
 
-    public static TheoryData<NodeState, NodeEvent> NodeCells() => Cells<NodeState, NodeEvent>();
+    public static TheoryData<string, NodeState, NodeEvent> NodeCells() => Cells(p => p.Node);
 
-    public static TheoryData<DirectoryState, DirectoryEvent> DirectoryCells() => Cells<DirectoryState, DirectoryEvent>();
+    public static TheoryData<string, DirectoryState, DirectoryEvent> DirectoryCells() => Cells(p => p.Directory);
+
+    public static TheoryData<string> Names => [.. ProtocolCatalog.All.Select(p => p.Name)];
 
     [Theory]
     [MemberData(nameof(NodeCells))]
-    public void A_node_does_what_its_table_says(NodeState state, NodeEvent @event)
+    public void A_node_does_what_its_table_says(string name, NodeState state, NodeEvent @event)
     {
-        var cell = Msi.Protocol.Node[state, @event];
-        var (node, region, effects) = NewNode();
+        Protocol protocol = ProtocolCatalog.Find(name)!;
+        var cell = protocol.Node[state, @event];
+        var (node, region, effects) = NewNode(protocol);
         Reach(node, region, effects, state, acks: @event == NodeEvent.InvAck ? 2 : 1);
         effects.Clear();
-        if (state is NodeState.IM_AD or NodeState.SM_AD && @event == NodeEvent.LastInvAck) return; // InvAck until the grant has come
+        if (state is NodeState.IM_AD or NodeState.SM_AD or NodeState.OM_AD or NodeState.IM_ADK && @event == NodeEvent.LastInvAck) return; // InvAck until the grant has come
         if (cell.Verdict == Verdict.Impossible)
         {
             Assert.Throws<ProtocolViolationException>(() => Apply(node, region, effects, @event, grantAcks: 1));
@@ -39,34 +42,65 @@ public sealed class MsiTableTests
 
     [Theory]
     [MemberData(nameof(DirectoryCells))]
-    public void A_home_does_what_its_table_says(DirectoryState state, DirectoryEvent @event)
+    public void A_home_does_what_its_table_says(string name, DirectoryState state, DirectoryEvent @event)
     {
-        var cell = Msi.Protocol.Directory[state, @event];
-        var region = new Region(new RegionId(1), "t", 1, Msi.Protocol, homes: null, budget: null);
+        Protocol protocol = ProtocolCatalog.Find(name)!;
+        var cell = protocol.Directory[state, @event];
+        var region = new Region(new RegionId(1), "t", 1, protocol, homes: null, budget: null);
         region.BecomeHome(new ExtentNumber(0));
         var home = new HomeController(HomeNode, () => 4);
         var effects = new EffectBuffer();
-        if (state is DirectoryState.S) Deliver(MessageType.GetS, Self, 0);
-        if (state is DirectoryState.M or DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A) Deliver(MessageType.GetM, Self, 0);
-        if (state is DirectoryState.M or DirectoryState.S_D) Deliver(MessageType.InstallAck, Self, 1);
-        if (state is DirectoryState.S_D) Deliver(MessageType.GetS, Other, 0);
-        if (state is DirectoryState.I_A) Deliver(MessageType.PutM, Self, 1);
+        bool startsExclusive = protocol.Directory[DirectoryState.I, DirectoryEvent.GetS].Next == DirectoryState.E_A;
+        NodeId sharer = Self;
+        if (state == DirectoryState.S && !startsExclusive)
+        {
+            Deliver(MessageType.GetS, Self, 0);
+        }
+        else if (state is DirectoryState.E or DirectoryState.E_A || (state == DirectoryState.S && startsExclusive))
+        {
+            Deliver(MessageType.GetS, Self, 0);
+            if (state != DirectoryState.E_A) Deliver(MessageType.InstallAck, Self, 1);
+            if (state == DirectoryState.S)
+            {
+                // The owner answers for a reader, and evicts: the reader alone has a copy.
+                Deliver(MessageType.GetS, Other, 0);
+                Deliver(MessageType.PutE, Self, 1);
+                if (region.EntryAt(Page).State == DirectoryState.S_D) Deliver(MessageType.WritebackClean, Self, 1);
+                sharer = Other;
+            }
+        }
+        else if (state != DirectoryState.I)
+        {
+            Deliver(MessageType.GetM, Self, 0);
+            if (state is not (DirectoryState.M_A or DirectoryState.I_A)) Deliver(MessageType.InstallAck, Self, 1);
+            if (state is DirectoryState.S_D or DirectoryState.O) Deliver(MessageType.GetS, Other, 0);
+            if (state is DirectoryState.I_A) Deliver(MessageType.PutM, Self, 1);
+        }
         Assert.Equal(state, region.EntryAt(Page).State);
+        if (@event == DirectoryEvent.PutZ && protocol == Mesi.Protocol && state == DirectoryState.S)
+        {
+            // The former owner counts as a sharer for ever: only a set that was made anew names one.
+            region.EntryAt(Page).ClearSharers();
+            region.EntryAt(Page).AddSharer(sharer);
+        }
         effects.Clear();
         (MessageType type, NodeId from, uint version) = @event switch
         {
             DirectoryEvent.GetS => (MessageType.GetS, Third, 0u),
             DirectoryEvent.GetM => (MessageType.GetM, Third, 0u),
-            DirectoryEvent.Upgrade => (MessageType.Upgrade, Self, 0u),
+            DirectoryEvent.Upgrade => (MessageType.Upgrade, sharer, 0u),
+            DirectoryEvent.PutE => (MessageType.PutE, Self, 1u),
+            DirectoryEvent.PutO => (MessageType.PutO, Self, 1u),
             DirectoryEvent.PutM => (MessageType.PutM, Self, 1u),
             DirectoryEvent.StalePutM => (MessageType.PutM, Third, 1u),
-            DirectoryEvent.PutZ => (MessageType.PutZ, Self, 0u),
+            DirectoryEvent.PutZ => (MessageType.PutZ, sharer, 0u),
             DirectoryEvent.SharedPutZ => (MessageType.PutZ, Third, 0u),
             DirectoryEvent.Data => (MessageType.Writeback, Self, 1u),
+            DirectoryEvent.Clean => (MessageType.WritebackClean, Self, 1u),
             _ => (MessageType.InstallAck, Self, 1u),
         };
         // Cells that no message can name: what the message says together with the state makes another event of it.
-        bool isUnnameable = cell.Verdict == Verdict.Impossible && @event is not DirectoryEvent.Data;
+        bool isUnnameable = cell.Verdict == Verdict.Impossible && @event is not (DirectoryEvent.Data or DirectoryEvent.Clean);
         if (isUnnameable) return;
         if (cell.Verdict == Verdict.Impossible)
         {
@@ -84,6 +118,8 @@ public sealed class MsiTableTests
             MessageType? sent = action switch
             {
                 DirectoryAction.SendDataS => MessageType.DataS,
+                DirectoryAction.SendDataE => MessageType.DataE,
+                DirectoryAction.SendOwnerGrant => MessageType.OwnerGrant,
                 DirectoryAction.SendDataM or DirectoryAction.SendGrant => MessageType.DataM,
                 DirectoryAction.SendFwdGetS => MessageType.FwdGetS,
                 DirectoryAction.SendFwdGetM => MessageType.FwdGetM,
@@ -107,15 +143,33 @@ public sealed class MsiTableTests
         }, effects);
     }
 
-    [Fact]
-    public void The_printed_table_is_the_code()
+    [Theory]
+    [MemberData(nameof(Names))]
+    public void The_printed_tables_are_the_code(string name)
     {
-        string text = "# MSI\n\nPrinted from `src/VSmp.Coherence/Protocols/Msi.cs`; a test fails when the two differ "
-            + "(`VSMP_PRINT=1 make test` prints anew). States name what is awaited: D data, A acknowledgements, K the acknowledgement "
-            + "for a copy that is kept, P a PutAck that nothing depends on. Empty cells cannot happen.\n\n## At a node\n\n" + Msi.Protocol.Node.ToMarkdown() + "\n## At the home\n\n" + Msi.Protocol.Directory.ToMarkdown();
-        string path = Path.Combine(RepositoryRoot(), "docs", "protocols", "msi.md");
+        string text = PrintedProtocol.Of(ProtocolCatalog.Find(name)!);
+        string path = Path.Combine(RepositoryRoot(), "docs", "protocols", name + ".md");
         if (Environment.GetEnvironmentVariable("VSMP_PRINT") == "1") File.WriteAllText(path, text);
         Assert.Equal(File.ReadAllText(path), text);
+    }
+
+    [Fact]
+    public void A_table_that_lacks_a_cell_or_leads_out_of_its_states_is_refused()
+    {
+        var lacks = new ProtocolTable<NodeState, NodeEvent, NodeAction>([NodeState.I], [NodeEvent.Load, NodeEvent.Store]);
+        lacks.On(NodeState.I, NodeEvent.Load, NodeState.S);
+        var refusal = Assert.Throws<InvalidOperationException>(lacks.Complete);
+        Assert.Contains("I × Load, I × Store", refusal.Message, StringComparison.Ordinal);
+        Assert.Throws<InvalidOperationException>(() => lacks.Stall(NodeState.M, NodeEvent.Load));
+        Assert.Throws<InvalidOperationException>(() => lacks.Stall(NodeState.I, NodeEvent.Evict));
+    }
+
+    [Fact]
+    public void What_a_protocol_does_not_know_is_impossible_under_it()
+    {
+        Assert.Equal(Verdict.Impossible, Msi.Protocol.Node[NodeState.O, NodeEvent.Load].Verdict);
+        Assert.Equal(Verdict.Impossible, Msi.Protocol.Node[NodeState.IS_D, NodeEvent.DataE].Verdict);
+        Assert.Equal(Verdict.Impossible, Msi.Protocol.Directory[DirectoryState.M, DirectoryEvent.PutE].Verdict);
     }
 
     private static string RepositoryRoot()
@@ -125,23 +179,27 @@ public sealed class MsiTableTests
         return folder;
     }
 
-    private static TheoryData<TState, TEvent> Cells<TState, TEvent>()
+    private static TheoryData<string, TState, TEvent> Cells<TState, TEvent, TAction>(Func<Protocol, ProtocolTable<TState, TEvent, TAction>> table)
         where TState : struct, Enum
         where TEvent : struct, Enum
+        where TAction : struct, Enum
     {
-        var cells = new TheoryData<TState, TEvent>();
-        foreach (TState s in Enum.GetValues<TState>())
+        var cells = new TheoryData<string, TState, TEvent>();
+        foreach (Protocol protocol in ProtocolCatalog.All)
         {
-            foreach (TEvent e in Enum.GetValues<TEvent>()) cells.Add(s, e);
+            foreach (TState s in table(protocol).States)
+            {
+                foreach (TEvent e in table(protocol).Events) cells.Add(protocol.Name, s, e);
+            }
         }
         return cells;
     }
 
-    private static (NodeController, Region, EffectBuffer) NewNode()
+    private static (NodeController, Region, EffectBuffer) NewNode(Protocol protocol)
     {
         var homes = new HomeMap(1);
         homes.Place(new ExtentNumber(0), HomeNode);
-        var region = new Region(new RegionId(1), "t", 1, Msi.Protocol, homes, new FrameBudget(10));
+        var region = new Region(new RegionId(1), "t", 1, protocol, homes, new FrameBudget(10));
         region.Open(new ExtentNumber(0));
         return (new NodeController(Self), region, new EffectBuffer());
     }
@@ -166,6 +224,15 @@ public sealed class MsiTableTests
             NodeState.SI_A => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.FwdGetS],
             NodeState.II_A => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.FwdGetM],
             NodeState.II_P => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.FwdGetM, NodeEvent.InstallAck],
+            NodeState.E => [NodeEvent.Load, NodeEvent.DataE],
+            NodeState.EI_A => [NodeEvent.Load, NodeEvent.DataE, NodeEvent.Evict],
+            NodeState.O => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS],
+            NodeState.OI_A => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS, NodeEvent.Evict],
+            NodeState.OM_AD => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS, NodeEvent.Store],
+            NodeState.OM_A => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS, NodeEvent.Store, NodeEvent.DataMAcks],
+            NodeState.IM_ADK => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS, NodeEvent.Store, NodeEvent.FwdGetM],
+            NodeState.IM_AK => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS, NodeEvent.Store, NodeEvent.FwdGetM, NodeEvent.DataMAcks],
+            NodeState.IM_K => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS, NodeEvent.Store, NodeEvent.FwdGetM, NodeEvent.DataM],
             _ => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.PutAck, NodeEvent.Discard],
         };
         foreach (NodeEvent e in path)
@@ -202,6 +269,8 @@ public sealed class MsiTableTests
                 NodeEvent.FwdGetM => MessageType.FwdGetM,
                 NodeEvent.Inv => MessageType.Inv,
                 NodeEvent.DataS => MessageType.DataS,
+                NodeEvent.DataE => MessageType.DataE,
+                NodeEvent.DataM or NodeEvent.DataMAcks when region.PageAt(Page).State == NodeState.OM_AD => MessageType.OwnerGrant,
                 NodeEvent.DataM or NodeEvent.DataMAcks => MessageType.DataM,
                 NodeEvent.InvAck or NodeEvent.LastInvAck => MessageType.InvAck,
                 NodeEvent.InstallAck => MessageType.InstallAck,
@@ -216,7 +285,7 @@ public sealed class MsiTableTests
             Count = 1,
             Region = region.Id,
             Page = Page,
-            Version = @event is NodeEvent.FwdGetM or NodeEvent.DataM or NodeEvent.DataMAcks ? version.Next() : version,
+            Version = @event is NodeEvent.FwdGetM or NodeEvent.DataE or NodeEvent.DataM or NodeEvent.DataMAcks ? version.Next() : version,
         }, effects);
     }
 
@@ -234,7 +303,10 @@ public sealed class MsiTableTests
             NodeAction.SendDataM => (EffectKind.Send, MessageType.DataM),
             NodeAction.SendInvAck => (EffectKind.Send, MessageType.InvAck),
             NodeAction.SendInstallAck => (EffectKind.Send, MessageType.InstallAck),
-            NodeAction.InstallReadable => (EffectKind.InstallReadable, null),
+            NodeAction.SendPutE => (EffectKind.Send, MessageType.PutE),
+            NodeAction.SendPutO => (EffectKind.Send, MessageType.PutO),
+            NodeAction.SendCleanToHome => (EffectKind.Send, MessageType.WritebackClean),
+            NodeAction.InstallReadable or NodeAction.InstallExclusive => (EffectKind.InstallReadable, null),
             NodeAction.InstallWritable => (EffectKind.InstallWritable, null),
             NodeAction.WriteFrame => (EffectKind.WriteFrame, null),
             NodeAction.MakeWritable => (EffectKind.MakeWritable, null),
