@@ -24,7 +24,7 @@ public sealed class Protocol(
 public static class ProtocolCatalog
 {
     /// <summary>All of them, the default first.</summary>
-    public static IReadOnlyList<Protocol> All { get; } = [Msi.Protocol, Mesi.Protocol];
+    public static IReadOnlyList<Protocol> All { get; } = [Msi.Protocol, Mesi.Protocol, Moesi.Protocol];
 
     /// <summary>The protocol of that name, or null.</summary>
     public static Protocol? Find(string name) => All.FirstOrDefault(p => string.Equals(p.Name, name, StringComparison.Ordinal));
