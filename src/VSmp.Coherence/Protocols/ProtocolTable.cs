@@ -117,7 +117,7 @@ public sealed class ProtocolTable<TState, TEvent, TAction>
     /// <summary>A copy with another cell in one place: a bug, planted to see whether it is found.</summary>
     internal ProtocolTable<TState, TEvent, TAction> With(TState state, TEvent @event, TState next, params TAction[] actions)
     {
-        var copy = new ProtocolTable<TState, TEvent, TAction>();
+        var copy = new ProtocolTable<TState, TEvent, TAction>(_states, _events);
         _cells.CopyTo(copy._cells, 0);
         copy._cells[Index(state, @event)] = new Cell<TState, TAction>(Verdict.Handle, next, actions);
         return copy;
