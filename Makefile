@@ -32,7 +32,7 @@ TEST_SOURCES := $(shell find tests -type f \( -name '*.cs' -o -name '*.csproj' \
 C_SOURCES := $(shell find native examples -type f \( -name '*.c' -o -name '*.h' \))
 
 .PHONY: build
-build: native $(BUILD)/vsmp $(BUILD)/examples/wordcount/wordcount ## build/vsmp, ready to run from here
+build: native $(BUILD)/vsmp $(BUILD)/bench/vsmp-bench $(BUILD)/examples/wordcount/wordcount ## build/vsmp, ready to run from here
 	@echo "built: $(BUILD)/vsmp"
 
 .PHONY: native
@@ -46,6 +46,13 @@ $(BUILD)/vsmp: $(SOURCES) $(SETTINGS)
 	@mkdir -p $(BUILD)
 	dotnet publish src/VSmp.Agent/VSmp.Agent.csproj $(DOTNET_BUILD_FLAGS) --output $(BUILD)
 	dotnet publish src/VSmp.Bench/VSmp.Bench.csproj $(DOTNET_BUILD_FLAGS) --output $(BUILD)
+	@touch $@
+
+# In a folder of its own, since it brings the agent's assemblies along.
+$(BUILD)/bench/vsmp-bench: $(SOURCES) $(SETTINGS)
+	@$(NEED) dotnet
+	dotnet publish src/VSmp.Bench/VSmp.Bench.csproj $(DOTNET_BUILD_FLAGS) --output $(@D)
+	@ln -sfn bench/vsmp-bench $(BUILD)/vsmp-bench
 	@touch $@
 
 $(BUILD)/examples/wordcount/wordcount: $(wildcard examples/WordCount/*.cs* src/VSmp.Client/*.cs*) $(SETTINGS)

@@ -6,6 +6,8 @@ using VSmp.Bench.Hammer;
 using VSmp.Bench.History;
 using VSmp.Bench.Litmus;
 
+if (PlantedCluster.IsFor(args)) return PlantedCluster.Run(args);
+
 if (Console.IsOutputRedirected)
 {
     // Into a file or a pipe: plain text, and lines as long as they are.

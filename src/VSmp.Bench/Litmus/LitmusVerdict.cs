@@ -20,6 +20,9 @@ public enum LitmusVerdict
 /// <summary>The outcomes of one test in one layout and kind, judged.</summary>
 public sealed class LitmusResult
 {
+    // A few meetings can be of one sort only, in which nothing could have gone wrong.
+    private const int EnoughMeetings = 10;
+
     private readonly Dictionary<LitmusOutcome, long> _counts = [];
     private readonly IReadOnlySet<LitmusOutcome> _allowed;
     private readonly LitmusOutcome[] _overlapping;
@@ -92,6 +95,11 @@ public sealed class LitmusResult
         {
             why = $"never saw {missed.Length} of the {_overlapping.Length} outcomes of threads that meet: "
                 + string.Join(", ", missed.Take(4).Select(outcome => $"'{outcome}'"));
+            return LitmusVerdict.Inconclusive;
+        }
+        if (Overlapping < EnoughMeetings)
+        {
+            why = $"the threads met only {Overlapping} times";
             return LitmusVerdict.Inconclusive;
         }
         if (_relaxed.Length > 0 && Relaxed == 0)

@@ -25,8 +25,9 @@ public sealed class BenchCluster : IDisposable
     /// <summary>Starts a cluster.</summary>
     /// <param name="agents">How many agents.</param>
     /// <param name="memory">What each contributes, as <c>vsmp up --memory</c> takes it.</param>
+    /// <param name="isPlanted">Whether the agents have a bug (<see cref="Litmus.PlantedCluster"/>).</param>
     /// <exception cref="BenchException">It does not start.</exception>
-    public BenchCluster(int agents, string memory)
+    public BenchCluster(int agents, string memory, bool isPlanted = false)
     {
         _vsmp = FindProgram("vsmp");
         Nodes = [.. Enumerable.Range(0, agents).Select(i => string.Create(CultureInfo.InvariantCulture, $"n{i}"))];
@@ -41,7 +42,10 @@ public sealed class BenchCluster : IDisposable
         {
             _isUp = true;
             StringBuilder said = new();
-            int exitCode = Execute(_vsmp, ["up", "--agents", $"{agents}", "--memory", memory], _ => { }, line => said.AppendLine(line));
+            string[] up = ["up", "--agents", $"{agents}", "--memory", memory];
+            int exitCode = isPlanted
+                ? Execute(Environment.ProcessPath!, ["planted", .. up], _ => { }, line => said.AppendLine(line))
+                : Execute(_vsmp, up, _ => { }, line => said.AppendLine(line));
             if (exitCode != 0) throw new BenchException($"vsmp up ended with exit code {exitCode}: {said.ToString().Trim()}");
         }
         catch
@@ -60,19 +64,20 @@ public sealed class BenchCluster : IDisposable
     /// <summary>A folder for files of this run, removed with the cluster.</summary>
     public string Scratch { get; }
 
-    /// <summary>A program that <c>make build</c> leaves: beside this one, or in the build folder of the tree that this one is in.</summary>
-    /// <exception cref="BenchException">It is in neither.</exception>
+    /// <summary>A program that <c>make build</c> leaves: in the build folder that this one is in, or of the tree that this one is in.</summary>
+    /// <exception cref="BenchException">It is in neither place.</exception>
     public static string FindProgram(string name)
     {
-        string beside = Path.Combine(AppContext.BaseDirectory, name);
-        // The ranks' programs are in the build folder only; where one is, the right vsmp is, too.
-        if (File.Exists(Path.Combine(AppContext.BaseDirectory, "vsmp-litmus")) && File.Exists(beside)) return beside;
         for (DirectoryInfo? folder = new(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
         {
-            string built = Path.Combine(folder.FullName, "build", name);
-            if (File.Exists(Path.Combine(folder.FullName, "VSmp.sln")) && File.Exists(built)) return built;
+            // The ranks' programs are in the build folder only; where one is, the right vsmp is, too.
+            foreach (string build in new[] { folder.FullName, Path.Combine(folder.FullName, "build") })
+            {
+                string path = Path.Combine(build, name);
+                if (File.Exists(Path.Combine(build, "vsmp-litmus")) && File.Exists(path)) return path;
+            }
         }
-        throw new BenchException($"{name} is neither in {AppContext.BaseDirectory} nor in a build folder: run `make build`");
+        throw new BenchException($"{name} is not in a build folder at or above {AppContext.BaseDirectory}: run `make build`");
     }
 
     /// <summary>Runs ranks of a program to their end.</summary>
