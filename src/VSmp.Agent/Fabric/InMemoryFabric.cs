@@ -103,8 +103,13 @@ internal sealed class InMemoryNetwork(int seed, NetworkFaults faults = default) 
         }
         bool oneFirst = _random.Next(2) == 0;
         (InMemoryFabric from, InMemoryFabric to) = oneFirst ? (one, other) : (other, one);
-        return Carry(link, from, to) || Carry(link, to, from)
-            || from.SendOwedAck(to.Self, link.Wire(from.Self)) || to.SendOwedAck(from.Self, link.Wire(to.Self));
+        if (Carry(link, from, to) || Carry(link, to, from)
+            || from.SendOwedAck(to.Self, link.Wire(from.Self)) || to.SendOwedAck(from.Self, link.Wire(to.Self)))
+            return true;
+        // What was lost last leaves no gap that the receiver could see: the sender's patience ends, as TCP's does.
+        if (oneSession.Outbox.UnacknowledgedBytes == 0 && otherSession.Outbox.UnacknowledgedBytes == 0) return false;
+        Cut(link);
+        return true;
     }
 
     /// <summary>The other side has ended the session: what it said last arrives, or the loss is noticed in the end.</summary>

@@ -25,6 +25,13 @@ public sealed class FaultyInMemoryFabricTests : FabricTests
     }
 }
 
+/// <summary>A seed with which the very last frame of a pair is lost, so that no later one shows the gap.</summary>
+public sealed class LostLastFrameTests : FabricTests
+{
+    private protected override IFabricWorld CreateWorld() => new InMemoryWorld(new InMemoryNetwork(17578682,
+        new NetworkFaults(CutPerMille: 3, DropPerMille: 5, DuplicatePerMille: 20)));
+}
+
 internal sealed class InMemoryWorld(InMemoryNetwork network) : IFabricWorld
 {
     private const int MaxSteps = 5_000_000;
