@@ -45,7 +45,7 @@ internal sealed partial class JobServer
     {
         if (job.Id.Leader == self)
         {
-            if (_led.TryGetValue(job.Id, out LedJob? led)) MarkGone(led, rank, how);
+            OnRankGone(self, job.Id, rank, how);
         }
         else if (peers.IsUp(job.Id.Leader))
         {
@@ -80,10 +80,7 @@ internal sealed partial class JobServer
                 OnReply(job, rank, in reply, payload[GuestMessage.Bytes..]);
                 break;
             case MessageType.JobRankGone:
-                if (_led.TryGetValue(job, out LedJob? led) && header.Argument1 < (ulong)led.Job.Size && led.Placement[header.Argument1] == peer)
-                {
-                    MarkGone(led, (int)header.Argument1, Encoding.UTF8.GetString(payload));
-                }
+                OnRankGone(peer, job, (int)Math.Min(header.Argument1, int.MaxValue), Encoding.UTF8.GetString(payload));
                 break;
             case MessageType.JobAttach:
                 OnAttach(peer, in header, payload);

@@ -133,6 +133,12 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         return IsUp(peer.Node) ? peer.Node : throw new ControlException($"node {name} is not reachable", ExitCodes.NoAgent);
     }
 
+    /// <summary>A process that called itself a rank is gone; which number it gave itself, and where, is its own word.</summary>
+    private void OnRankGone(NodeId node, JobId job, int rank, string how)
+    {
+        if (_led.TryGetValue(job, out LedJob? led) && rank >= 0 && rank < led.Job.Size && led.Placement[rank] == node) MarkGone(led, rank, how);
+    }
+
     private static void MarkGone(LedJob led, int rank, string how)
     {
         if (!led.Job.IsGone(rank)) led.RanksLeft--;

@@ -45,6 +45,10 @@ internal sealed class NodeJob(JobId id, Run run, Action<int, GuestMessage, byte[
     public PagedRegion? FindRegion(RegionId region) => Regions.Find(r => r.Id == region);
 
     /// <summary>A rank calls.</summary>
+    /// <remarks>
+    /// Protocols that make memory coherent at calls only do their work here, before Unlock, Barrier and ReleaseRegion go on, and in
+    /// <see cref="OnReply"/>, before the answers to Lock, Barrier and Acquire reach the rank.
+    /// </remarks>
     public void OnCall(RankSession session, in GuestMessage call, ReadOnlySpan<byte> data)
     {
         if (_lost is not null)

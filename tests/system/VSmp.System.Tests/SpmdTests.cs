@@ -124,6 +124,19 @@ public sealed partial class SpmdTests
     });
 
     [Theory]
+    [InlineData("VSMP_RANK=4000", "has no rank 4000")]
+    [InlineData("VSMP_RANK=5000", "a number of 0 or more")]
+    [InlineData("VSMP_RANK=$((1-VSMP_RANK))", "has no rank")]
+    [InlineData("VSMP_JOB=0123", "its token is not of this agent")]
+    public void A_process_that_claims_to_be_what_it_is_not_is_refused_and_harms_nobody(string claim, string words) => Cluster.Run(2, "64M", cluster =>
+    {
+        Outcome outcome = cluster.Vsmp("spmd", "-n", "2", "--", "sh", "-c", $"{claim} exec {Paths.Program("spmd-hello")}");
+        Assert.NotEqual(0, outcome.ExitCode);
+        Assert.Contains(words, outcome.Error, StringComparison.Ordinal);
+        Spmd(cluster, ["-n", "2"], "spmd-hello", "20").Succeeded();
+    });
+
+    [Theory]
     [InlineData("-n: a job has", "-n", "0", "--", "true")]
     [InlineData("no protocol 'mosey'", "-n", "1", "--protocol", "mosey", "--", "true")]
     [InlineData("no node nix", "-n", "1", "--on", "nix", "--", "true")]
