@@ -26,6 +26,8 @@ public sealed partial class SpmdTests
 
     [Theory]
     [InlineData("msi")]
+    [InlineData("mesi")]
+    [InlineData("moesi")]
     public void Every_counter_is_exact_when_eight_ranks_hammer_the_same_pages_with_too_little_memory(string protocol) =>
         Cluster.Run(4, "64M", cluster =>
         {
