@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Globalization;
+using VSmp.Coherence;
+using VSmp.Coherence.Homes;
+using VSmp.Coherence.Nodes;
+using VSmp.Coherence.Placement;
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Bench.Simulation;
+
+/// <summary>
+/// A cluster in virtual time: the shipped controllers and the shipped sessions, on a network that delays, loses, repeats and reorders
+/// frames and breaks connections, with nodes that are slow or pause, and budgets that hold a few pages. Safety is checked at
+/// every step; then faults stop, and everything must come to its end within a bounded time.
+/// </summary>
+internal sealed class SimulatedCluster : IDisposable
+{
+    /// <summary>Neighbouring pages at the start of an extent that are used.</summary>
+    public const int PagesPerExtent = 4;
+
+    /// <summary>The region.</summary>
+    public static readonly RegionId RegionId = new(1);
+
+    private readonly SimulationOptions _options;
+    private readonly PriorityQueue<Action, (long Tick, long Order)> _events = new();
+    private readonly Dictionary<PageNumber, uint> _latest = [];
+    private readonly SimulatedNode[] _nodes;
+    private readonly List<string>? _trace;
+    private long _order;
+    private uint _lastValue;
+    private int _stepsUntilAudit;
+
+    public SimulatedCluster(SimulationOptions options)
+    {
+        _options = options;
+        Random = new Random(options.Seed);
+        _trace = options.Traces ? [] : null;
+        // Small clusters are drawn more often: they meet in the same pages more.
+        int count = options.Nodes ?? (Random.Next(4) == 0 ? Random.Next(2, options.MaxNodes + 1) : Random.Next(2, Math.Min(9, options.MaxNodes + 1)));
+        ExtentCount = Random.Next(1, 4);
+        Epoch = new Epoch((uint)Random.Next(1, int.MaxValue));
+        var homes = new HomeMap(ExtentCount);
+        for (uint e = 0; e < ExtentCount; e++) homes.Place(new ExtentNumber(e), new NodeId((ushort)Random.Next(count)));
+        Network = new SimulatedNetwork(this, Random.Next(3) == 0 ? NetworkWeather.Calm : NetworkWeather.Draw(Random));
+        int budget = Random.Next(2) == 0 ? Random.Next(1, 4) : Random.Next(4, 64);
+        _nodes = [.. Enumerable.Range(0, count).Select(n => new SimulatedNode(this, new NodeId((ushort)n), options.Protocol, homes, budget))];
+    }
+
+    /// <summary>The only source of chance.</summary>
+    public Random Random { get; }
+
+    /// <summary>Now, in ticks.</summary>
+    public long Now { get; private set; }
+
+    /// <summary>Extents of the region.</summary>
+    public int ExtentCount { get; }
+
+    /// <summary>The cluster's life.</summary>
+    public Epoch Epoch { get; }
+
+    /// <summary>The members' view of it, stamped on frames.</summary>
+    public ViewNumber View { get; private set; } = new(1);
+
+    /// <summary>What carries frames.</summary>
+    public SimulatedNetwork Network { get; }
+
+    /// <summary>Whether faults and new accesses still happen.</summary>
+    public bool IsWorking => Now < _options.WorkTicks;
+
+    /// <summary>The nodes, by number.</summary>
+    public IReadOnlyList<SimulatedNode> Nodes => _nodes;
+
+    /// <summary>What happened, if it was asked for.</summary>
+    public IReadOnlyList<string> TraceLines => _trace ?? [];
+
+    /// <summary>Whether anybody reads what is told to <see cref="Tell"/>.</summary>
+    public bool IsTracing => _trace is not null;
+
+    /// <summary>Keeps a line of what happens.</summary>
+    public void Tell(string line) => _trace?.Add(string.Create(CultureInfo.InvariantCulture, $"{Now,8} {line}"));
+
+    /// <summary>Lets something happen after so many ticks.</summary>
+    public void After(long ticks, Action action) => _events.Enqueue(action, (Now + ticks, _order++));
+
+    /// <summary>Runs from the first access to the last end.</summary>
+    /// <exception cref="SimulationException">Something is wrong.</exception>
+    public SimulationResult Run()
+    {
+        foreach (SimulatedNode node in _nodes) node.Start();
+        if (Random.Next(2) == 0) After(Random.Next((int)_options.WorkTicks), ChangeView);
+        return RunEvents();
+    }
+
+    /// <summary>Instead of random work: all nodes read one page, one writes it, all read it again.</summary>
+    /// <exception cref="SimulationException">Something is wrong.</exception>
+    public SimulationResult RunShared()
+    {
+        PageNumber page = PageAt(0);
+        foreach (int round in (ReadOnlySpan<int>)[0, 2])
+        {
+            foreach (SimulatedNode node in _nodes)
+                After((round * _options.WorkTicks) + Random.Next((int)_options.WorkTicks / 2), () => node.Touch(page, write: false));
+        }
+        After(_options.WorkTicks, () =>
+        {
+            int readers = _nodes.Count(n => n.RightTo(page) == Right.Read);
+            if (readers != _nodes.Length) throw new SimulationException($"{readers} of {_nodes.Length} nodes share {page}");
+            _nodes[Random.Next(_nodes.Length)].Touch(page, write: true);
+        });
+        return RunEvents();
+    }
+
+    private SimulationResult RunEvents()
+    {
+        long deadline = _options.WorkTicks + _options.QuietTicks;
+        while (_events.TryDequeue(out Action? action, out (long Tick, long Order) at))
+        {
+            if (at.Tick > deadline) throw new SimulationException($"{_options.QuietTicks} ticks after the last fault: {StillBusy()}");
+            Now = at.Tick;
+            action();
+            if (--_stepsUntilAudit <= 0) Audit();
+        }
+        Audit();
+        if (StillBusy() is { } busy) throw new SimulationException($"nothing is under way any more, but {busy}");
+        CheckQuiet();
+        return new SimulationResult(_nodes.Length, Now, _nodes.Sum(n => n.AccessesEnded), Network.FramesDelivered, Network.Reconnects,
+            _nodes.Sum(n => n.Evictions), Network.Fenced);
+    }
+
+    /// <summary>A guest reads or writes a page that it has the right to.</summary>
+    public void OnAccess(SimulatedNode node, PageNumber page, bool write)
+    {
+        uint latest = _latest.GetValueOrDefault(page);
+        if (!node.Frames.TryGetValue(page, out uint value)) throw new SimulationException($"{node.Id} uses {page} without a frame");
+        if (value != latest) throw new SimulationException($"{node.Id} reads {value} from {page}; what was written last is {latest}");
+        if (!write) return;
+        if (node.RightTo(page) != Right.Write) throw new SimulationException($"{node.Id} writes to {page} without the right");
+        node.Frames[page] = _latest[page] = ++_lastValue;
+        if (IsTracing) Tell($"{node.Id}: writes {_lastValue} to {page}");
+    }
+
+    /// <inheritdoc/>
+    public void Dispose() => Network.Dispose();
+
+    /// <summary>A page that is used, by number.</summary>
+    public static PageNumber PageAt(int index) =>
+        new(((ulong)(index / PagesPerExtent) << ExtentNumber.PagesShift) + (ulong)(index % PagesPerExtent));
+
+    private void ChangeView()
+    {
+        // Members come and go elsewhere: frames of the old view are under way, and count.
+        View = new ViewNumber(View.Value + 1);
+        Tell($"view {View.Value}");
+        Network.ReplayOtherEpoch();
+        if (IsWorking) After(Random.Next(1000), ChangeView);
+    }
+
+    /// <summary>Single writer or many readers, and every reader sees the last write. After every step that matters for small clusters.</summary>
+    private void Audit()
+    {
+        _stepsUntilAudit = _nodes.Length / 4;
+        for (int i = 0; i < ExtentCount * PagesPerExtent; i++)
+        {
+            PageNumber page = PageAt(i);
+            uint latest = _latest.GetValueOrDefault(page);
+            SimulatedNode? writer = null, reader = null;
+            foreach (SimulatedNode node in _nodes)
+            {
+                Right right = node.RightTo(page);
+                if (right == Right.None) continue;
+                if (!node.Frames.TryGetValue(page, out uint value) || value != latest)
+                    throw new SimulationException($"{node.Id} may read {value} from {page}; what was written last is {latest}");
+                if (right == Right.Read) reader = node;
+                else if (writer is null) writer = node;
+                else throw new SimulationException($"{writer.Id} and {node.Id} may both write {page}");
+            }
+            if (writer is not null && reader is not null)
+                throw new SimulationException($"{writer.Id} may write {page} while {reader.Id} reads it");
+        }
+    }
+
+    private string? StillBusy()
+    {
+        foreach (SimulatedNode node in _nodes)
+        {
+            if (node.Waiting is { } waiting) return $"{node.Id} waits for {waiting}";
+        }
+        return null;
+    }
+
+    private void CheckQuiet()
+    {
+        foreach (SimulatedNode node in _nodes)
+        {
+            if (node.KeptCount > 0) throw new SimulationException($"{node.Id} still keeps {node.KeptCount} copies");
+            if (node.Home.WaitingCount > 0) throw new SimulationException($"{node.Home.WaitingCount} requests still wait at {node.Id}");
+            for (int i = 0; i < ExtentCount * PagesPerExtent; i++)
+            {
+                PageNumber page = PageAt(i);
+                NodeState state = node.Region.PageAt(page).State;
+                if (!NodeStates.IsStable(state)) throw new SimulationException($"{page} stays {state} at {node.Id}");
+                if (node.Region.IsHome(page.Extent)) CheckDirectory(node, page);
+            }
+        }
+    }
+
+    private void CheckDirectory(SimulatedNode home, PageNumber page)
+    {
+        ref DirectoryEntry entry = ref home.Region.EntryAt(page);
+        foreach (SimulatedNode node in _nodes)
+        {
+            NodeState state = node.Region.PageAt(page).State;
+            if (!NodeStates.Agrees(entry.State, entry.Owner == node.Id, entry.MayShare(node.Id), state))
+                throw new SimulationException($"{page} is {entry.State} (owner {entry.Owner}) at its home and {state} at {node.Id}");
+        }
+        if (!NodeStates.HomeIsValid(entry.State)) return;
+        uint value = (entry.Flags & DirectoryFlags.Zero) != 0 ? 0 : home.Frames.GetValueOrDefault(page);
+        if (value != _latest.GetValueOrDefault(page))
+            throw new SimulationException($"the home copy of {page} is {value}; what was written last is {_latest.GetValueOrDefault(page)}");
+    }
+}
+
+/// <summary>What a guest may do with a page without asking.</summary>
+internal enum Right : byte
+{
+    None,
+    Read,
+    Write,
+}

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Fabric;
+using VSmp.Coherence;
+using VSmp.Coherence.Messages;
+
+namespace VSmp.Bench.Simulation;
+
+/// <summary>What the network does to frames; chances are in a thousand per frame.</summary>
+/// <param name="LeastDelayTicks">The fastest way.</param>
+/// <param name="MoreDelayTicks">What may come on top.</param>
+/// <param name="Lost">Never arrives; the connection breaks, as TCP's would.</param>
+/// <param name="Twice">Arrives twice.</param>
+/// <param name="Early">Arrives before those that were sent before it.</param>
+/// <param name="Cut">The connection breaks, with all that is under way.</param>
+internal readonly record struct NetworkWeather(int LeastDelayTicks, int MoreDelayTicks, int Lost, int Twice, int Early, int Cut)
+{
+    /// <summary>Nothing goes wrong.</summary>
+    public static NetworkWeather Calm => new(8, 30, 0, 0, 0, 0);
+
+    /// <summary>Drawn at random.</summary>
+    public static NetworkWeather Draw(Random random) => new(random.Next(1, 20), random.Next(1, 400), random.Next(20), random.Next(20),
+        random.Next(20), random.Next(10));
+}
+
+/// <summary>
+/// Connections between nodes, below the shipped sessions: those number, acknowledge and replay frames as over TCP. Reordering and
+/// repetition happen within a connection, which TCP would never do: a session must see through it all the same.
+/// </summary>
+internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkWeather weather) : IDisposable
+{
+    private const int AckTicks = 200, LossNoticedTicks = 300, ReconnectTicks = 100;
+
+    private readonly Dictionary<(ushort From, ushort To), End> _ends = [];
+    private readonly ChunkPool _chunks = new();
+
+    public long FramesDelivered { get; private set; }
+
+    public long Reconnects { get; private set; }
+
+    public long Fenced { get; private set; }
+
+    /// <summary>Room for the payload of a frame.</summary>
+    public Span<byte> Begin(NodeId from, NodeId to, int payloadBytes) => EndOf(from, to).Session.Begin(payloadBytes);
+
+    /// <summary>Sends the frame that was begun.</summary>
+    public void Commit(NodeId from, NodeId to, in FrameHeader header)
+    {
+        End end = EndOf(from, to);
+        end.Session.Commit(in header, cluster.View);
+        Pump(end);
+    }
+
+    /// <summary>Frames of a former life of the cluster turn up.</summary>
+    public void ReplayOtherEpoch()
+    {
+        if (_ends.Count == 0) return;
+        (ushort from, ushort to) = _ends.Keys.Min();
+        var former = new PeerSession(new NodeId(from), new NodeId(to), new Epoch(cluster.Epoch.Value ^ 1), _chunks);
+        former.Begin(0);
+        former.Commit(new FrameHeader
+        {
+            Type = MessageType.Inv,
+            Requestor = new NodeId(from),
+            Count = 1,
+            Region = SimulatedCluster.RegionId,
+            Network = VirtualNetwork.Forward,
+        }, cluster.View);
+        FrameHeader* frame = former.Outbox.NextUnsent();
+        byte[] bytes = new ReadOnlySpan<byte>(frame, FrameHeader.Bytes).ToArray();
+        former.Dispose();
+        End end = EndOf(new NodeId(from), new NodeId(to));
+        int connection = end.Connection;
+        cluster.After(1, () => Arrive(end, bytes, connection));
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        foreach (End end in _ends.Values) end.Session.Dispose();
+        _chunks.Dispose();
+    }
+
+    private End EndOf(NodeId from, NodeId to)
+    {
+        if (_ends.TryGetValue((from.Value, to.Value), out End? end)) return end;
+        end = new End(from, to, new PeerSession(from, to, cluster.Epoch, _chunks));
+        var other = new End(to, from, new PeerSession(to, from, cluster.Epoch, _chunks));
+        (end.Other, other.Other) = (other, end);
+        _ends.Add((from.Value, to.Value), end);
+        _ends.Add((to.Value, from.Value), other);
+        return end;
+    }
+
+    /// <summary>Puts what is unsent on the way.</summary>
+    private void Pump(End end)
+    {
+        if (!end.IsConnected) return;
+        // SAFETY: the outbox keeps a frame until it is acknowledged, and that is not before it has been copied here.
+        for (FrameHeader* frame; (frame = end.Session.Outbox.NextUnsent()) != null;)
+            Put(end, new ReadOnlySpan<byte>(frame, FrameHeader.Bytes + (int)frame->PayloadBytes).ToArray());
+    }
+
+    private void Put(End end, byte[] bytes)
+    {
+        Random random = cluster.Random;
+        int connection = end.Connection;
+        bool faulty = cluster.IsWorking;
+        if (faulty && random.Next(1000) < weather.Cut)
+        {
+            Cut(end);
+            return;
+        }
+        if (faulty && random.Next(1000) < weather.Lost)
+        {
+            cluster.After(LossNoticedTicks, () =>
+            {
+                if (end.Connection == connection) Cut(end);
+            });
+            return;
+        }
+        long at = cluster.Now + weather.LeastDelayTicks + random.Next(weather.MoreDelayTicks + 1);
+        bool isEarly = faulty && random.Next(1000) < weather.Early;
+        if (!isEarly) end.LastArrival = at = Math.Max(at, end.LastArrival);
+        cluster.After(at - cluster.Now, () => Arrive(end, bytes, connection));
+        if (!faulty || random.Next(1000) >= weather.Twice) return;
+        byte[] copy = [.. bytes]; // now: who takes a frame writes to it
+        cluster.After(at - cluster.Now + random.Next(weather.MoreDelayTicks + 1), () => Arrive(end, copy, connection));
+    }
+
+    /// <summary>A frame from one end arrives at the other.</summary>
+    private void Arrive(End end, byte[] bytes, int connection)
+    {
+        if (end.Connection != connection || !end.IsConnected) return; // that connection is gone, and what it carried
+        SimulatedNode node = cluster.Nodes[end.To.Value];
+        if (node.PausedUntil > cluster.Now)
+        {
+            // A node that pauses takes what has come afterwards, in the order of its coming.
+            cluster.After(node.PausedUntil - cluster.Now, () => Arrive(end, bytes, connection));
+            return;
+        }
+        PeerSession session = end.Other.Session;
+        // SAFETY: the array is pinned during the call.
+        fixed (byte* raw = bytes)
+        {
+            var frame = (FrameHeader*)raw;
+            switch (session.Take(frame))
+            {
+                case FrameVerdict.Deliver:
+                    FramesDelivered++;
+                    OweAck(end.Other);
+                    node.OnFrame(in *frame, new ReadOnlySpan<byte>(frame + 1, (int)frame->PayloadBytes));
+                    break;
+                case FrameVerdict.Ignore:
+                    break;
+                case FrameVerdict.Gap:
+                    Cut(end);
+                    break;
+                default:
+                    if (frame->Epoch == cluster.Epoch) throw new SimulationException($"{end.To} refuses a frame of {end.From}: {session.Violation}");
+                    Fenced++;
+                    Cut(end);
+                    break;
+            }
+        }
+    }
+
+    private void OweAck(End end)
+    {
+        if (end.IsAckDue) return;
+        end.IsAckDue = true;
+        cluster.After(AckTicks, () =>
+        {
+            end.IsAckDue = false;
+            if (!end.IsConnected || !end.Session.OwesAck) return;
+            byte[] ack = new byte[FrameHeader.Bytes];
+            // SAFETY: the array is pinned during the call.
+            fixed (byte* bytes = ack) end.Session.WriteAck(bytes, cluster.View);
+            Put(end, ack);
+        });
+    }
+
+    private void Cut(End end)
+    {
+        if (!end.IsConnected) return;
+        foreach (End side in (ReadOnlySpan<End>)[end, end.Other])
+        {
+            side.IsConnected = false;
+            side.Connection++;
+        }
+        if (cluster.IsTracing) cluster.Tell($"the connection of {end.From} and {end.To} breaks");
+        cluster.After(ReconnectTicks + cluster.Random.Next(ReconnectTicks), () =>
+        {
+            PeerSession one = end.Session, other = end.Other.Session;
+            if (!one.Resume(other.LastTaken) || !other.Resume(one.LastTaken))
+                throw new SimulationException($"{end.From} and {end.To} cannot resume their session");
+            Reconnects++;
+            end.IsConnected = end.Other.IsConnected = true;
+            end.LastArrival = end.Other.LastArrival = cluster.Now;
+            Pump(end);
+            Pump(end.Other);
+        });
+    }
+
+    /// <summary>One side of a connection: what goes from here to there.</summary>
+    private sealed class End(NodeId from, NodeId to, PeerSession session)
+    {
+        public NodeId From => from;
+        public NodeId To => to;
+        public PeerSession Session => session;
+        public End Other { get; set; } = null!;
+        public bool IsConnected { get; set; } = true;
+        public bool IsAckDue { get; set; }
+        public int Connection { get; set; }
+        public long LastArrival { get; set; }
+    }
+}

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Buffers.Binary;
+using VSmp.Coherence;
+using VSmp.Coherence.Homes;
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Nodes;
+using VSmp.Coherence.Placement;
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Bench.Simulation;
+
+/// <summary>
+/// A node: the shipped controllers, and a stand-in for pager and kernel that does what the pager does. A page's contents are one
+/// number; it travels in whole pages, as data do.
+/// </summary>
+internal sealed class SimulatedNode
+{
+    private const int HoldTicks = 50, MaxHeldTicks = 400;
+
+    private readonly SimulatedCluster _cluster;
+    private readonly EffectBuffer _effects = new();
+    private readonly Queue<Message> _toSelf = new();
+    private readonly List<Thread> _waiting = []; // for the protocol
+    private readonly List<Thread> _starved = []; // for a frame or a transaction
+    private readonly Queue<Thread> _again = new();
+    private readonly Dictionary<PageNumber, uint> _kept = [];
+    private readonly Dictionary<PageNumber, Right> _mapped = [];
+    private readonly List<PageNumber> _copies = []; // in the order in which they came
+    private readonly int _threads;
+    private readonly int _pace;
+
+    public SimulatedNode(SimulatedCluster cluster, NodeId id, Protocol protocol, HomeMap homes, long budgetPages)
+    {
+        _cluster = cluster;
+        Id = id;
+        Node = new NodeController(id, transactionCapacity: (ushort)cluster.Random.Next(2, 16));
+        Home = new HomeController(id, () => cluster.Nodes.Count);
+        Region = new Region(SimulatedCluster.RegionId, "simulated", cluster.ExtentCount, protocol, homes, new FrameBudget(budgetPages));
+        _threads = cluster.Random.Next(1, 4);
+        _pace = cluster.Random.Next(8) == 0 ? 2000 : cluster.Random.Next(10, 300); // some are slow
+        for (uint e = 0; e < cluster.ExtentCount; e++)
+        {
+            Region.Open(new ExtentNumber(e));
+            if (homes.HomeOf(new ExtentNumber(e)) == id) Region.BecomeHome(new ExtentNumber(e));
+        }
+    }
+
+    public NodeId Id { get; }
+
+    public NodeController Node { get; }
+
+    public HomeController Home { get; }
+
+    public Region Region { get; }
+
+    public Dictionary<PageNumber, uint> Frames { get; } = [];
+
+    public long PausedUntil { get; private set; }
+
+    public long AccessesEnded { get; private set; }
+
+    public long Evictions { get; private set; }
+
+    public int KeptCount => _kept.Count;
+
+    /// <summary>The page that some thread waits for, if one does.</summary>
+    public PageNumber? Waiting => _waiting.Count > 0 ? _waiting[0].Page : _starved.Count > 0 ? _starved[0].Page : null;
+
+    public Right RightTo(PageNumber page) => _mapped.GetValueOrDefault(page);
+
+    /// <summary>Lets the threads begin, and what may trouble the node.</summary>
+    public void Start()
+    {
+        for (int t = 0; t < _threads; t++) Think(new Thread());
+        if (_cluster.Random.Next(4) == 0) _cluster.After(_cluster.Random.Next(3000), Pause);
+        _cluster.After(_cluster.Random.Next(500), EvictOne);
+    }
+
+    /// <summary>A frame from a peer.</summary>
+    public void OnFrame(in FrameHeader header, ReadOnlySpan<byte> payload)
+    {
+        Message message = new()
+        {
+            Type = header.Type,
+            Flags = header.Flags,
+            Source = header.Source,
+            Requestor = header.Requestor,
+            AckCount = header.AckCount,
+            Transaction = header.Transaction,
+            Count = header.Count,
+            Region = header.Region,
+            Page = header.Page,
+            Version = header.PageVersion,
+        };
+        if (_cluster.IsTracing) _cluster.Tell($"{Id}: gets {message}");
+        Dispatch(in message, payload);
+        Drain();
+        Starved();
+    }
+
+    /// <summary>A thread reads or writes a page, now.</summary>
+    public void Touch(PageNumber page, bool write)
+    {
+        TryAccess(new Thread { Page = page, Write = write, IsSingle = true });
+        Drain();
+    }
+
+    private void Think(Thread thread) => _cluster.After(1 + _cluster.Random.Next(_pace), () => Act(thread));
+
+    private void Act(Thread thread)
+    {
+        if (!_cluster.IsWorking) return;
+        if (PausedUntil > _cluster.Now)
+        {
+            _cluster.After(PausedUntil - _cluster.Now, () => Act(thread));
+            return;
+        }
+        Random random = _cluster.Random;
+        // Most accesses go to few pages, so that nodes meet.
+        int pages = _cluster.ExtentCount * SimulatedCluster.PagesPerExtent;
+        thread.Page = SimulatedCluster.PageAt(random.Next(2) == 0 ? random.Next(Math.Min(2, pages)) : random.Next(pages));
+        thread.Write = random.Next(3) == 0;
+        Right right = RightTo(thread.Page);
+        if (right == Right.Write || (right == Right.Read && !thread.Write))
+        {
+            _cluster.OnAccess(this, thread.Page, thread.Write); // a hit that nobody hears of
+            AccessesEnded++;
+            Think(thread);
+            return;
+        }
+        if (_cluster.IsTracing) _cluster.Tell($"{Id}: faults, {(thread.Write ? "writing" : "reading")} {thread.Page}");
+        if (!TryAccess(thread)) AskAhead(thread, (uint)random.Next(3));
+        Drain();
+    }
+
+    private void AskAhead(Thread thread, uint pageCount)
+    {
+        for (uint i = 1; i <= pageCount; i++)
+        {
+            PageNumber next = thread.Page.Plus(i);
+            if ((next.Value & (ExtentNumber.Pages - 1)) >= SimulatedCluster.PagesPerExtent) return;
+            if (Region.Budget!.FreePages < 2 || !Node.CanOpenTransaction || Region.PageAt(next).State != NodeState.I) return;
+            if (Node.Access(Region, next, thread.Write, MessageFlags.None, _effects) != AccessResult.Pending) return;
+        }
+    }
+
+    /// <returns>Whether the thread got what it wanted.</returns>
+    private bool TryAccess(Thread thread)
+    {
+        ref PageEntry entry = ref Region.PageAt(thread.Page);
+        switch (Node.Access(Region, thread.Page, thread.Write, MessageFlags.None, _effects))
+        {
+            case AccessResult.Hit:
+                Execute(default, default); // E to M: the frame becomes writable first
+                _mapped[thread.Page] = NodeStates.MayWrite(entry.State) ? Right.Write : Right.Read;
+                _cluster.OnAccess(this, thread.Page, thread.Write);
+                AccessesEnded++;
+                Hold(thread.Page);
+                if (!thread.IsSingle) Think(thread);
+                return true;
+            case AccessResult.Pending:
+                entry.Flags |= PageFlags.Awaited;
+                _waiting.Add(thread);
+                return false;
+            case AccessResult.NeedsFrame when Evict() && Region.Budget!.FreePages > 0:
+                Execute(default, default);
+                return TryAccess(thread);
+            case AccessResult.NeedsFrame or AccessResult.NeedsTransaction:
+                // The pager tries again at the end of each turn.
+                _starved.Add(thread);
+                if (_starved.Count == 1) _cluster.After(HoldTicks, Starved);
+                return false;
+            default:
+                throw new SimulationException($"{Id} may not use {thread.Page}");
+        }
+    }
+
+    private void Hold(PageNumber page)
+    {
+        NodeController.Hold(Region, page);
+        long ticks = _cluster.Random.Next(10) == 0 ? _cluster.Random.Next(MaxHeldTicks) : HoldTicks;
+        _cluster.After(ticks, () =>
+        {
+            Node.Unhold(Region, page, _effects);
+            Drain();
+            Starved();
+        });
+    }
+
+    private void Pause()
+    {
+        if (!_cluster.IsWorking) return;
+        PausedUntil = _cluster.Now + _cluster.Random.Next(2000);
+        _cluster.Tell($"{Id}: pauses until {PausedUntil}");
+        _cluster.After(_cluster.Random.Next(4000), Pause);
+    }
+
+    private void EvictOne()
+    {
+        if (!_cluster.IsWorking) return;
+        if (PausedUntil <= _cluster.Now) _ = Evict();
+        Drain();
+        _cluster.After(1 + _cluster.Random.Next(500), EvictOne);
+    }
+
+    /// <summary>The oldest copy that can go goes.</summary>
+    private bool Evict()
+    {
+        for (int i = 0; i < _copies.Count; i++)
+        {
+            PageNumber page = _copies[i];
+            NodeState state = Region.PageAt(page).State;
+            if (state == NodeState.I)
+            {
+                _copies.RemoveAt(i--);
+                continue;
+            }
+            if (!Node.TryEvict(Region, page, _effects)) continue;
+            if (_cluster.IsTracing) _cluster.Tell($"{Id}: evicts {page}");
+            _copies.RemoveAt(i);
+            Evictions++;
+            return true;
+        }
+        return false;
+    }
+
+    private void Starved()
+    {
+        if (_starved.Count == 0) return;
+        Thread[] threads = [.. _starved];
+        _starved.Clear();
+        foreach (Thread thread in threads) _ = TryAccess(thread);
+        Drain();
+    }
+
+    private void Drain()
+    {
+        while (true)
+        {
+            Execute(default, default);
+            if (_again.TryDequeue(out Thread? thread)) _ = TryAccess(thread);
+            else if (_toSelf.TryDequeue(out Message message)) Dispatch(in message, default);
+            else if (_effects.Count == 0) return;
+        }
+    }
+
+    private void Dispatch(in Message message, ReadOnlySpan<byte> payload)
+    {
+        if (HomeController.Takes(in message)) Home.OnMessage(Region, in message, _effects);
+        else Node.OnMessage(Region, in message, _effects);
+        Execute(in message, payload);
+    }
+
+    private void Execute(in Message message, ReadOnlySpan<byte> payload)
+    {
+        for (int i = 0; i < _effects.Count; i++)
+        {
+            Effect effect = _effects[i];
+            if (_cluster.IsTracing) _cluster.Tell($"{Id}:   {effect}");
+            if (effect.Kind == EffectKind.Send)
+            {
+                Send(in effect);
+                continue;
+            }
+            for (uint p = 0; p < effect.Count; p++) Execute(effect.Kind, effect.Page.Plus(p), in message, payload);
+        }
+        _effects.Clear();
+    }
+
+    private void Execute(EffectKind kind, PageNumber page, in Message message, ReadOnlySpan<byte> payload)
+    {
+        switch (kind)
+        {
+            case EffectKind.WriteFrame:
+                WriteFrame(page, in message, payload);
+                break;
+            case EffectKind.InstallReadable or EffectKind.InstallWritable:
+                WriteFrame(page, in message, payload);
+                Map(page, kind == EffectKind.InstallWritable ? Right.Write : Right.Read);
+                break;
+            case EffectKind.MakeWritable:
+                Map(page, Right.Write);
+                break;
+            case EffectKind.WriteProtect:
+                if (RightTo(page) == Right.Write) _mapped[page] = Right.Read;
+                break;
+            case EffectKind.Keep:
+                if (!_kept.TryAdd(page, Frames[page])) throw new SimulationException($"{page} is kept twice at {Id}");
+                break;
+            case EffectKind.Unmap:
+                _ = _mapped.Remove(page);
+                _ = Frames.Remove(page);
+                break;
+            case EffectKind.ReleaseKept:
+                if (!_kept.Remove(page)) throw new SimulationException($"{page} is not kept at {Id}");
+                break;
+            case EffectKind.WriteHome:
+                if ((message.Flags & MessageFlags.Zero) != 0) _ = Frames.Remove(page);
+                else Frames[page] = ValueOf(page, in message, payload);
+                break;
+            case EffectKind.DropHome:
+                _ = Frames.Remove(page);
+                break;
+            case EffectKind.Complete:
+                Retry(page);
+                break;
+        }
+    }
+
+    private void Map(PageNumber page, Right right)
+    {
+        if (!Frames.ContainsKey(page)) throw new SimulationException($"{page} is granted at {Id} without a frame");
+        if (!Region.IsHome(page.Extent) && !_copies.Contains(page)) _copies.Add(page);
+        _mapped[page] = right;
+        Retry(page);
+    }
+
+    private void Retry(PageNumber page)
+    {
+        ref PageEntry entry = ref Region.PageAt(page);
+        if ((entry.Flags & PageFlags.Awaited) == 0) return;
+        entry.Flags &= ~PageFlags.Awaited;
+        for (int i = 0; i < _waiting.Count; i++)
+        {
+            if (_waiting[i].Page != page) continue;
+            _again.Enqueue(_waiting[i]);
+            _waiting.RemoveAt(i--);
+        }
+    }
+
+    private void WriteFrame(PageNumber page, in Message message, ReadOnlySpan<byte> payload)
+    {
+        if ((message.Flags & MessageFlags.NoData) != 0) return;
+        Frames[page] = (message.Flags & MessageFlags.Zero) != 0 ? 0 : ValueOf(page, in message, payload);
+    }
+
+    private static uint ValueOf(PageNumber page, in Message message, ReadOnlySpan<byte> payload) =>
+        BinaryPrimitives.ReadUInt32LittleEndian(payload[(int)((page.Value - message.Page.Value) << PageNumber.Shift)..]);
+
+    private void Send(in Effect effect)
+    {
+        ref readonly Message m = ref effect.Message;
+        if (effect.To == Id)
+        {
+            _toSelf.Enqueue(m);
+            return;
+        }
+        int pages = effect.Source == DataSource.None ? 0 : (int)effect.Count;
+        Span<byte> room = _cluster.Network.Begin(Id, effect.To, pages * PageNumber.Bytes);
+        for (uint p = 0; p < pages; p++)
+        {
+            PageNumber page = effect.Page.Plus(p);
+            Dictionary<PageNumber, uint> from = effect.Source == DataSource.Frame ? Frames : _kept;
+            if (!from.TryGetValue(page, out uint value)) throw new SimulationException($"{Id} sends {page} from {effect.Source}, and has none there");
+            BinaryPrimitives.WriteUInt32LittleEndian(room[(int)(p << PageNumber.Shift)..], value);
+        }
+        FrameHeader header = new()
+        {
+            Type = m.Type,
+            Flags = m.Flags,
+            Requestor = m.Requestor,
+            AckCount = m.AckCount,
+            Network = MessageTypes.NetworkOf(m.Type),
+            Transaction = m.Transaction,
+            Count = m.Count,
+            Region = m.Region,
+            Page = m.Page,
+            PageVersion = m.Version,
+        };
+        _cluster.Network.Commit(Id, effect.To, in header);
+    }
+
+    /// <summary>A guest's thread: what it is after.</summary>
+    private sealed class Thread
+    {
+        public PageNumber Page { get; set; }
+        public bool Write { get; set; }
+        public bool IsSingle { get; init; }
+    }
+}

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Bench.Checking;
+using VSmp.Bench.Simulation;
+using VSmp.Coherence.Protocols;
+
+namespace VSmp.Bench.Tests.Simulation;
+
+public sealed class SimulationTests
+{
+    private const int Seeds = 200;
+
+    public static TheoryData<string> Protocols => [.. ProtocolCatalog.All.Select(p => p.Name)];
+
+    [Theory]
+    [MemberData(nameof(Protocols))]
+    public void Clusters_on_a_network_that_errs_stay_coherent_and_come_to_their_end(string name)
+    {
+        int fresh = Environment.TickCount & 0xFFFFFF;
+        for (int i = 0; i < Seeds; i++)
+        {
+            Simulate(name, i);
+            Simulate(name, 0x1000000 + fresh + i);
+        }
+    }
+
+    [Theory]
+    [MemberData(nameof(Protocols))]
+    public void A_page_that_512_nodes_share_is_taken_from_all_of_them(string name)
+    {
+        var options = new SimulationOptions(ProtocolCatalog.Find(name)!, Seed: 1, MaxNodes: 512) { Nodes = 512, WorkTicks = 20_000 };
+        using var cluster = new SimulatedCluster(options);
+        SimulationResult result = cluster.RunShared();
+        Assert.Equal(512, result.Nodes);
+        Assert.Equal(1025, result.Accesses);
+    }
+
+    [Fact]
+    public void A_seed_gives_the_same_run_to_the_letter()
+    {
+        var options = new SimulationOptions(Msi.Protocol, Seed: 4711) { Traces = true };
+        IReadOnlyList<string> one = SimulateCommand.Simulate(options).Trace, other = SimulateCommand.Simulate(options).Trace;
+        Assert.True(one.Count > 100);
+        Assert.Equal(one, other);
+    }
+
+    [Theory]
+    [InlineData("stale data are installed after an Inv")]
+    [InlineData("a downgrade leaves the right to write")]
+    [InlineData("a reader is not noted")]
+    [InlineData("a page given back is not written home")]
+    [InlineData("an InvAck too few is counted")]
+    public void A_planted_bug_is_found_by_some_seed(string name)
+    {
+        Mutant mutant = Mutants.All.Single(m => m.Name == name);
+        for (int seed = 0; seed < Seeds; seed++)
+        {
+            if (SimulateCommand.Simulate(new SimulationOptions(mutant.Protocol, seed)).Failure is not null) return;
+        }
+        Assert.Fail($"{Seeds} seeds, and {name}: not found");
+    }
+
+    private static void Simulate(string name, int seed)
+    {
+        string? failure = SimulateCommand.Simulate(new SimulationOptions(ProtocolCatalog.Find(name)!, seed)).Failure;
+        Assert.True(failure is null, $"seed {seed}: {failure} (vsmp-bench simulate --protocol {name} --first {seed} --seeds 1 --trace)");
+    }
+}
