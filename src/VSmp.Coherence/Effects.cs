@@ -47,6 +47,15 @@ public enum EffectKind : byte
 
     /// <summary>A page was not thrown away because others use it.</summary>
     DiscardRefused,
+
+    /// <summary>Copy the frame, which nobody can write yet, to the page's twin.</summary>
+    MakeTwin,
+
+    /// <summary>The page's twin is not needed any more.</summary>
+    DropTwin,
+
+    /// <summary>Home: write the runs of the diff being handled into the home copy, and nothing else (<see cref="Lazy.PageDiff"/>).</summary>
+    MergeDiff,
 }
 
 /// <summary>Where the data of a message to be sent are.</summary>
@@ -58,6 +67,8 @@ public enum DataSource : byte
     Frame,
     /// <summary>In the kept copy.</summary>
     Kept,
+    /// <summary>What differs between the frame file and the page's twin.</summary>
+    Diff,
 }
 
 /// <summary>One thing to be done to <see cref="Count"/> pages from <see cref="Page"/> on.</summary>
@@ -128,6 +139,7 @@ public sealed class EffectBuffer
         for (int i = Count - 1; i >= 0 && i >= Count - LookBack; i--)
         {
             ref Effect earlier = ref _effects[i];
+            if (source == DataSource.Diff) break; // a frame has room for one, of any length
             if (earlier.Kind != EffectKind.Send || !Continues(in earlier, to, source, in message)) continue;
             if (IsFollowedByOther(i)) break;
             // The run goes to the end, so that whatever must precede the sending of the later page still does.

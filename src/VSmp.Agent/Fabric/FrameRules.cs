@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Coherence;
+using VSmp.Coherence.Lazy;
 using VSmp.Coherence.Messages;
 
 namespace VSmp.Agent.Fabric;
@@ -33,8 +34,11 @@ internal static class FrameRules
                 PagesViolation(header) ?? DataViolation(header),
             MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ or MessageType.FwdGetS
                 or MessageType.FwdGetM or MessageType.Inv or MessageType.InvAck or MessageType.InstallAck or MessageType.PutAck
-                or MessageType.WritebackAck or MessageType.PutE or MessageType.OwnerGrant or MessageType.WritebackClean or MessageType.Nack =>
+                or MessageType.WritebackAck or MessageType.PutE or MessageType.OwnerGrant or MessageType.WritebackClean or MessageType.DiffAck or MessageType.Nack =>
                 PagesViolation(header) ?? (header.PayloadBytes != 0 ? "a payload where none belongs" : null),
+            MessageType.Diff =>
+                PagesViolation(header) ?? (header.Count != 1 ? "a diff of more than one page"
+                    : header.PayloadBytes > PageDiff.MaxBytes ? "a payload that is too long" : null),
             MessageType.ReserveExtents or MessageType.ReserveReply or MessageType.ReleaseExtents or MessageType.DropRegion
                 or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave
                 or MessageType.JobCall or MessageType.JobReply or MessageType.JobRankGone or MessageType.JobAttach

@@ -23,6 +23,8 @@ public enum MessageType : byte
     PutE = 6,
     /// <summary>Gives a page back that others may read on, with its contents (or <see cref="MessageFlags.Zero"/>).</summary>
     PutO = 7,
+    /// <summary>What the sender changed in a page, to be merged into the home copy (<see cref="Lazy.PageDiff"/>).</summary>
+    Diff = 8,
 
     // Coherence, forwards: from the home to a node that has a copy.
 
@@ -62,6 +64,8 @@ public enum MessageType : byte
     DataE = 39,
     /// <summary>The owner's word for the home after a FwdGetS: it has not written, the home's contents are right.</summary>
     WritebackClean = 40,
+    /// <summary>The home has merged a Diff.</summary>
+    DiffAck = 41,
 
     // Capacity and regions: between agents, off the fault path.
 

@@ -63,8 +63,8 @@ public sealed class WireFormatTests
     public void Enumerations_on_the_wire_have_the_values_that_they_always_had()
     {
         Assert.Equal(
-            "None=0 GetS=1 GetM=2 Upgrade=3 PutM=4 PutZ=5 PutE=6 PutO=7 FwdGetS=16 FwdGetM=17 Inv=18 PutAck=19 WritebackAck=20 OwnerGrant=21 DataS=32 DataM=33 InvAck=34 "
-            + "InstallAck=35 Nack=37 Writeback=38 DataE=39 WritebackClean=40 ReserveExtents=64 ReserveReply=65 ReleaseExtents=66 DropRegion=67 "
+            "None=0 GetS=1 GetM=2 Upgrade=3 PutM=4 PutZ=5 PutE=6 PutO=7 Diff=8 FwdGetS=16 FwdGetM=17 Inv=18 PutAck=19 WritebackAck=20 OwnerGrant=21 DataS=32 DataM=33 InvAck=34 "
+            + "InstallAck=35 Nack=37 Writeback=38 DataE=39 WritebackClean=40 DiffAck=41 ReserveExtents=64 ReserveReply=65 ReleaseExtents=66 DropRegion=67 "
             + "DropRegionAck=68 JobCall=72 JobReply=73 JobRankGone=74 JobAttach=75 JobAttachReply=76 JobDetach=77 JobAbort=78 "
             + "NodeReport=80 ViewChange=81 Leave=82 JobStart=88 JobOutput=89 JobOutputAck=90 JobSignal=91 "
             + "SessionAck=128 SessionClose=129", Values<MessageType>());
@@ -104,6 +104,8 @@ public sealed class WireFormatTests
     [InlineData(MessageType.GetS, MessageFlags.None, FrameRules.MaxCount + 1, 0u)]
     [InlineData(MessageType.Inv, MessageFlags.None, 1u, 1u)]
     [InlineData(MessageType.NodeReport, MessageFlags.None, 0u, 65537u)]
+    [InlineData(MessageType.Diff, MessageFlags.None, 2u, 5u)]
+    [InlineData(MessageType.Diff, MessageFlags.None, 1u, 10241u)]
     [InlineData(MessageType.SessionAck, MessageFlags.None, 0u, 8u)]
     [InlineData(MessageType.GetS, (MessageFlags)8, 1u, 0u)]
     [InlineData((MessageType)200, MessageFlags.None, 1u, 0u)]

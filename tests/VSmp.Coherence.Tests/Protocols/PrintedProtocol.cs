@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Text;
 using System.Xml.Linq;
+using VSmp.Coherence.Lazy;
 using VSmp.Coherence.Protocols;
 
 namespace VSmp.Coherence.Tests.Protocols;
@@ -15,16 +16,25 @@ internal static class PrintedProtocol
     public static string Of(Protocol protocol)
     {
         string file = char.ToUpperInvariant(protocol.Name[0]) + protocol.Name[1..];
-        var text = new StringBuilder($"# {protocol.Name.ToUpperInvariant()}\n\n");
-        text.Append($"Printed by `make docs` from `src/VSmp.Coherence/Protocols/{file}.cs`; a test fails when the two differ.\n\n");
-        text.Append(TextOf($"T:VSmp.Coherence.Protocols.{file}")).Append("\n\n");
-        text.Append("A cell says what is done and, behind the arrow, the next state; a dash is nothing; *stall*: the event waits. ")
-            .Append("Empty cells cannot happen.\n\n");
+        StringBuilder text = Begin(protocol.Name.ToUpperInvariant(), "Protocols", file);
         Print(text, "At a node", protocol.Node);
         text.Append('\n');
         Print(text, "At the home", protocol.Directory);
         return text.ToString();
     }
+
+    public static string OfLazyRelease()
+    {
+        StringBuilder text = Begin("Lazy release consistency", "Lazy", nameof(LazyRelease));
+        Print(text, "At a node", LazyRelease.Node);
+        return text.Append("\nA home needs no table: it answers a GetS with its copy and merges a Diff into it, both at once.\n").ToString();
+    }
+
+    private static StringBuilder Begin(string title, string folder, string file) => new StringBuilder($"# {title}\n\n")
+        .Append($"Printed by `make docs` from `src/VSmp.Coherence/{folder}/{file}.cs`; a test fails when the two differ.\n\n")
+        .Append(TextOf($"T:VSmp.Coherence.{folder}.{file}")).Append("\n\n")
+        .Append("A cell says what is done and, behind the arrow, the next state; a dash is nothing; *stall*: the event waits. ")
+        .Append("Empty cells cannot happen.\n\n");
 
     private static void Print<TState, TEvent, TAction>(StringBuilder text, string title, ProtocolTable<TState, TEvent, TAction> table)
         where TState : struct, Enum
