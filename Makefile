@@ -45,7 +45,6 @@ $(BUILD)/vsmp: $(SOURCES) $(SETTINGS)
 	@$(NEED) dotnet
 	@mkdir -p $(BUILD)
 	dotnet publish src/VSmp.Agent/VSmp.Agent.csproj $(DOTNET_BUILD_FLAGS) --output $(BUILD)
-	dotnet publish src/VSmp.Bench/VSmp.Bench.csproj $(DOTNET_BUILD_FLAGS) --output $(BUILD)
 	@touch $@
 
 # In a folder of its own, since it brings the agent's assemblies along.
