@@ -65,11 +65,27 @@ public sealed class NoticeLog
         return reaches;
     }
 
+    /// <summary>What a node has seen, for saving and restoring.</summary>
+    internal ulong SeenBy(NodeId node) => _seen[node.Value];
+
+    /// <summary>The notices kept, for saving.</summary>
+    internal IEnumerable<Notice> Notices => _notices;
+
+    /// <summary>Puts a log back to what it was.</summary>
+    internal void Restore(ulong last, IEnumerable<Notice> notices, ReadOnlySpan<ulong> seen)
+    {
+        Last = last;
+        _notices.Clear();
+        foreach (Notice notice in notices) _notices.Enqueue(notice);
+        for (ushort n = 0; n < seen.Length; n++) _seen[n] = seen[n];
+    }
+
     private void Forget()
     {
         ulong seenByAll = _seen.Count == 0 ? Last : _seen.Values.Min();
         while (_notices.TryPeek(out Notice oldest) && (oldest.Number <= seenByAll || _notices.Count > _capacity)) _notices.Dequeue();
     }
 
-    private readonly record struct Notice(ulong Number, NodeId Writer, PageNumber Page);
+    /// <summary>A page was written.</summary>
+    internal readonly record struct Notice(ulong Number, NodeId Writer, PageNumber Page);
 }
