@@ -13,23 +13,25 @@ internal static class CheckCommand
     public static Command New()
     {
         Option<string?> protocol = new("--protocol") { Description = "Only this protocol (default: all)", HelpName = "P" };
-        protocol.CompletionSources.Add([.. ProtocolCatalog.All.Select(p => p.Name)]);
+        protocol.CompletionSources.Add([.. Names]);
         protocol.Validators.Add(result =>
         {
             string name = result.Tokens[0].Value;
-            if (ProtocolCatalog.Find(name) is null) result.AddError($"--protocol: there is no protocol {name}; there are {Names()}");
+            if (!Names.Contains(name)) result.AddError($"--protocol: there is no protocol {name}; there are {string.Join(", ", Names)}");
         });
         Option<bool> deep = new("--deep") { Description = "The full bounds: 3 nodes × 1 page, 2 nodes × 2 pages with runs (minutes)" };
         Command command = new("check", "Search every state of the shipped protocol code, within bounds, for one that breaks an invariant.");
-        Option<int?> nodes = NewBound("--nodes", "Search one scenario of so many nodes (1 to 4)", 1, Scenario.MaxNodes);
+        Option<int?> nodes = NewBound("--nodes", "Search one scenario of so many nodes (1 to 4; not for lazy)", 1, Scenario.MaxNodes);
         Option<int?> pages = NewBound("--pages", "Pages of that scenario (1 or 2; with 2, accesses ask for runs)", 1, Scenario.MaxPages);
         Option<int?> outstanding = NewBound("--outstanding", "Accesses per node that may wait at a time in that scenario (1 to 3)", 1, 3);
         foreach (Option option in new Option[] { protocol, deep, nodes, pages, outstanding }) command.Options.Add(option);
-        command.SetAction(parsed => Run(parsed.GetValue(protocol), p =>
-            parsed.GetValue(nodes) is null && parsed.GetValue(pages) is null && parsed.GetValue(outstanding) is null
+        command.SetAction(parsed => Run(parsed.GetValue(protocol), IsUnbound(parsed) ? LazySearch.Bounds(parsed.GetValue(deep)) : [], p =>
+            IsUnbound(parsed)
                 ? Scenarios(p, parsed.GetValue(deep))
                 : [new Scenario(p, parsed.GetValue(nodes) ?? 2, parsed.GetValue(pages) ?? 1, parsed.GetValue(outstanding) ?? 1) { AsksAhead = parsed.GetValue(pages) > 1 }]));
         return command;
+
+        bool IsUnbound(ParseResult parsed) => parsed.GetValue(nodes) is null && parsed.GetValue(pages) is null && parsed.GetValue(outstanding) is null;
     }
 
     /// <summary>The bounds that are searched for a protocol.</summary>
@@ -49,7 +51,7 @@ internal static class CheckCommand
             new Scenario(protocol, Nodes: 2, Pages: 1, Outstanding: 2) { IsPrivate = true },
         ];
 
-    private static string Names() => string.Join(", ", ProtocolCatalog.All.Select(p => p.Name));
+    private static IReadOnlyList<string> Names { get; } = [.. ProtocolCatalog.All.Select(p => p.Name), LazySearch.Name];
 
     private static Option<int?> NewBound(string name, string description, int least, int most)
     {
@@ -62,17 +64,38 @@ internal static class CheckCommand
         return option;
     }
 
-    private static int Run(string? name, Func<Protocol, IReadOnlyList<Scenario>> scenarios)
+    private static int Run(string? name, IReadOnlyList<(int Nodes, int Sections, int Accesses)> lazy, Func<Protocol, IReadOnlyList<Scenario>> scenarios)
     {
+        if (name == LazySearch.Name && lazy.Count == 0)
+        {
+            Console.Error.WriteLine($"--nodes, --pages and --outstanding do not apply to {name}: leave them out");
+            return 2;
+        }
         int violations = 0;
-        foreach (Protocol protocol in name is null ? ProtocolCatalog.All : [ProtocolCatalog.Find(name)!])
+        foreach (Protocol protocol in ProtocolCatalog.All.Where(p => name is null || p.Name == name))
         {
             foreach (Scenario scenario in scenarios(protocol))
             {
                 Show(ModelChecker.Run(scenario, threads: Environment.ProcessorCount, progress: Progress(scenario)), scenario);
             }
         }
+        if (name is null or LazySearch.Name)
+        {
+            foreach ((int nodes, int sections, int accesses) in lazy) ShowLazy(nodes, sections, accesses);
+        }
         return violations > 0 ? 1 : 0;
+
+        void ShowLazy(int nodes, int sections, int accesses)
+        {
+            LazySearchResult result = LazySearch.Run(nodes, sections, accesses);
+            string verdict = result.Violation is null ? "[green]exhausted[/]" : "[red]violation[/]";
+            AnsiConsole.MarkupLine(string.Create(CultureInfo.InvariantCulture, $"{LazySearch.Name}: {nodes} nodes × 1 page, {sections} × {accesses} accesses per rank under two locks: ")
+                + string.Create(CultureInfo.InvariantCulture, $"{verdict}, {result.States:N0} states, {result.Moves:N0} moves, depth {result.Depth}, {result.Elapsed.TotalSeconds:F1} s"));
+            if (result.Violation is null) return;
+            violations++;
+            Console.WriteLine("the shortest way there:");
+            foreach (string line in result.Violation) Console.WriteLine(line);
+        }
 
         void Show(CheckResult result, Scenario scenario)
         {

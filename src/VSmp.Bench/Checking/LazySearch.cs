@@ -14,6 +14,13 @@ internal sealed record LazySearchResult(int States, long Moves, int Depth, TimeS
 /// <summary>Every state of lazy release consistency within bounds, breadth first.</summary>
 internal static class LazySearch
 {
+    /// <summary>What users call it.</summary>
+    public const string Name = "lazy";
+
+    /// <summary>The bounds that are searched: nodes, locks taken per rank, accesses under each.</summary>
+    public static IReadOnlyList<(int Nodes, int Sections, int Accesses)> Bounds(bool deep) =>
+        deep ? [(2, 2, 2), (2, 3, 2), (3, 1, 2)] : [(2, 2, 2), (3, 1, 1)];
+
     /// <summary>Searches until the frontier is exhausted, or something is broken.</summary>
     /// <param name="nodes">Nodes, with a rank on each; node 0 is the home.</param>
     /// <param name="sections">How often each rank takes a lock.</param>
