@@ -76,10 +76,10 @@ VSMP_API void *vsmp_alloc(struct vsmp_region *region, size_t bytes, size_t align
 // Gives memory of either kind back, once, by any rank. Null is ignored. EINVAL: not the start of a block.
 VSMP_API int vsmp_free(struct vsmp_region *region, void *block);
 
-// Waits for all ranks. Collective. In lazy regions also a release before and an acquire after.
+// Waits for all ranks. Collective.
 VSMP_API int vsmp_barrier(void);
 
-// Mutual exclusion: one lock per number, fair. In lazy regions vsmp_lock also acquires, vsmp_unlock releases.
+// Mutual exclusion: one lock per number, fair.
 // vsmp_lock returns EOWNERDEAD, with the lock held, if the rank that held it last has ended without unlocking.
 VSMP_API int vsmp_lock(uint64_t lock);
 VSMP_API int vsmp_unlock(uint64_t lock); // EPERM: this rank does not hold it
@@ -90,8 +90,9 @@ VSMP_API int vsmp_fetch_add(uint64_t counter, int64_t add, int64_t *before);
 // Copies up to 64 KiB from the root's buffer into all others'. Collective: bytes and root must be the same everywhere.
 VSMP_API int vsmp_broadcast(void *buffer, size_t bytes, int root);
 
-// Lazy regions: sees what others released before (acquire); lets others see what this rank wrote (release). Elsewhere they do
-// nothing and return 0.
+// Protocol lazy: sees what others released before (acquire); lets others see what this rank wrote (release). Under the other
+// protocols they do nothing and return 0. Programs seldom need them: vsmp_unlock and vsmp_free release, vsmp_lock and vsmp_alloc
+// acquire, vsmp_barrier, vsmp_broadcast, vsmp_alloc_all and vsmp_fetch_add do both, for all regions.
 VSMP_API int vsmp_acquire(struct vsmp_region *region);
 VSMP_API int vsmp_release(struct vsmp_region *region);
 

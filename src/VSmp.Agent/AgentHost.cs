@@ -101,7 +101,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
                 // Before this node has reported its room, no peer that keeps to the rules asks for any.
                 if (_isReady) _reservations.OnFrame(peer, in header, payload);
                 break;
-            case (>= MessageType.JobCall and <= MessageType.JobAbort) or (>= MessageType.JobStart and <= MessageType.JobSignal):
+            case (>= MessageType.JobCall and <= MessageType.JobWrites) or (>= MessageType.JobStart and <= MessageType.JobNotices):
                 if (_isReady) _jobs.OnFrame(peer, in header, payload);
                 break;
             case MessageType.NodeReport:
@@ -161,10 +161,10 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
 
     private static bool IsHomeOf(Guest guest, NodeId node)
     {
-        Region core = guest.Region.Core;
-        for (uint e = 0; e < core.ExtentCount; e++)
+        RegionLayout layout = guest.Region.Layout;
+        for (uint e = 0; e < layout.ExtentCount; e++)
         {
-            if (core.Homes!.HomeOf(new ExtentNumber(e)) == node) return true;
+            if (layout.Homes!.HomeOf(new ExtentNumber(e)) == node) return true;
         }
         return false;
     }
@@ -209,6 +209,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         _runs = new Runs(_capacity, _pager, _reactor);
         _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _options.Folder);
+        _pager.Progressed += _jobs.ContinueReleases;
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
         _guests = new GuestServer(_reactor, _pager, _reservations, _runs, _jobs, socket, OpenDevice(), _options.Name,
             _options.Folder.Frames, WindowExtents);

@@ -52,10 +52,10 @@ public static class Job
         return new SharedRegion(region);
     }
 
-    /// <summary>Waits for all ranks. Collective. In lazy regions also a release before and an acquire after.</summary>
+    /// <summary>Waits for all ranks. Collective.</summary>
     public static void Barrier() => VsmpException.ThrowIfFailed(NativeMethods.vsmp_barrier(), "vsmp_barrier");
 
-    /// <summary>Takes a lock of the job: one per number, fair. In lazy regions also acquires.</summary>
+    /// <summary>Takes a lock of the job: one per number, fair.</summary>
     /// <returns>The lock, held: dispose of it on the way out.</returns>
     public static HeldLock Lock(ulong number)
     {
@@ -105,7 +105,7 @@ public sealed class HeldLock : IDisposable
     /// <summary>Whether the rank that held it before ended without unlocking: what it guards may be half changed.</summary>
     public bool IsAbandoned { get; }
 
-    /// <summary>Unlocks. In lazy regions also releases.</summary>
+    /// <summary>Unlocks.</summary>
     public void Dispose()
     {
         if (_isReleased) return;

@@ -42,10 +42,10 @@ public sealed class SharedRegion
         // SAFETY: the library checks that this is the start of a block.
         VsmpException.ThrowIfFailed(NativeMethods.vsmp_free(Region, (void*)memory.Address), "vsmp_free");
 
-    /// <summary>Lazy regions: sees what others released before. Elsewhere nothing.</summary>
+    /// <summary>Protocol lazy: sees what others released before. Under the others nothing. Locks, barriers and counters do it, too.</summary>
     public void Acquire() => VsmpException.ThrowIfFailed(NativeMethods.vsmp_acquire(Region), "vsmp_acquire");
 
-    /// <summary>Lazy regions: lets others see what this rank wrote. Elsewhere nothing.</summary>
+    /// <summary>Protocol lazy: lets others see what this rank wrote. Under the others nothing. Locks, barriers and counters do it, too.</summary>
     public void Release() => VsmpException.ThrowIfFailed(NativeMethods.vsmp_release(Region), "vsmp_release");
 
     /// <summary>Unmaps the region. Collective. Memory of it must not be touched any more.</summary>

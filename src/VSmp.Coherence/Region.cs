@@ -7,7 +7,7 @@ using VSmp.Coherence.Protocols;
 namespace VSmp.Coherence;
 
 /// <summary>What one node knows of a region: the states of its pages here, and the directory of the extents that it is home to.</summary>
-public sealed class Region
+public sealed class Region : RegionLayout
 {
     private readonly PageEntry[]?[] _pages;
     private readonly DirectoryEntry[]?[] _directory;
@@ -20,45 +20,24 @@ public sealed class Region
     /// <param name="protocol">What keeps it coherent; the same at every node.</param>
     /// <param name="budget">Frames for pages whose home is elsewhere; null at a node that is only a home.</param>
     public Region(RegionId id, string name, int extentCount, Protocol protocol, HomeMap? homes, FrameBudget? budget)
+        : base(id, name, extentCount, homes, budget)
     {
-        Id = id;
-        Name = name;
         Protocol = protocol;
-        Homes = homes;
-        Budget = budget;
         _pages = new PageEntry[]?[homes is null ? 0 : extentCount];
         _directory = new DirectoryEntry[]?[extentCount];
     }
 
-    /// <summary>Its number.</summary>
-    public RegionId Id { get; }
-
-    /// <summary>Its name.</summary>
-    public string Name { get; }
-
     /// <summary>What keeps it coherent.</summary>
     public Protocol Protocol { get; }
 
-    /// <summary>Its length in extents.</summary>
-    public int ExtentCount => _directory.Length;
+    /// <inheritdoc/>
+    public override string ProtocolName => Protocol.Name;
 
-    /// <summary>Its length in pages.</summary>
-    public ulong PageCount => (ulong)ExtentCount << ExtentNumber.PagesShift;
+    /// <inheritdoc/>
+    public override bool IsOpen(ExtentNumber extent) => extent.Value < (uint)_pages.Length && _pages[extent.Value] is not null;
 
-    /// <summary>Where its homes are, if guests of this node use it.</summary>
-    public HomeMap? Homes { get; }
-
-    /// <summary>Frames for pages whose home is elsewhere, if guests of this node use it.</summary>
-    public FrameBudget? Budget { get; }
-
-    /// <summary>Extents whose home this node is.</summary>
-    public int HomeExtentCount { get; private set; }
-
-    /// <summary>Whether this node's guests have the extent reserved.</summary>
-    public bool IsOpen(ExtentNumber extent) => extent.Value < (uint)_pages.Length && _pages[extent.Value] is not null;
-
-    /// <summary>Whether this node is the extent's home.</summary>
-    public bool IsHome(ExtentNumber extent) => extent.Value < (uint)_directory.Length && _directory[extent.Value] is not null;
+    /// <inheritdoc/>
+    public override bool IsHome(ExtentNumber extent) => extent.Value < (uint)_directory.Length && _directory[extent.Value] is not null;
 
     /// <summary>The state of a page here. Its extent must be open.</summary>
     public ref PageEntry PageAt(PageNumber page) => ref _pages[page.Extent.Value]![page.Value & (ExtentNumber.Pages - 1)];
@@ -66,15 +45,15 @@ public sealed class Region
     /// <summary>The page's directory entry. This node must be its home.</summary>
     public ref DirectoryEntry EntryAt(PageNumber page) => ref _directory[page.Extent.Value]![page.Value & (ExtentNumber.Pages - 1)];
 
-    /// <summary>Lets this node's guests use an extent: all its pages are I here.</summary>
-    public void Open(ExtentNumber extent)
+    /// <inheritdoc/>
+    public override void Open(ExtentNumber extent)
     {
         if (_pages[extent.Value] is not null) throw new InvalidOperationException($"{extent} of {Id} is open already");
         _pages[extent.Value] = new PageEntry[ExtentNumber.Pages];
     }
 
-    /// <summary>Ends the use of an extent. No page of it may be in use here.</summary>
-    public void Close(ExtentNumber extent)
+    /// <inheritdoc/>
+    public override void Close(ExtentNumber extent)
     {
         foreach (ref PageEntry page in _pages[extent.Value].AsSpan())
         {
@@ -83,9 +62,8 @@ public sealed class Region
         _pages[extent.Value] = null;
     }
 
-    /// <summary>Makes this node the extent's home: all its pages are ZERO.</summary>
-    /// <returns>False if it is already.</returns>
-    public bool BecomeHome(ExtentNumber extent)
+    /// <inheritdoc/>
+    public override bool BecomeHome(ExtentNumber extent)
     {
         if (_directory[extent.Value] is not null) return false;
         var entries = new DirectoryEntry[ExtentNumber.Pages];
@@ -95,9 +73,8 @@ public sealed class Region
         return true;
     }
 
-    /// <summary>Ends being the extent's home; whatever it held is gone.</summary>
-    /// <returns>False if this node was not its home.</returns>
-    public bool ResignHome(ExtentNumber extent)
+    /// <inheritdoc/>
+    public override bool ResignHome(ExtentNumber extent)
     {
         if (!IsHome(extent)) return false;
         _directory[extent.Value] = null;

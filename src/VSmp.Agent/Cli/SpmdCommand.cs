@@ -29,10 +29,10 @@ internal static class SpmdCommand
         Option<string?> name = CommandLine.NewNameOption("--name", "The name of a region that the program attaches without one", "REGION");
         Option<string?> protocol = new("--protocol")
         {
-            Description = $"What keeps shared memory coherent: {string.Join(", ", ProtocolCatalog.All.Select(p => p.Name))} (default: {ProtocolCatalog.All[0].Name})",
+            Description = $"What keeps shared memory coherent: {string.Join(", ", ProtocolCatalog.Names)} (default: {ProtocolCatalog.Names[0]})",
             HelpName = "P",
         };
-        protocol.CompletionSources.Add([.. ProtocolCatalog.All.Select(p => p.Name)]);
+        protocol.CompletionSources.Add([.. ProtocolCatalog.Names]);
         Option<ulong?> local = CommandLine.NewSizeOption("--local",
             "How much memory of other nodes each node may hold copies of (default: half of what it contributes)");
         Argument<string[]> program = new("PROGRAM")
@@ -57,10 +57,10 @@ internal static class SpmdCommand
     private static int Run(string cluster, int ranks, string? on, string? name, string? protocol, ulong? local, string[] words)
     {
         if (words[0].StartsWith('-')) throw new CommandException(ExitCodes.Usage, $"unknown option '{words[0]}' (see vsmp spmd --help)");
-        if (protocol is not null && ProtocolCatalog.Find(protocol) is null)
+        if (protocol is not null && !ProtocolCatalog.Names.Contains(protocol))
         {
             throw new CommandException(ExitCodes.Usage,
-                $"--protocol: there is no protocol '{protocol}': there is {string.Join(", ", ProtocolCatalog.All.Select(p => p.Name))}");
+                $"--protocol: there is no protocol '{protocol}': there is {string.Join(", ", ProtocolCatalog.Names)}");
         }
         string[]? nodes = on?.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
         if (nodes is { Length: 0 }) throw new CommandException(ExitCodes.Usage, "--on: it names no node");

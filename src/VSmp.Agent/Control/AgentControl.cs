@@ -148,14 +148,14 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
         guest.PoolBytes, (ulong)guest.Regions.Sum(r => (long)FileUse.AllocatedBytes(r.Frames.Descriptor)), guest.PrivateBytes, guest.Faults,
         (reactor.NowMicroseconds - guest.AttachedMicroseconds) / 1e6);
 
-    private static string RegionNames(Guest guest) => string.Join(',', guest.Regions.Select(r => r.Core.Name)) is { Length: > 0 } names ? names : "-";
+    private static string RegionNames(Guest guest) => string.Join(',', guest.Regions.Select(r => r.Layout.Name)) is { Length: > 0 } names ? names : "-";
 
     private RegionStatus StatusOf(PagedRegion region)
     {
         var homes = new Dictionary<string, ulong>();
-        if (region.Core.Homes is { } map)
+        if (region.Layout.Homes is { } map)
         {
-            for (uint e = 0; e < region.Core.ExtentCount; e++)
+            for (uint e = 0; e < region.Layout.ExtentCount; e++)
             {
                 NodeId home = map.HomeOf(new ExtentNumber(e));
                 if (home.IsNone) continue;
@@ -165,10 +165,10 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
         }
         else
         {
-            homes[options.Name] = (ulong)region.Core.HomeExtentCount * ExtentNumber.Bytes;
+            homes[options.Name] = (ulong)region.Layout.HomeExtentCount * ExtentNumber.Bytes;
         }
         string id = region.Id.Value.ToString("x16", CultureInfo.InvariantCulture);
-        return new RegionStatus(region.Core.Name, id, region.Core.Protocol.Name, (ulong)homes.Values.Sum(b => (long)b), parts.Peers.NameOf(region.Id.Creator), homes);
+        return new RegionStatus(region.Layout.Name, id, region.Layout.ProtocolName, (ulong)homes.Values.Sum(b => (long)b), parts.Peers.NameOf(region.Id.Creator), homes);
     }
 
     private RunStatistics StatisticsOf(Run run)

@@ -62,7 +62,7 @@ internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFil
     public string? EndedBecause { get; private set; }
 
     /// <summary>Bytes of the pool reserved for it.</summary>
-    public ulong PoolBytes => (IsRank ? (ulong)Mappings.Sum(m => m.Region.Core.ExtentCount) : ReservedExtents) * (ulong)ExtentNumber.Bytes;
+    public ulong PoolBytes => (IsRank ? (ulong)Mappings.Sum(m => m.Region.Layout.ExtentCount) : ReservedExtents) * (ulong)ExtentNumber.Bytes;
 
     /// <summary>A thread was given a page: how often in a row it came back for this very one, up to a limit.</summary>
     public int CountReturn(uint threadId, RegionId region, PageNumber page, int limit)

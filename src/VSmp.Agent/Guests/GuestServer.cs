@@ -150,8 +150,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
         RegionId id = _jobs.NewRegionId();
         string name = run.NextRegionName(peer.ProcessId);
         var frames = FrameFile.Create(FramesFolder, id, (ulong)extents * ExtentNumber.Bytes);
-        var region = new PagedRegion(new Region(id, name, extents, Msi.Protocol, new HomeMap(extents), run.Budget), frames, run);
-        _pager.Add(region);
+        PagedRegion region = _pager.Add(new Region(id, name, extents, Msi.Protocol, new HomeMap(extents), run.Budget), frames, run);
         var guest = new Guest(peer.ProcessId, run, region, process, _reactor.NowMicroseconds);
         Add(guest);
         return (guest, null, 0);
@@ -315,7 +314,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
             _guest = guest;
             GuestMessage reply = ReplyTo(in m);
             reply.A = guest.Region.Id.Value;
-            reply.B = (ulong)guest.Region.Core.ExtentCount * ExtentNumber.Bytes;
+            reply.B = (ulong)guest.Region.Layout.ExtentCount * ExtentNumber.Bytes;
             reply.C = _server._device >= 0 ? GuestMessage.HasDevice : 0;
             int frames = guest.Region.Frames.Descriptor;
             Send(ref reply, [], _server._device >= 0 ? [frames, _server._device] : [frames]);
@@ -386,7 +385,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
                 Reply(in m, Errno.EINVAL, "there is no such region in this job");
                 return;
             }
-            ulong window = (ulong)region.Core.ExtentCount * ExtentNumber.Bytes;
+            ulong window = (ulong)region.Layout.ExtentCount * ExtentNumber.Bytes;
             bool isSound = _descriptors.Count == 1 && region.Mappings.Count < PagedRegion.MaxMappings
                 && (_rank is null || !guest.Mappings.Exists(other => other.Region == region))
                 && (m.A | m.B | m.C) % PageNumber.Bytes == 0 && m.B > 0 && m.C <= window && m.B <= window - m.C && m.A <= ulong.MaxValue - m.B;
@@ -408,7 +407,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
         private void OnRange(GuestMessage m)
         {
             Guest guest = _guest!;
-            ulong window = (ulong)guest.Region.Core.ExtentCount * ExtentNumber.Bytes;
+            ulong window = (ulong)guest.Region.Layout.ExtentCount * ExtentNumber.Bytes;
             ulong unit = m.Type == GuestRequest.Discard ? PageNumber.Bytes : (ulong)ExtentNumber.Bytes;
             if ((m.A | m.B) % unit != 0 || m.B == 0 || m.A > window || m.B > window - m.A)
             {

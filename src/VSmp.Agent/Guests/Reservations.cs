@@ -32,7 +32,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         for (uint e = 0; e < count; e++)
         {
             ExtentNumber extent = new(first.Value + e);
-            if (!guest.Region.Core.IsOpen(extent)) request.Wanted.Enqueue(extent);
+            if (!guest.Region.Layout.IsOpen(extent)) request.Wanted.Enqueue(extent);
         }
         Place(request);
     }
@@ -43,22 +43,22 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         for (uint e = 0; e < count; e++)
         {
             ExtentNumber extent = new(first.Value + e);
-            if (!guest.Region.Core.IsOpen(extent)) continue;
+            if (!guest.Region.Layout.IsOpen(extent)) continue;
             guest.Region.Close(extent);
             guest.ReservedExtents--;
-            GiveBack(guest, extent, guest.Region.Core.Homes!.HomeOf(extent));
+            GiveBack(guest, extent, guest.Region.Layout.Homes!.HomeOf(extent));
         }
     }
 
     /// <summary>The guest is gone: its region is dropped everywhere.</summary>
     public void Drop(Guest guest)
     {
-        Region core = guest.Region.Core;
+        RegionLayout layout = guest.Region.Layout;
         var homes = new HashSet<NodeId>();
-        for (uint e = 0; e < core.ExtentCount; e++)
+        for (uint e = 0; e < layout.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);
-            NodeId home = core.Homes!.HomeOf(extent);
+            NodeId home = layout.Homes!.HomeOf(extent);
             if (home.IsNone) continue;
             if (home == self)
             {
@@ -70,7 +70,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
                 homes.Add(home);
             }
             guest.Run.Counters.AddHome(home, -1);
-            core.Homes.Place(extent, NodeId.None);
+            layout.Homes.Place(extent, NodeId.None);
         }
         // Where a reservation is still under way, extents may be granted that nobody will use: those homes are told as well.
         foreach (Pending request in _pending.Values.Where(p => p.Guest == guest).Select(p => p.Parent!).Distinct().ToArray())
@@ -88,7 +88,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         pager.Remove(guest.Region);
         foreach (NodeId home in homes)
         {
-            if (peers.IsUp(home)) Send(home, new FrameHeader { Type = MessageType.DropRegion, Region = core.Id }, []);
+            if (peers.IsUp(home)) Send(home, new FrameHeader { Type = MessageType.DropRegion, Region = layout.Id }, []);
         }
     }
 
@@ -131,10 +131,10 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         var text = new StringBuilder();
         text.Append(peers.NameOf(self)).Append(": ").Append(Megabytes(capacity.ContributedBytes)).Append(" MiB contributed, ")
             .Append(Megabytes(capacity.FreeBytes)).Append(" free");
-        foreach (PagedRegion region in pager.Regions.OrderByDescending(r => r.Core.HomeExtentCount).Take(3))
+        foreach (PagedRegion region in pager.Regions.OrderByDescending(r => r.Layout.HomeExtentCount).Take(3))
         {
-            if (region.Core.HomeExtentCount == 0) continue;
-            text.Append(", ").Append(region.Core.Name).Append(" holds ").Append(Megabytes((ulong)region.Core.HomeExtentCount * ExtentNumber.Bytes));
+            if (region.Layout.HomeExtentCount == 0) continue;
+            text.Append(", ").Append(region.Layout.Name).Append(" holds ").Append(Megabytes((ulong)region.Layout.HomeExtentCount * ExtentNumber.Bytes));
         }
         if (capacity.CacheBytes > 0) text.Append(", ").Append(Megabytes(capacity.CacheBytes)).Append(" set aside for copies");
         return text.ToString();
@@ -155,7 +155,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             ExtentNumber extent = request.Wanted.Dequeue();
             capacity.CacheToHome(1);
             run.AddLocalHomes(1);
-            guest.Region.Core.BecomeHome(extent);
+            guest.Region.Layout.BecomeHome(extent);
             request.Granted.Add((extent, self));
         }
         var plan = new Dictionary<NodeId, List<ExtentNumber>>();
@@ -180,8 +180,8 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
 
     private void Ask(Pending parent, NodeId home, List<ExtentNumber> extents)
     {
-        Region core = parent.Guest.Region.Core;
-        byte[] name = Encoding.UTF8.GetBytes(core.Name);
+        RegionLayout layout = parent.Guest.Region.Layout;
+        byte[] name = Encoding.UTF8.GetBytes(layout.Name);
         parent.Asked.Add(home);
         for (int i = 0; i < extents.Count;)
         {
@@ -194,11 +194,11 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             Send(home, new FrameHeader
             {
                 Type = MessageType.ReserveExtents,
-                Region = core.Id,
+                Region = layout.Id,
                 Page = extents[i].FirstPage,
                 Count = (uint)run,
                 Argument0 = _lastRequest,
-                Argument1 = (ulong)core.ExtentCount,
+                Argument1 = (ulong)layout.ExtentCount,
             }, name);
             i += run;
         }
@@ -232,7 +232,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         if (pager.Find(guest.Region.Id) != guest.Region) return; // it died meanwhile
         foreach ((ExtentNumber extent, NodeId home) in request.Granted)
         {
-            guest.Region.Core.Homes!.Place(extent, home);
+            guest.Region.Layout.Homes!.Place(extent, home);
             guest.Region.Open(extent);
             guest.ReservedExtents++;
             guest.Run.Counters.AddHome(home, 1);
@@ -252,7 +252,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
 
     private void GiveBack(Guest guest, ExtentNumber extent, NodeId home)
     {
-        guest.Region.Core.Homes!.Place(extent, NodeId.None);
+        guest.Region.Layout.Homes!.Place(extent, NodeId.None);
         guest.Run.Counters.AddHome(home, -1);
         GiveBackUncounted(guest, extent, home);
     }
@@ -262,7 +262,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         PagedRegion region = guest.Region;
         if (home == self)
         {
-            region.Core.ResignHome(extent);
+            region.Layout.ResignHome(extent);
             region.Frames.Punch(extent.FirstPage, ExtentNumber.Pages);
             capacity.CacheToHome(-1);
             guest.Run.AddLocalHomes(-1);
@@ -287,12 +287,11 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
                 int extents = (int)header.Argument1;
                 string name = Encoding.UTF8.GetString(payload[..Math.Min(payload.Length, 128)]);
                 FrameFile frames = FrameFile.Create(framesFolder, header.Region, (ulong)extents * ExtentNumber.Bytes);
-                region = new PagedRegion(new Region(header.Region, name, extents, Msi.Protocol, homes: null, budget: null), frames, run: null);
-                pager.Add(region);
+                region = pager.Add(new Region(header.Region, name, extents, Msi.Protocol, homes: null, budget: null), frames, run: null);
             }
             for (uint e = 0; e < header.Count; e++)
             {
-                if (!region.Core.BecomeHome(new ExtentNumber(first.Value + e))) capacity.RemoveHome(1); // asked twice
+                if (!region.Layout.BecomeHome(new ExtentNumber(first.Value + e))) capacity.RemoveHome(1); // asked twice
             }
             granted = header.Count;
         }
@@ -314,16 +313,16 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         for (uint e = 0; e < header.Count; e++)
         {
             ExtentNumber extent = new(first.Value + e);
-            if (!region.Core.ResignHome(extent)) continue;
+            if (!region.Layout.ResignHome(extent)) continue;
             region.Frames.Punch(extent.FirstPage, ExtentNumber.Pages);
             capacity.RemoveHome(1);
         }
-        if (region.Core.HomeExtentCount == 0) pager.Remove(region);
+        if (region.Layout.HomeExtentCount == 0) pager.Remove(region);
     }
 
     private void DropHomes(PagedRegion region)
     {
-        capacity.RemoveHome((uint)region.Core.HomeExtentCount);
+        capacity.RemoveHome((uint)region.Layout.HomeExtentCount);
         pager.Remove(region);
     }
 

@@ -32,6 +32,11 @@ internal sealed partial class Job
             case GuestRequest.Free:
                 Free(rank, in call);
                 break;
+            case GuestRequest.Acquire or GuestRequest.ReleaseRegion:
+                // What there is to do is done on the way here and back (Synchronization).
+                if (_regions.ContainsKey(new RegionId(call.A))) Succeed(rank, ReplyTo(call, 0));
+                else Fail(rank, in call, Errno.EINVAL, "there is no such region in this job");
+                break;
             default:
                 Fail(rank, in call, Errno.EINVAL, $"a request of type {(ushort)call.Type} is not understood here");
                 break;

@@ -3,7 +3,6 @@ using System.Text;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Coherence;
-using VSmp.Coherence.Protocols;
 
 namespace VSmp.Agent.Jobs;
 
@@ -32,7 +31,7 @@ internal sealed partial class Job
     private string? _lostText; // which agent was lost
 
     /// <summary>Makes a job whose ranks have yet to join.</summary>
-    public Job(JobId id, int size, string defaultRegion, Protocol protocol, IJobActions actions)
+    public Job(JobId id, int size, string defaultRegion, string protocol, IJobActions actions)
     {
         Id = id;
         Size = size;
@@ -54,8 +53,8 @@ internal sealed partial class Job
     /// <summary>The name of a region that is attached without one.</summary>
     public string DefaultRegion { get; }
 
-    /// <summary>What keeps its regions coherent.</summary>
-    public Protocol Protocol { get; }
+    /// <summary>The name of what keeps its regions coherent.</summary>
+    public string Protocol { get; }
 
     /// <summary>Its regions.</summary>
     public IReadOnlyCollection<JobRegion> Regions => _regions.Values;
@@ -133,7 +132,7 @@ internal sealed partial class Job
             _actions.DropRegion(region);
             return;
         }
-        byte[] protocol = Encoding.UTF8.GetBytes(Protocol.Name);
+        byte[] protocol = Encoding.UTF8.GetBytes(Protocol);
         CompleteCollective((_, reply) => reply with
         {
             A = region.Id.Value,

@@ -6,6 +6,7 @@ using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
+using VSmp.Coherence.Lazy;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Placement;
 using VSmp.Coherence.Protocols;
@@ -31,7 +32,7 @@ internal sealed partial class JobServer
     {
         JobId id = new(membership.Job);
         if (_here.ContainsKey(id)) throw new ControlException("the job has a run at this node already");
-        _here.Add(id, run.Job = new NodeJob(id, run, (rank, call, data) => SendCall(id, rank, in call, data)));
+        _here.Add(id, run.Job = new NodeJob(id, run, pager, (rank, call, data) => SendCall(id, rank, in call, data), (region, pages) => SendWrites(id, region, pages)));
     }
 
     /// <summary>A run of a job is closed.</summary>
@@ -95,6 +96,13 @@ internal sealed partial class JobServer
             case MessageType.JobDetach:
                 if (header.Region.Creator == peer) OnDetach(header.Region);
                 break;
+            case MessageType.JobWrites:
+                OnWrites(peer, job, header.Region, payload);
+                break;
+            case MessageType.JobNotices:
+                RequireLeader(peer, job);
+                OnNotices(header.Region, header.Argument1 != 0, payload);
+                break;
             case MessageType.JobAbort:
                 RequireLeader(peer, job);
                 OnAbort(job, Encoding.UTF8.GetString(payload));
@@ -151,7 +159,7 @@ internal sealed partial class JobServer
     /// <returns>Null, or why not.</returns>
     private string? Make(JobId job, RegionId id, int extentCount, RegionPlan plan)
     {
-        if (ProtocolCatalog.Find(plan.Protocol) is not { } protocol) return $"this agent does not know the protocol {plan.Protocol}: install the same vsmp everywhere";
+        if (!ProtocolCatalog.Names.Contains(plan.Protocol)) return $"this agent does not know the protocol {plan.Protocol}: install the same vsmp everywhere";
         if (pager.Find(id) is not null) return "the region is there already";
         uint homes = HomePattern.CountOf(plan.Pattern, extentCount, self);
         if (!capacity.TryAddHome(homes)) return $"{capacity.FreeBytes >> 20} MiB free, {homes * (ulong)ExtentNumber.Bytes >> 20} wanted";
@@ -164,14 +172,15 @@ internal sealed partial class JobServer
             return e.Message;
         }
         HomeMap? map = here is null ? null : new HomeMap(extentCount, plan.Pattern);
-        var region = new PagedRegion(new Region(id, plan.Name, extentCount, protocol, map, here?.Run.Budget), frames, here?.Run);
+        PagedRegion region = ProtocolCatalog.Find(plan.Protocol) is { } protocol
+            ? pager.Add(new Region(id, plan.Name, extentCount, protocol, map, here?.Run.Budget), frames, here?.Run)
+            : pager.Add(new LazyRegion(id, plan.Name, extentCount, map, here?.Run.Budget), frames, here?.Run);
         for (uint e = 0; e < extentCount; e++)
         {
             ExtentNumber extent = new(e);
-            if (plan.Pattern[e % (uint)plan.Pattern.Length] == self) region.Core.BecomeHome(extent);
+            if (plan.Pattern[e % (uint)plan.Pattern.Length] == self) region.Layout.BecomeHome(extent);
             if (here is not null) region.Open(extent);
         }
-        pager.Add(region);
         here?.Regions.Add(region);
         return null;
     }
@@ -185,7 +194,7 @@ internal sealed partial class JobServer
 
     private void Drop(PagedRegion region)
     {
-        capacity.RemoveHome((uint)region.Core.HomeExtentCount);
+        capacity.RemoveHome((uint)region.Layout.HomeExtentCount);
         region.Run?.Job?.Regions.Remove(region);
         pager.Remove(region);
         RegionsChanged?.Invoke();

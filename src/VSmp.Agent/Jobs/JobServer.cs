@@ -19,8 +19,8 @@ namespace VSmp.Agent.Jobs;
 /// The jobs of a node: those that it leads, and those that it has ranks or homes of. Takes calls from ranks to leaders and answers
 /// back; makes and drops regions. Owned by the reactor.
 /// </summary>
-/// <remarks>This file: the leader's side. JobServer.Nodes.cs: the side of the nodes. JobServer.Remote.cs:
-/// ranks on other hosts than their vsmp spmd.</remarks>
+/// <remarks>This file: the leader's side. JobServer.Nodes.cs: the side of the nodes. JobServer.Notices.cs: lazy release consistency.
+/// JobServer.Remote.cs: ranks on other hosts than their vsmp spmd.</remarks>
 internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Capacity capacity, Peers peers, AgentFolder folder)
 {
     /// <summary>How often homes are planned anew with what the nodes say to have free.</summary>
@@ -40,8 +40,11 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     public JobTicket Begin(JobRequest request, IRunObserver observer)
     {
         if (request.Ranks is < 1 or > JobLimits.MaxRanks) throw new ControlException($"a job has 1 to {JobLimits.MaxRanks} ranks", ExitCodes.Usage);
-        Protocol protocol = request.Protocol is null ? ProtocolCatalog.All[0] : ProtocolCatalog.Find(request.Protocol)
-            ?? throw new ControlException($"there is no protocol {request.Protocol}: there is {string.Join(", ", ProtocolCatalog.All.Select(p => p.Name))}", ExitCodes.Usage);
+        string protocol = request.Protocol ?? ProtocolCatalog.Names[0];
+        if (!ProtocolCatalog.Names.Contains(protocol))
+        {
+            throw new ControlException($"there is no protocol {protocol}: there is {string.Join(", ", ProtocolCatalog.Names)}", ExitCodes.Usage);
+        }
         NodeId[] nodes = request.Nodes is { Count: > 0 } names ? [.. names.Select(NodeOf)] : [.. peers.All.Where(p => IsUp(p.Node)).OrderBy(p => p.Name, NaturalOrder.Instance).Select(p => p.Node)];
         if (nodes.Distinct().Count() != nodes.Length) throw new ControlException("a node is named twice", ExitCodes.Usage);
         if ((request.Ranks + nodes.Length - 1) / nodes.Length > PagedRegion.MaxMappings)
@@ -52,7 +55,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         string token = Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
         JobId id = JobId.Create(self, ++_lastJob);
         _led.Add(id, new LedJob(this, id, request.Name ?? DefaultRegion, protocol, token, placement, nodes, observer));
-        return new JobTicket(id.Value, token, protocol.Name, [.. placement.Select(peers.NameOf)]);
+        return new JobTicket(id.Value, token, protocol, [.. placement.Select(peers.NameOf)]);
     }
 
     /// <summary>A rank has ended, says whoever started it.</summary>
@@ -160,7 +163,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
             return;
         }
         making.Pattern = pattern;
-        byte[] plan = new RegionPlan(pattern, led.Job.Protocol.Name, region.Name).Write();
+        byte[] plan = new RegionPlan(pattern, led.Job.Protocol, region.Name).Write();
         making.Awaited.UnionWith(led.Nodes);
         foreach (NodeId node in led.Nodes)
         {

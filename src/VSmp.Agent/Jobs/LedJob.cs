@@ -2,7 +2,7 @@
 using VSmp.Agent.Control;
 using VSmp.Agent.Guests;
 using VSmp.Coherence;
-using VSmp.Coherence.Protocols;
+using VSmp.Coherence.Lazy;
 
 namespace VSmp.Agent.Jobs;
 
@@ -12,7 +12,7 @@ internal sealed class LedJob : IJobActions
     private readonly JobServer _server;
 
     /// <summary>Makes a job whose ranks have yet to join.</summary>
-    public LedJob(JobServer server, JobId id, string defaultRegion, Protocol protocol, string token, NodeId[] placement, NodeId[] nodes,
+    public LedJob(JobServer server, JobId id, string defaultRegion, string protocol, string token, NodeId[] placement, NodeId[] nodes,
         IRunObserver observer)
     {
         _server = server;
@@ -21,11 +21,15 @@ internal sealed class LedJob : IJobActions
         Placement = placement;
         Nodes = nodes;
         RanksLeft = placement.Length;
+        Notices = new JobNotices([.. placement.Distinct()]);
         Job = new Job(id, placement.Length, defaultRegion, protocol, this);
     }
 
     /// <summary>The state machine.</summary>
     public Job Job { get; }
+
+    /// <summary>What its nodes have yet to be told of each other's writes.</summary>
+    public JobNotices Notices { get; }
 
     /// <summary>What ranks show to join.</summary>
     public string Token { get; }
@@ -52,16 +56,32 @@ internal sealed class LedJob : IJobActions
     public RegionMaking? Making { get; set; }
 
     /// <inheritdoc/>
-    public void Reply(int rank, in GuestMessage reply, ReadOnlySpan<byte> data) => _server.SendReply(this, rank, in reply, data);
+    public void Reply(int rank, in GuestMessage reply, ReadOnlySpan<byte> data)
+    {
+        if (Synchronization.Acquires(in reply))
+        {
+            NodeId node = Placement[rank];
+            Notices.OnAcquire(node, (region, pages) => _server.SendNotices(Job.Id, node, region, pages));
+        }
+        _server.SendReply(this, rank, in reply, data);
+    }
 
     /// <inheritdoc/>
     public RegionId NewRegionId() => _server.NewRegionId();
 
     /// <inheritdoc/>
-    public void MakeRegion(JobRegion region) => _server.MakeRegion(this, region);
+    public void MakeRegion(JobRegion region)
+    {
+        if (Job.Protocol == LazyRelease.Name) Notices.Open(region.Id, region.ExtentCount);
+        _server.MakeRegion(this, region);
+    }
 
     /// <inheritdoc/>
-    public void DropRegion(JobRegion region) => _server.DropRegion(this, region.Id);
+    public void DropRegion(JobRegion region)
+    {
+        Notices.Close(region.Id);
+        _server.DropRegion(this, region.Id);
+    }
 
     /// <summary>A line for the user.</summary>
     public void Tell(string text) => Observer.OnMessage(text);

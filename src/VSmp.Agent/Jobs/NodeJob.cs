@@ -10,10 +10,14 @@ namespace VSmp.Agent.Jobs;
 /// <summary>A job at a node that has ranks of it: their connections, and the regions that they share. Owned by the reactor.</summary>
 /// <param name="id">Its number.</param>
 /// <param name="run">The budget of its ranks here.</param>
+/// <param name="pager">Steps the protocol of its regions.</param>
 /// <param name="sendToLeader">Takes a rank's call to the leader.</param>
-internal sealed class NodeJob(JobId id, Run run, Action<int, GuestMessage, byte[]> sendToLeader)
+/// <param name="sendWrites">Tells the leader which pages of a region were written and released here.</param>
+internal sealed class NodeJob(JobId id, Run run, Pager pager, Action<int, GuestMessage, byte[]> sendToLeader, Action<RegionId, List<PageNumber>> sendWrites)
 {
     private readonly Dictionary<int, RankSession> _ranks = [];
+    private readonly List<PagedRegion> _regions = [];
+    private ReleaseQueue? _releases;
     private string? _lost;
 
     /// <summary>Its number.</summary>
@@ -23,7 +27,10 @@ internal sealed class NodeJob(JobId id, Run run, Action<int, GuestMessage, byte[
     public Run Run { get; } = run;
 
     /// <summary>Its regions at this node.</summary>
-    public List<PagedRegion> Regions { get; } = [];
+    public List<PagedRegion> Regions => _regions;
+
+    /// <summary>Calls that wait for what was written to get home.</summary>
+    public ReleaseQueue Releases => _releases ??= new ReleaseQueue(pager, _regions, sendWrites, sendToLeader);
 
     /// <summary>The rank's connection, or null.</summary>
     public RankSession? Find(int rank) => _ranks.GetValueOrDefault(rank);
@@ -45,10 +52,6 @@ internal sealed class NodeJob(JobId id, Run run, Action<int, GuestMessage, byte[
     public PagedRegion? FindRegion(RegionId region) => Regions.Find(r => r.Id == region);
 
     /// <summary>A rank calls.</summary>
-    /// <remarks>
-    /// Protocols that make memory coherent at calls only do their work here, before Unlock, Barrier and ReleaseRegion go on, and in
-    /// <see cref="OnReply"/>, before the answers to Lock, Barrier and Acquire reach the rank.
-    /// </remarks>
     public void OnCall(RankSession session, in GuestMessage call, ReadOnlySpan<byte> data)
     {
         if (_lost is not null)
@@ -56,7 +59,8 @@ internal sealed class NodeJob(JobId id, Run run, Action<int, GuestMessage, byte[
             session.Answer(in call, Errno.ECONNRESET, _lost);
             return;
         }
-        if (call.Type is GuestRequest.Acquire or GuestRequest.ReleaseRegion)
+        bool isLazy = _regions.Exists(r => r.Protocol is LazyProtocol);
+        if (call.Type is GuestRequest.Acquire or GuestRequest.ReleaseRegion && !isLazy)
         {
             // Under protocols that keep single writers there is nothing to see later, and nothing to let others see.
             bool isKnown = FindRegion(new RegionId(call.A)) is not null;
@@ -68,7 +72,8 @@ internal sealed class NodeJob(JobId id, Run run, Action<int, GuestMessage, byte[
             session.Answer(in call, Errno.EPROTO, "a request with this serial number is under way");
             return;
         }
-        sendToLeader(session.Rank, call, data.ToArray());
+        if (isLazy && Synchronization.Releases(call.Type)) Releases.Release(session.Rank, in call, data.ToArray());
+        else sendToLeader(session.Rank, call, data.ToArray());
     }
 
     /// <summary>The leader's answer to a rank's call.</summary>
@@ -82,6 +87,7 @@ internal sealed class NodeJob(JobId id, Run run, Action<int, GuestMessage, byte[
     {
         if (_lost is not null) return;
         _lost = text;
+        Releases.Drop();
         foreach (RankSession session in _ranks.Values) session.FailAll(Errno.ECONNRESET, text);
     }
 }

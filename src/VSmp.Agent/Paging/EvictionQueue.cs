@@ -34,10 +34,10 @@ internal sealed class EvictionQueue
         while (_queue.TryDequeue(out var entry))
         {
             (region, page) = entry;
-            if (!region.Core.IsOpen(page.Extent)) continue;
+            if (!region.Layout.IsOpen(page.Extent)) continue;
             ref LocalPage local = ref region.LocalAt(page);
             if (!local.IsQueued) continue; // of a former life of the extent
-            if (local.Chances > 0 && region.Core.PageAt(page).State != Coherence.Protocols.NodeState.I)
+            if (local.Chances > 0 && region.Protocol.CopyOf(page) != PageCopy.None)
             {
                 local.Chances--;
                 _queue.Enqueue(entry);

@@ -57,6 +57,17 @@ internal sealed unsafe class FrameFile : IDisposable
         if (put != (nint)bytes) Throw("write", page, put);
     }
 
+    /// <summary>Writes some bytes of a page.</summary>
+    public void WriteBytes(PageNumber page, int offset, ReadOnlySpan<byte> bytes)
+    {
+        // SAFETY: the bytes are pinned while they are written, and as many as are said.
+        fixed (byte* first = bytes)
+        {
+            nint put = Libc.PWrite(Descriptor, first, (nuint)bytes.Length, (long)page.Offset + offset);
+            if (put != bytes.Length) Throw("write", page, put);
+        }
+    }
+
     /// <summary>Gives pages frames of zeros.</summary>
     public void WriteZeros(PageNumber page, uint pageCount)
     {

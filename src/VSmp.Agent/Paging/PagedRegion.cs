@@ -5,18 +5,21 @@ using VSmp.Coherence;
 namespace VSmp.Agent.Paging;
 
 /// <summary>A region at this node: its protocol state, its frames, and the guests that map it.</summary>
-/// <param name="core">Protocol state.</param>
+/// <param name="protocol">What keeps it coherent, and its state.</param>
 /// <param name="frames">Frames.</param>
 /// <param name="run">Whose budget its guests use; null where this node is only a home of it.</param>
-internal sealed class PagedRegion(Region core, FrameFile frames, Run? run)
+internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Run? run)
 {
     /// <summary>Mappings of one region at one node at most: a page has one bit for each.</summary>
     public const int MaxMappings = 32;
 
-    private readonly LocalPage[]?[] _local = new LocalPage[]?[run is null ? 0 : core.ExtentCount];
+    private readonly LocalPage[]?[] _local = new LocalPage[]?[run is null ? 0 : protocol.Layout.ExtentCount];
 
-    /// <summary>Protocol state.</summary>
-    public Region Core { get; } = core;
+    /// <summary>What keeps it coherent.</summary>
+    public IRegionProtocol Protocol { get; } = protocol;
+
+    /// <summary>Its size, and where its homes are.</summary>
+    public RegionLayout Layout => Protocol.Layout;
 
     /// <summary>Frames.</summary>
     public FrameFile Frames { get; } = frames;
@@ -25,7 +28,7 @@ internal sealed class PagedRegion(Region core, FrameFile frames, Run? run)
     public Run? Run { get; } = run;
 
     /// <summary>Its number.</summary>
-    public RegionId Id => Core.Id;
+    public RegionId Id => Layout.Id;
 
     /// <summary>The guests' mappings.</summary>
     public List<Mapping> Mappings { get; } = [];
@@ -57,14 +60,14 @@ internal sealed class PagedRegion(Region core, FrameFile frames, Run? run)
     /// <summary>This node's guests may use the extent from now on.</summary>
     public void Open(ExtentNumber extent)
     {
-        Core.Open(extent);
+        Layout.Open(extent);
         _local[extent.Value] = new LocalPage[ExtentNumber.Pages];
     }
 
     /// <summary>This node's guests do not use the extent any more.</summary>
     public void Close(ExtentNumber extent)
     {
-        Core.Close(extent);
+        Layout.Close(extent);
         _local[extent.Value] = null;
     }
 }
@@ -86,6 +89,9 @@ internal struct LocalPage
 
     /// <summary>Whether it stands in the queue of eviction.</summary>
     public bool IsQueued;
+
+    /// <summary>Whether faults wait for it.</summary>
+    public bool IsAwaited;
 
     /// <summary>How many threads hold it now.</summary>
     public byte Holds;

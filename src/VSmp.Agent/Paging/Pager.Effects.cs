@@ -5,8 +5,6 @@ using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
-using VSmp.Coherence.Nodes;
-using VSmp.Coherence.Protocols;
 
 namespace VSmp.Agent.Paging;
 
@@ -16,7 +14,7 @@ internal sealed unsafe partial class Pager
     /// <summary>Executes the effects so far, in order. None of them steps the protocol, so none adds effects.</summary>
     /// <param name="message">The message that caused them, whose data they use.</param>
     /// <param name="payload">Its data.</param>
-    private void ExecuteEffects(in Message message, byte* payload)
+    private void ExecuteEffects(in Message message, ReadOnlySpan<byte> payload)
     {
         for (int i = 0; i < _effects.Count; i++)
         {
@@ -58,7 +56,7 @@ internal sealed unsafe partial class Pager
                     break;
                 case EffectKind.WriteHome:
                     if ((message.Flags & MessageFlags.Zero) != 0) region.Frames.Punch(effect.Page, effect.Count);
-                    else region.Frames.Write(effect.Page, DataOf(in effect, in message, payload), effect.Count);
+                    else WriteData(region, in effect, in message, payload);
                     break;
                 case EffectKind.DropHome:
                     region.Frames.Punch(effect.Page, effect.Count);
@@ -67,21 +65,32 @@ internal sealed unsafe partial class Pager
                     _hasProgressed = true;
                     Retry(region, effect.Page, effect.Count);
                     break;
+                case EffectKind.MakeTwin:
+                    for (uint p = 0; p < effect.Count; p++) _twins.Keep(region.Id, effect.Page.Plus(p), region.Frames);
+                    break;
+                case EffectKind.DropTwin:
+                    for (uint p = 0; p < effect.Count; p++) _twins.Release(region.Id, effect.Page.Plus(p));
+                    break;
+                case EffectKind.MergeDiff:
+                    MergeDiff(region, effect.Page, payload);
+                    break;
                 case EffectKind.DiscardRefused:
-                    Log.Error($"region {region.Core.Name}: {effect.Page} was thrown away by one guest while others use it; its contents stay");
+                    Log.Error($"region {region.Layout.Name}: {effect.Page} was thrown away by one guest while others use it; its contents stay");
                     break;
             }
         }
         _effects.Clear();
     }
 
-    private static byte* DataOf(in Effect effect, in Message message, byte* payload)
+    /// <summary>Puts the part of a message's data that an effect is about into the frames.</summary>
+    private static void WriteData(PagedRegion region, in Effect effect, in Message message, ReadOnlySpan<byte> payload)
     {
-        Debug.Assert(payload is not null);
-        return payload + ((effect.Page.Value - message.Page.Value) << PageNumber.Shift);
+        ReadOnlySpan<byte> data = payload.Slice((int)(effect.Page.Value - message.Page.Value) << PageNumber.Shift, (int)effect.Count << PageNumber.Shift);
+        // SAFETY: the data are pinned while they are written, and as long as the frames.
+        fixed (byte* first = data) region.Frames.Write(effect.Page, first, effect.Count);
     }
 
-    private static void WriteFrames(PagedRegion region, in Effect effect, in Message message, byte* payload)
+    private static void WriteFrames(PagedRegion region, in Effect effect, in Message message, ReadOnlySpan<byte> payload)
     {
         if ((message.Flags & MessageFlags.NoData) != 0) return;
         if ((message.Flags & MessageFlags.Zero) != 0)
@@ -89,7 +98,7 @@ internal sealed unsafe partial class Pager
             region.Frames.WriteZeros(effect.Page, effect.Count);
             return;
         }
-        region.Frames.Write(effect.Page, DataOf(in effect, in message, payload), effect.Count);
+        WriteData(region, in effect, in message, payload);
         if (region.Run is { } run) run.Counters.PagesFetched += effect.Count;
     }
 
@@ -97,7 +106,7 @@ internal sealed unsafe partial class Pager
     private void Map(PagedRegion region, PageNumber page, uint pageCount, bool writable)
     {
         _hasProgressed = true;
-        bool isCopy = !region.Core.IsHome(page.Extent);
+        bool isCopy = !region.Layout.IsHome(page.Extent);
         if (isCopy)
         {
             for (uint i = 0; i < pageCount; i++) region.Run!.Copies.OnInstalled(region, page.Plus(i), region.Run.Budget.LimitPages);
@@ -112,10 +121,10 @@ internal sealed unsafe partial class Pager
     {
         for (uint p = 0; p < pageCount; p++)
         {
-            if (!region.Core.IsOpen(page.Extent)) return;
-            ref PageEntry entry = ref region.Core.PageAt(page.Plus(p));
-            if ((entry.Flags & PageFlags.Awaited) == 0) continue;
-            entry.Flags &= ~PageFlags.Awaited;
+            if (!region.Layout.IsOpen(page.Extent)) return;
+            ref LocalPage local = ref region.LocalAt(page.Plus(p));
+            if (!local.IsAwaited) continue;
+            local.IsAwaited = false;
             for (int i = _waiting.Count - 1; i >= 0; i--)
             {
                 Fault fault = _waiting[i];
@@ -272,11 +281,14 @@ internal sealed unsafe partial class Pager
                     Span<byte> room = _fabric.Begin(effect.To, (int)effect.Count * PageNumber.Bytes);
                     // SAFETY: the room is unmanaged memory of that many pages.
                     region.Frames.Read(effect.Page, (byte*)Unsafe.AsPointer(ref room[0]), effect.Count);
-                    Commit(region, effect.To, in effect.Message, effect.Page, effect.Count, effect.Message.Flags);
+                    Commit(region, effect.To, in effect.Message, effect.Page, effect.Count, effect.Message.Flags, room.Length);
                     break;
                 }
             case DataSource.Kept:
                 SendKept(region, in effect);
+                break;
+            case DataSource.Diff:
+                SendDiff(region, in effect);
                 break;
         }
     }
@@ -302,7 +314,7 @@ internal sealed unsafe partial class Pager
                     // SAFETY: a kept copy is one page of unmanaged memory.
                     new ReadOnlySpan<byte>(_kept.Find(region.Id, first.Plus((uint)i)), PageNumber.Bytes).CopyTo(room[(i * PageNumber.Bytes)..]);
                 }
-                Commit(region, effect.To, in effect.Message, first, run, effect.Message.Flags);
+                Commit(region, effect.To, in effect.Message, first, run, effect.Message.Flags, room.Length);
             }
             done += run;
         }
@@ -311,10 +323,10 @@ internal sealed unsafe partial class Pager
     private void SendFrame(PagedRegion region, NodeId to, in Message m, PageNumber page, uint count, MessageFlags flags, ReadOnlySpan<byte> payload)
     {
         payload.CopyTo(_fabric.Begin(to, payload.Length));
-        Commit(region, to, in m, page, count, flags);
+        Commit(region, to, in m, page, count, flags, payload.Length);
     }
 
-    private void Commit(PagedRegion region, NodeId to, in Message m, PageNumber page, uint count, MessageFlags flags)
+    private void Commit(PagedRegion region, NodeId to, in Message m, PageNumber page, uint count, MessageFlags flags, int payloadBytes)
     {
         FrameHeader header = new()
         {
@@ -332,8 +344,7 @@ internal sealed unsafe partial class Pager
         _fabric.Commit(in header);
         if (region.Run is { } run)
         {
-            bool hasData = m.Type is MessageType.PutM or MessageType.PutO && (flags & MessageFlags.Zero) == 0;
-            run.Counters.BytesSent += FrameHeader.Bytes + (hasData ? count * (ulong)PageNumber.Bytes : 0);
+            run.Counters.BytesSent += FrameHeader.Bytes + (ulong)payloadBytes;
         }
     }
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Agent.Guests;
 using VSmp.Coherence;
-using VSmp.Coherence.Protocols;
 
 namespace VSmp.Agent.Paging;
 
@@ -49,25 +48,25 @@ internal sealed unsafe partial class Pager
         int attempts = Math.Min(run.Copies.Count, pageCount * 4);
         while (pageCount > 0 && attempts-- > 0 && _kept.Count < MaxKept && run.Copies.TryTake(out PagedRegion region, out PageNumber page))
         {
-            NodeState state = region.Core.PageAt(page).State;
-            if (state == NodeState.I) continue; // gone by another way
-            if ((!isUrgent && !HasCreditAtHome(region, page.Extent)) || !_node.TryEvict(region.Core, page, _effects))
+            PageCopy copy = region.Protocol.CopyOf(page);
+            if (copy == PageCopy.None) continue; // gone by another way
+            if ((!isUrgent && !HasCreditAtHome(region, page.Extent)) || !region.Protocol.TryEvict(page, _effects))
             {
                 run.Copies.PutBack(region, page);
                 continue;
             }
             run.Copies.OnEvicted(region, page);
             run.Counters.PagesEvicted++;
-            if (NodeStates.IsDirty(state)) run.Counters.PagesWrittenBack++;
+            if (copy is PageCopy.Dirty or PageCopy.Writable) run.Counters.PagesWrittenBack++;
             pageCount--;
         }
-        ExecuteEffects(default, null);
+        ExecuteEffects(default, []);
     }
 
     /// <summary>Whether the home of an extent keeps up: work that nobody waits for is put off until it does.</summary>
     private bool HasCreditAtHome(PagedRegion region, ExtentNumber extent)
     {
-        NodeId home = region.Core.Homes!.HomeOf(extent);
+        NodeId home = region.Layout.Homes!.HomeOf(extent);
         return home == Self || _fabric.HasCredit(home);
     }
 }

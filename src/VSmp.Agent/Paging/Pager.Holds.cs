@@ -39,7 +39,7 @@ internal sealed unsafe partial class Pager
         ref LocalPage local = ref region.LocalAt(fault.Page);
         if (local.Holds == byte.MaxValue) return; // held by others already, and for as long
         local.Holds++;
-        NodeController.Hold(region.Core, fault.Page);
+        region.Protocol.Hold(fault.Page);
         long length = HoldMicroseconds << fault.Mapping.Guest.CountReturn(fault.ThreadId, region.Id, fault.Page, MaxDoublings);
         var held = new Held(region, fault.Page, fault.Mapping.Guest, fault.ThreadId, Extensions: 0, DrawLimit(), FurtherPages: 0, IsExtended: false);
         _held.Enqueue(held, Reactor.Clock() + length);
@@ -51,10 +51,10 @@ internal sealed unsafe partial class Pager
         while (_held.TryPeek(out Held held, out long until) && until <= now)
         {
             _held.Dequeue();
-            if (!held.Region.Core.IsOpen(held.Page.Extent)) continue;
+            if (!held.Region.Layout.IsOpen(held.Page.Extent)) continue;
             if (ExtendHold(in held, now)) continue;
             ref LocalPage local = ref held.Region.LocalAt(held.Page);
-            if (local.Holds > 0 && --local.Holds == 0) _node.Unhold(held.Region.Core, held.Page, _effects);
+            if (local.Holds > 0 && --local.Holds == 0) held.Region.Protocol.Unhold(held.Page, _effects);
             if (_starved.Count > 0) _hasProgressed = true; // it may be evicted now
         }
     }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Coherence;
 using VSmp.Coherence.Homes;
+using VSmp.Coherence.Lazy;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Nodes;
 using VSmp.Coherence.Protocols;
@@ -16,7 +18,7 @@ namespace VSmp.Agent.Paging;
 /// </summary>
 /// <remarks>
 /// This file: faults, and what waits. Pager.Effects.cs: what the protocol asks for. Pager.Holds.cs: letting
-/// threads use what they got. Pager.Eviction.cs: staying within budgets.
+/// threads use what they got. Pager.Eviction.cs: staying within budgets. Pager.Lazy.cs: acquire and release.
 /// </remarks>
 internal sealed unsafe partial class Pager : IDisposable
 {
@@ -30,7 +32,10 @@ internal sealed unsafe partial class Pager : IDisposable
     private readonly Dictionary<RegionId, PagedRegion> _regions = [];
     private readonly EffectBuffer _effects = new();
     private readonly Queue<Message> _toSelf = new(256);
+    private readonly LazyNodeController _lazyNode;
+    private readonly LazyHomeController _lazyHome;
     private readonly KeptCopies _kept = new();
+    private readonly KeptCopies _twins = new();
     private readonly List<Fault> _waiting = new(64); // for the protocol
     private readonly List<Fault> _starved = new(64); // for a frame or a transaction
     private readonly Queue<Fault> _again = new(64);
@@ -45,6 +50,8 @@ internal sealed unsafe partial class Pager : IDisposable
         _fabric = fabric;
         _node = new NodeController(self);
         _home = new HomeController(self, nodeLimit);
+        _lazyNode = new LazyNodeController(self);
+        _lazyHome = new LazyHomeController(self);
     }
 
     /// <summary>This node.</summary>
@@ -66,8 +73,15 @@ internal sealed unsafe partial class Pager : IDisposable
         return _regions.TryGetValue(id, out PagedRegion? region) ? _lastRegion = region : null;
     }
 
-    /// <summary>Adds a region.</summary>
-    public void Add(PagedRegion region) => _regions.Add(region.Id, region);
+    /// <summary>Adds a region whose pages have single writers.</summary>
+    /// <param name="region">Its protocol state.</param>
+    /// <param name="frames">Its frames; the pager's from now on.</param>
+    /// <param name="run">Whose budget its guests use; null where this node is only a home of it.</param>
+    public PagedRegion Add(Region region, FrameFile frames, Run? run) => Add(new DirectoryProtocol(region, _node, _home), frames, run);
+
+    /// <summary>Adds a region under lazy release consistency.</summary>
+    /// <inheritdoc cref="Add(Region, FrameFile, Run?)"/>
+    public PagedRegion Add(LazyRegion region, FrameFile frames, Run? run) => Add(new LazyProtocol(region, _lazyNode, _lazyHome), frames, run);
 
     /// <summary>Drops a region with all its frames here. Guests that mapped it are gone, or will fault for ever.</summary>
     public void Remove(PagedRegion region)
@@ -76,9 +90,9 @@ internal sealed unsafe partial class Pager : IDisposable
         _regions.Remove(region.Id);
         _waiting.RemoveAll(f => f.Mapping.Region == region);
         _starved.RemoveAll(f => f.Mapping.Region == region);
-        _node.Drop(region.Core);
-        _home.Drop(region.Id);
+        region.Protocol.Drop();
         _kept.Drop(region.Id);
+        _twins.Drop(region.Id);
         region.Frames.Dispose();
         _hasProgressed = true; // transactions and frames are free again
     }
@@ -109,7 +123,7 @@ internal sealed unsafe partial class Pager : IDisposable
             if (write)
             {
                 counters.FaultsWrite++;
-                if (region.Core.IsOpen(page.Extent)) region.LocalAt(page).WriteExpected = WritesExpectedAfterOne;
+                if (region.Layout.IsOpen(page.Extent)) region.LocalAt(page).WriteExpected = WritesExpectedAfterOne;
             }
             else
             {
@@ -125,14 +139,11 @@ internal sealed unsafe partial class Pager : IDisposable
     {
         PagedRegion? region = Find(message.Region);
         if (region is null) return; // dropped meanwhile; nobody waits for it any more
-        if (message.Page.Value + message.Count > region.Core.PageCount) throw new ProtocolViolationException($"beyond the region's end: {message}");
-        // SAFETY: the payload is pinned for as long as the effects that use it run.
-        fixed (byte* data = payload)
-        {
-            if (region.Run is { } run) run.Counters.BytesReceived += FrameHeader.Bytes + (ulong)payload.Length;
-            Dispatch(region, in message, data);
-            Drain();
-        }
+        if (message.Page.Value + message.Count > region.Layout.PageCount) throw new ProtocolViolationException($"beyond the region's end: {message}");
+        if (message.Type == MessageType.Diff && PageDiff.Violation(payload) is { } violation) throw new ProtocolViolationException($"{violation}: {message}");
+        if (region.Run is { } run) run.Counters.BytesReceived += FrameHeader.Bytes + (ulong)payload.Length;
+        Dispatch(region, in message, payload);
+        Drain();
     }
 
     /// <summary>The end of a turn: what waits is tried again, holds end, copies are evicted ahead of need.</summary>
@@ -154,28 +165,30 @@ internal sealed unsafe partial class Pager : IDisposable
     /// <summary>Throws the contents of pages away; they read zeros afterwards.</summary>
     /// <returns>How many pages are done; if not all, go on when <see cref="Progressed"/> is raised.</returns>
     public uint Discard(PagedRegion region, PageNumber page, uint pageCount) =>
-        ForEach(region, page, pageCount, static (pager, r, p) => pager._node.Discard(r.Core, p, pager._effects));
+        ForEach(region, page, pageCount, static (protocol, p, effects) => protocol.Discard(p, effects));
 
     /// <summary>Drops pages whose extents are being given back. Only for regions that no other node uses.</summary>
     /// <returns>How many pages are done; if not all, go on when <see cref="Progressed"/> is raised.</returns>
     public uint Forget(PagedRegion region, PageNumber page, uint pageCount) =>
-        ForEach(region, page, pageCount, static (pager, r, p) => NodeController.Forget(r.Core, p, pager._effects));
+        ForEach(region, page, pageCount, static (protocol, p, effects) => protocol.Forget(p, effects));
 
     /// <inheritdoc/>
     public void Dispose()
     {
         foreach (PagedRegion region in _regions.Values.ToArray()) Remove(region);
         _kept.Dispose();
+        _twins.Dispose();
+        NativeMemory.Free(_diffScratch);
     }
 
-    private uint ForEach(PagedRegion region, PageNumber page, uint pageCount, Func<Pager, PagedRegion, PageNumber, AccessResult> operation)
+    private uint ForEach(PagedRegion region, PageNumber page, uint pageCount, Func<IRegionProtocol, PageNumber, EffectBuffer, AccessResult> operation)
     {
         uint done = 0;
         for (; done < pageCount; done++)
         {
             PageNumber p = page.Plus(done);
-            if (!region.Core.IsOpen(p.Extent)) continue; // nothing is there
-            if (operation(this, region, p) != AccessResult.Hit) break;
+            if (!region.Layout.IsOpen(p.Extent)) continue; // nothing is there
+            if (operation(region.Protocol, p, _effects) != AccessResult.Hit) break;
         }
         Drain();
         return done;
@@ -187,18 +200,19 @@ internal sealed unsafe partial class Pager : IDisposable
         Mapping mapping = fault.Mapping;
         PagedRegion region = mapping.Region;
         if (mapping.IsGone) return;
-        bool hadData = isNew && region.Core.IsOpen(fault.Page.Extent) && region.Core.PageAt(fault.Page).State != NodeState.I;
+        IRegionProtocol protocol = region.Protocol;
+        bool hadData = isNew && region.Layout.IsOpen(fault.Page.Extent) && protocol.CopyOf(fault.Page) != PageCopy.None;
         bool write = fault.Write || ExpectsWrite(region, fault.Page);
-        switch (_node.Access(region.Core, fault.Page, write, MessageFlags.None, _effects))
+        switch (protocol.Access(fault.Page, write, _effects))
         {
             case AccessResult.Hit:
-                bool writable = NodeStates.MayWrite(region.Core.PageAt(fault.Page).State);
+                bool writable = protocol.CopyOf(fault.Page) == PageCopy.Writable;
                 if (isNew || !IsMappedAlready(in fault)) MapForFault(in fault, writable);
                 Finish(in fault);
                 break;
             case AccessResult.Pending:
                 _waiting.Add(fault);
-                region.Core.PageAt(fault.Page).Flags |= PageFlags.Awaited;
+                region.LocalAt(fault.Page).IsAwaited = true;
                 if (isNew) AskAhead(region, in fault, write, hadData);
                 break;
             case AccessResult.NeedsFrame:
@@ -220,7 +234,7 @@ internal sealed unsafe partial class Pager : IDisposable
     /// </summary>
     private static bool ExpectsWrite(PagedRegion region, PageNumber page)
     {
-        if (!region.Core.IsOpen(page.Extent) || region.Core.PageAt(page).State != NodeState.I) return false;
+        if (!region.Protocol.AsksBeforeWriting || !region.Layout.IsOpen(page.Extent) || region.Protocol.CopyOf(page) != PageCopy.None) return false;
         ref LocalPage local = ref region.LocalAt(page);
         if (local.WriteExpected == 0) return false;
         local.WriteExpected--;
@@ -244,20 +258,19 @@ internal sealed unsafe partial class Pager : IDisposable
     /// <summary>Asks for the pages behind one that was missed, as far as they are in the same state.</summary>
     private void AskAhead(PagedRegion region, in Fault fault, bool write, bool hadData)
     {
-        bool isFresh = (region.Core.PageAt(fault.Page).Flags & PageFlags.MayBeWritten) == 0 && !hadData;
+        IRegionProtocol protocol = region.Protocol;
+        bool isFresh = !hadData && protocol.IsFresh(fault.Page);
         uint pageCount = region.ReadAhead.OnMiss(fault.Page, isFresh);
-        NodeState from = hadData ? NodeState.S : NodeState.I;
+        PageCopy from = hadData ? PageCopy.Clean : PageCopy.None;
         ExtentNumber extent = fault.Page.Extent;
         if (pageCount > 1 && !HasCreditAtHome(region, extent)) return;
         for (uint i = 1; i < pageCount; i++)
         {
             PageNumber page = fault.Page.Plus(i);
-            if (page.Extent != extent || page.Value >= region.Core.PageCount) break;
-            ref PageEntry entry = ref region.Core.PageAt(page);
-            bool fresh = (entry.Flags & PageFlags.MayBeWritten) == 0;
-            if (entry.State != from || (!hadData && fresh != isFresh)) break;
-            if (region.Run!.Budget.FreePages < 2 && !region.Core.IsHome(extent)) break;
-            if (_node.Access(region.Core, page, write, MessageFlags.None, _effects) != AccessResult.Pending) break;
+            if (page.Extent != extent || page.Value >= region.Layout.PageCount) break;
+            if (protocol.CopyOf(page) != from || (!hadData && protocol.IsFresh(page) != isFresh)) break;
+            if (region.Run!.Budget.FreePages < 2 && !region.Layout.IsHome(extent)) break;
+            if (!protocol.TryAskAhead(page, write, _effects)) break;
         }
     }
 
@@ -270,7 +283,7 @@ internal sealed unsafe partial class Pager : IDisposable
     private static void PoisonUnreserved(in Fault fault)
     {
         Guest guest = fault.Mapping.Guest;
-        guest.Tell($"process {guest.ProcessId} touched pooled memory that it has not allocated ({fault.Page} of region {fault.Mapping.Region.Core.Name}); it gets SIGBUS");
+        guest.Tell($"process {guest.ProcessId} touched pooled memory that it has not allocated ({fault.Page} of region {fault.Mapping.Region.Layout.Name}); it gets SIGBUS");
         int error = Userfaultfd.Poison(fault.Mapping.Userfaultfd, fault.Mapping.AddressOf(fault.Page), PageNumber.Bytes);
         if (error != 0) guest.Kill($"touched unallocated pooled memory, and it could not be poisoned ({Errno.Text(error)})");
     }
@@ -280,7 +293,7 @@ internal sealed unsafe partial class Pager : IDisposable
     {
         while (true)
         {
-            ExecuteEffects(default, null);
+            ExecuteEffects(default, []);
             // Who waited goes first, and holds what it got: else a request that waits at this home behind the grant takes the page away
             // before it was used once, for ever (found by the model checker).
             if (_again.TryDequeue(out Fault fault))
@@ -289,7 +302,7 @@ internal sealed unsafe partial class Pager : IDisposable
             }
             else if (_toSelf.TryDequeue(out Message message))
             {
-                if (Find(message.Region) is { } region) Dispatch(region, in message, null);
+                if (Find(message.Region) is { } region) Dispatch(region, in message, []);
             }
             else if (_effects.Count == 0)
             {
@@ -298,11 +311,17 @@ internal sealed unsafe partial class Pager : IDisposable
         }
     }
 
-    private void Dispatch(PagedRegion region, in Message message, byte* payload)
+    private void Dispatch(PagedRegion region, in Message message, ReadOnlySpan<byte> payload)
     {
-        if (HomeController.Takes(in message)) _home.OnMessage(region.Core, in message, _effects);
-        else _node.OnMessage(region.Core, in message, _effects);
+        region.Protocol.OnMessage(in message, _effects);
         ExecuteEffects(in message, payload);
+    }
+
+    private PagedRegion Add(IRegionProtocol protocol, FrameFile frames, Run? run)
+    {
+        var region = new PagedRegion(protocol, frames, run);
+        _regions.Add(region.Id, region);
+        return region;
     }
 
     /// <summary>A guest's thread that waits for a page.</summary>

@@ -287,7 +287,7 @@ internal sealed class LazyWorld
 
     private void Reset()
     {
-        _nodes = [.. Enumerable.Range(0, _nodeCount).Select(_ => new Node(new LazyRegion(Id, 1, _homes, new FrameBudget(1))))];
+        _nodes = [.. Enumerable.Range(0, _nodeCount).Select(_ => new Node(new LazyRegion(Id, "checked", 1, _homes, new FrameBudget(2))))];
         foreach (Node node in _nodes) node.Region.Open(new ExtentNumber(0));
         _nodes[0].Region.BecomeHome(new ExtentNumber(0));
         _wires = [.. Enumerable.Range(0, _nodeCount * _nodeCount * 2).Select(_ => new Queue<Frame>())];
@@ -347,6 +347,8 @@ internal sealed class LazyWorld
             page.State = (LazyState)reader.Next();
             page.HasFrame = reader.Next() != 0;
             if (page.HasFrame) node.Region.Budget!.TryReserve();
+            // Where it is written away from home, or will be, its twin has one, too.
+            if (page.HasFrame && page.State is (LazyState.W or LazyState.IW_D or LazyState.IW_D_I)) node.Region.Budget!.TryReserve();
             page.IsDirty = reader.Next() != 0;
             if (page.IsDirty) node.Region.Dirty.Add(Page);
             node.Region.DiffsOut = reader.Next();

@@ -3,6 +3,8 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using VSmp.Bench.Running;
+using VSmp.Coherence.Lazy;
+using VSmp.Coherence.Protocols;
 
 namespace VSmp.Bench.Hammer;
 
@@ -20,7 +22,7 @@ public static class HammerCommand
     {
         Option<int> seconds = Workload.NewCountOption("--seconds", "How long", 60, 86_400);
         Option<int> ranks = Workload.NewCountOption("--ranks", "How many ranks, on four agents", 8, 64);
-        Option<string> protocol = Workload.NewProtocolOption();
+        Option<string> protocol = Workload.NewProtocolOption(ProtocolCatalog.Names);
         Option<ulong> seed = Workload.NewSeedOption();
         Command command = new("hammer", $"Let ranks hammer the same {Pages} pages under a budget that forces eviction; fails if a counter is wrong.");
         foreach (Option option in new Option[] { seconds, ranks, protocol, seed }) command.Options.Add(option);
@@ -40,7 +42,7 @@ public static class HammerCommand
             BenchCluster.FindProgram("vsmp-hammer"), Text(seconds), Text(Pages), Text(BallastMegabytes),
             seed.ToString(CultureInfo.InvariantCulture),
         ];
-        if (protocol == "lazy") program.Add("lazy"); // coherent for those only who take locks
+        if (protocol == LazyRelease.Name) program.Add("lazy"); // coherent for those only who take locks
         (int exitCode, string error) = cluster.RunRanks(ranks, cluster.Nodes, protocol, Budget, program, lines.Add);
         if (lines.Find(line => line.StartsWith('{')) is not { } report)
         {

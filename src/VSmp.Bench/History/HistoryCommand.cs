@@ -3,6 +3,7 @@ using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
 using VSmp.Bench.Running;
+using VSmp.Coherence.Protocols;
 
 namespace VSmp.Bench.History;
 
@@ -16,7 +17,7 @@ public static class HistoryCommand
     {
         Option<int> operations = Workload.NewCountOption("--operations", "How many operations, over all ranks", 1_000_000, 100_000_000,
             least: Ranks);
-        Option<string> protocol = Workload.NewProtocolOption();
+        Option<string> protocol = Workload.NewProtocolOption(ProtocolCatalog.All.Select(p => p.Name));
         Option<ulong> seed = Workload.NewSeedOption();
         Command command = new("history",
             "Record reads, writes and fetch-and-adds of four ranks on shared words; fails unless they are linearizable.");

@@ -21,15 +21,16 @@ public static class ExitCode
 public static class Workload
 {
     /// <summary>The option that names a protocol.</summary>
-    public static Option<string> NewProtocolOption()
+    /// <param name="protocols">Those that the workload can use.</param>
+    public static Option<string> NewProtocolOption(IEnumerable<string> protocols)
     {
         Option<string> option = new("--protocol")
         {
             Description = "What keeps the memory coherent",
             HelpName = "P",
-            DefaultValueFactory = _ => ProtocolCatalog.All[0].Name,
+            DefaultValueFactory = _ => ProtocolCatalog.Names[0],
         };
-        option.AcceptOnlyFromAmong([.. ProtocolCatalog.All.Select(protocol => protocol.Name)]);
+        option.AcceptOnlyFromAmong([.. protocols]);
         return option;
     }
 

@@ -25,20 +25,17 @@ public sealed class LazyNodeController(NodeId self)
     public AccessResult Access(LazyRegion region, PageNumber page, bool write, EffectBuffer effects)
     {
         if (!region.IsOpen(page.Extent)) return AccessResult.NotReserved;
-        ref LazyPage entry = ref region.PageAt(page);
-        if (entry.State == LazyState.I && !IsHome(region, page))
-        {
-            if (!region.Budget!.TryReserve()) return AccessResult.NeedsFrame;
-            entry.HasFrame = true;
-        }
+        if (!IsHome(region, page) && !TakeFrames(region, write, ref region.PageAt(page))) return AccessResult.NeedsFrame;
         return Step(region, page, write ? LazyEvent.Store : LazyEvent.Load, effects) ? AccessResult.Hit : AccessResult.Pending;
     }
 
     /// <summary>Evicts a page; what was written goes to its home.</summary>
-    /// <returns>False if it cannot go: it is held, under way, or the home copy itself.</returns>
+    /// <returns>False if it cannot go: it is held, under way, or the home copy itself; or it was written, and a release waits for the diffs
+    /// that are out, which would never be none if evictions went on sending more.</returns>
     public bool TryEvict(LazyRegion region, PageNumber page, EffectBuffer effects)
     {
         ref LazyPage entry = ref region.PageAt(page);
+        if (entry.State == LazyState.W && region.IsReleasing) return false;
         if (entry.State is not (LazyState.R or LazyState.W) || entry.IsHeld || IsHome(region, page)) return false;
         Step(region, page, LazyEvent.Evict, effects);
         return true;
@@ -68,6 +65,7 @@ public sealed class LazyNodeController(NodeId self)
     /// <returns>False if diffs are still out: try again when a DiffAck has come.</returns>
     public static bool TryTakeNotices(LazyRegion region, ICollection<PageNumber> pages)
     {
+        if (region.Unannounced.Count == 0) return true; // diffs that are out belong to releases yet to come
         if (region.DiffsOut > 0) return false;
         foreach (PageNumber page in region.Unannounced) pages.Add(page);
         region.Unannounced.Clear();
@@ -112,12 +110,26 @@ public sealed class LazyNodeController(NodeId self)
                     break;
                 case MessageType.DiffAck:
                     if (region.DiffsOut == 0) throw new ProtocolViolationException($"no diff is out: {message}");
-                    region.DiffsOut--;
+                    if (--region.DiffsOut == 0) effects.Add(EffectKind.Complete, region.Id, page);
                     break;
                 default:
                     throw new ProtocolViolationException($"{message.Type} is no message to a node: {message}");
             }
         }
+    }
+
+    /// <summary>Takes what an access needs out of the budget: a frame for the copy, and one for its twin if it will be written.</summary>
+    private static bool TakeFrames(LazyRegion region, bool write, ref LazyPage entry)
+    {
+        bool needsFrame = entry.State == LazyState.I, needsTwin = write && (entry.State is LazyState.I or LazyState.R);
+        if (needsFrame && !region.Budget!.TryReserve()) return false;
+        if (needsTwin && !region.Budget!.TryReserve())
+        {
+            if (needsFrame) region.Budget.Release();
+            return false;
+        }
+        entry.HasFrame |= needsFrame;
+        return true;
     }
 
     private bool IsHome(LazyRegion region, PageNumber page) => region.Homes!.HomeOf(page.Extent) == Self;
@@ -166,6 +178,7 @@ public sealed class LazyNodeController(NodeId self)
                 Send(region, page, MessageType.Diff, DataSource.Diff, effects);
                 effects.Add(EffectKind.DropTwin, region.Id, page);
                 region.DiffsOut++;
+                region.Budget!.Release();
                 break;
             case LazyAction.Unmap:
                 effects.Add(EffectKind.Unmap, region.Id, page);

@@ -4,36 +4,29 @@ using VSmp.Coherence.Placement;
 namespace VSmp.Coherence.Lazy;
 
 /// <summary>What one node knows of a region under lazy release consistency.</summary>
-public sealed class LazyRegion
+public sealed class LazyRegion : RegionLayout
 {
     private readonly LazyPage[]?[] _pages;
     private readonly bool[]?[] _isTouched;
 
     /// <summary>Makes a region of which nothing is here yet.</summary>
     /// <param name="id">Its number.</param>
+    /// <param name="name">Its name, for messages.</param>
     /// <param name="extentCount">Its length in extents.</param>
     /// <param name="homes">Where its homes are; null at a node that is only a home.</param>
-    /// <param name="budget">Frames for pages whose home is elsewhere; null at a node that is only a home.</param>
-    public LazyRegion(RegionId id, int extentCount, HomeMap? homes, FrameBudget? budget)
+    /// <param name="budget">Frames for pages whose home is elsewhere, and for their twins; null at a node that is only a home.</param>
+    public LazyRegion(RegionId id, string name, int extentCount, HomeMap? homes, FrameBudget? budget)
+        : base(id, name, extentCount, homes, budget)
     {
-        Id = id;
-        Homes = homes;
-        Budget = budget;
         _pages = new LazyPage[]?[homes is null ? 0 : extentCount];
         _isTouched = new bool[]?[extentCount];
     }
 
-    /// <summary>Its number.</summary>
-    public RegionId Id { get; }
+    /// <inheritdoc/>
+    public override string ProtocolName => LazyRelease.Name;
 
-    /// <summary>Where its homes are, if guests of this node use it.</summary>
-    public HomeMap? Homes { get; }
-
-    /// <summary>Frames for pages whose home is elsewhere, if guests of this node use it.</summary>
-    public FrameBudget? Budget { get; }
-
-    /// <summary>Its length in extents.</summary>
-    public int ExtentCount => _isTouched.Length;
+    /// <summary>Whether a release has begun whose notices have not been taken yet (<see cref="LazyNodeController.TryTakeNotices"/>).</summary>
+    public bool IsReleasing => Unannounced.Count > 0;
 
     /// <summary>Pages written here since the last release.</summary>
     internal List<PageNumber> Dirty { get; } = [];
@@ -44,17 +37,42 @@ public sealed class LazyRegion
     /// <summary>Diffs that the homes have not acknowledged yet.</summary>
     internal int DiffsOut { get; set; }
 
-    /// <summary>Whether this node's guests use the extent.</summary>
-    public bool IsOpen(ExtentNumber extent) => extent.Value < (uint)_pages.Length && _pages[extent.Value] is not null;
+    /// <inheritdoc/>
+    public override bool IsOpen(ExtentNumber extent) => extent.Value < (uint)_pages.Length && _pages[extent.Value] is not null;
 
-    /// <summary>Whether this node is the extent's home.</summary>
-    public bool IsHome(ExtentNumber extent) => extent.Value < (uint)_isTouched.Length && _isTouched[extent.Value] is not null;
+    /// <inheritdoc/>
+    public override bool IsHome(ExtentNumber extent) => extent.Value < (uint)_isTouched.Length && _isTouched[extent.Value] is not null;
 
-    /// <summary>Lets this node's guests use an extent.</summary>
-    public void Open(ExtentNumber extent) => _pages[extent.Value] ??= new LazyPage[ExtentNumber.Pages];
+    /// <inheritdoc/>
+    public override void Open(ExtentNumber extent) => _pages[extent.Value] ??= new LazyPage[ExtentNumber.Pages];
 
-    /// <summary>Makes this node the home of an extent, all of whose pages are zeros.</summary>
-    public void BecomeHome(ExtentNumber extent) => _isTouched[extent.Value] ??= new bool[ExtentNumber.Pages];
+    /// <inheritdoc/>
+    public override void Close(ExtentNumber extent)
+    {
+        foreach (ref LazyPage page in _pages[extent.Value].AsSpan())
+        {
+            if (page.State != LazyState.I) throw new InvalidOperationException($"{extent} of {Id} is closed with a page in {page.State}");
+        }
+        _pages[extent.Value] = null;
+    }
+
+    /// <inheritdoc/>
+    public override bool BecomeHome(ExtentNumber extent)
+    {
+        if (_isTouched[extent.Value] is not null) return false;
+        _isTouched[extent.Value] = new bool[ExtentNumber.Pages];
+        HomeExtentCount++;
+        return true;
+    }
+
+    /// <inheritdoc/>
+    public override bool ResignHome(ExtentNumber extent)
+    {
+        if (!IsHome(extent)) return false;
+        _isTouched[extent.Value] = null;
+        HomeExtentCount--;
+        return true;
+    }
 
     /// <summary>The page here. Its extent must be open.</summary>
     public ref LazyPage PageAt(PageNumber page) => ref _pages[page.Extent.Value]![page.Value & (ExtentNumber.Pages - 1)];

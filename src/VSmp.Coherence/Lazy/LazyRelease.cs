@@ -15,6 +15,9 @@ namespace VSmp.Coherence.Lazy;
 /// </summary>
 public static class LazyRelease
 {
+    /// <summary>What users call it.</summary>
+    public const string Name = "lazy";
+
     /// <summary>What a node does. A home needs no states: its copy is always there.</summary>
     public static ProtocolTable<LazyState, LazyEvent, LazyAction> Node { get; } = BuildNode();
 

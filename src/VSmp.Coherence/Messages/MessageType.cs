@@ -96,6 +96,8 @@ public enum MessageType : byte
     JobDetach = 77,
     /// <summary>The job has failed: its ranks are to be ended.</summary>
     JobAbort = 78,
+    /// <summary>Which pages ranks of a node have written and released: to the leader, before the call that releases.</summary>
+    JobWrites = 79,
 
     // Membership.
 
@@ -116,6 +118,8 @@ public enum MessageType : byte
     JobOutputAck = 90,
     /// <summary>A signal for the ranks that a node has started.</summary>
     JobSignal = 91,
+    /// <summary>Write notices: which pages others have written, to a node before the answer to the call that acquires.</summary>
+    JobNotices = 92,
 
     // The session itself; never seen above the fabric.
 
@@ -160,7 +164,8 @@ public static class MessageTypes
     {
         >= 16 and < 32 => VirtualNetwork.Forward,
         >= 32 and < 64 => VirtualNetwork.Response,
-        (byte)MessageType.ReserveReply or (byte)MessageType.DropRegionAck or (byte)MessageType.JobReply or (byte)MessageType.JobAttachReply => VirtualNetwork.Response,
+        (byte)MessageType.ReserveReply or (byte)MessageType.DropRegionAck or (byte)MessageType.JobReply or (byte)MessageType.JobAttachReply
+            or (byte)MessageType.JobNotices => VirtualNetwork.Response,
         _ => VirtualNetwork.Request,
     };
 }

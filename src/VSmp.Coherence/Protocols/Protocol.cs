@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+using VSmp.Coherence.Lazy;
+
 namespace VSmp.Coherence.Protocols;
 
 /// <summary>A coherence protocol: what a node does and what a home does, each as one whole table. Every region has one.</summary>
@@ -23,7 +25,10 @@ public sealed class Protocol(
 /// <summary>The protocols that there are.</summary>
 public static class ProtocolCatalog
 {
-    /// <summary>All of them, the default first.</summary>
+    /// <summary>What users call them, the default first: those that keep single writers, and the lazy one.</summary>
+    public static IReadOnlyList<string> Names => [.. All.Select(p => p.Name), LazyRelease.Name];
+
+    /// <summary>Those that keep single writers, the default first.</summary>
     public static IReadOnlyList<Protocol> All { get; private set; } = [Msi.Protocol, Mesi.Protocol, Moesi.Protocol];
 
     /// <summary>

@@ -18,7 +18,7 @@ internal sealed class RecordedJob : IJobActions
     /// <summary>Makes a job, with all ranks joined.</summary>
     public RecordedJob(int size, bool joined = true)
     {
-        Job = new Job(JobId.Create(new NodeId(0), 1), size, "default", Msi.Protocol, this);
+        Job = new Job(JobId.Create(new NodeId(0), 1), size, "default", Msi.Protocol.Name, this);
         if (!joined) return;
         for (int rank = 0; rank < size; rank++) Call(rank, GuestRequest.Join);
         for (int rank = 0; rank < size; rank++) Assert.Equal(0, Answer(rank).Errno);

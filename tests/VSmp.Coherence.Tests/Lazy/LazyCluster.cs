@@ -48,7 +48,7 @@ internal sealed class LazyCluster
         int nodeCount = Random.Next(2, 5);
         var homes = new HomeMap(2);
         for (uint e = 0; e < 2; e++) homes.Place(new ExtentNumber(e), new NodeId((ushort)Random.Next(nodeCount)));
-        long budget = Random.Next(1, 5);
+        long budget = Random.Next(2, 7); // a written page needs two: its twin has one
         _nodes = [.. Enumerable.Range(0, nodeCount).Select(n => new LazyNode(this, new NodeId((ushort)n), homes, budget))];
         foreach (LazyNode node in _nodes) _log.Add(node.Id);
         _ranks = [.. Enumerable.Range(0, nodeCount * RanksPerNode).Select(r => new Rank(r, _nodes[r / RanksPerNode]))];

@@ -109,6 +109,40 @@ public sealed class LazyTableTests
     }
 
     [Fact]
+    public void A_written_copy_pays_for_its_twin_and_stays_while_a_release_waits()
+    {
+        var (node, region, effects) = New(HomeNode);
+        Assert.Equal(AccessResult.Pending, node.Access(region, Page, write: true, effects));
+        Assert.Equal(2, region.Budget!.UsedPages);
+        node.OnMessage(region, Answer(MessageType.DataS), effects);
+        Assert.Equal(AccessResult.Pending, node.Access(region, Page.Plus(1), write: true, effects));
+        Assert.Equal(4, region.Budget.UsedPages);
+        node.OnMessage(region, Answer(MessageType.DataS) with { Page = Page.Plus(1) }, effects);
+        Assert.Equal(AccessResult.NeedsFrame, node.Access(region, Page.Plus(2), write: false, effects));
+        node.Release(region, effects); // both twins go
+        Assert.Equal(2, region.Budget.UsedPages);
+        Assert.True(region.IsReleasing);
+        Assert.Equal(AccessResult.Pending, node.Access(region, Page, write: true, effects)); // another rank goes on
+        Assert.False(node.TryEvict(region, Page, effects));
+        Assert.True(node.TryEvict(region, Page.Plus(1), effects)); // clean: nothing to wait for
+        var pages = new List<PageNumber>();
+        Assert.False(LazyNodeController.TryTakeNotices(region, pages));
+        effects.Clear();
+        node.OnMessage(region, Answer(MessageType.DiffAck), effects);
+        Assert.Equal(0, effects.Count);
+        node.OnMessage(region, Answer(MessageType.DiffAck), effects);
+        Assert.Equal(EffectKind.Complete, effects[0].Kind);
+        Assert.True(LazyNodeController.TryTakeNotices(region, pages));
+        Assert.Equal([Page, Page.Plus(1)], pages);
+        Assert.True(node.TryEvict(region, Page, effects));
+        Assert.Equal(0, region.Budget.UsedPages);
+        // Its diff is out, but belongs to a release that has not begun.
+        Assert.True(LazyNodeController.TryTakeNotices(region, pages));
+        node.Release(region, effects);
+        Assert.False(LazyNodeController.TryTakeNotices(region, pages));
+    }
+
+    [Fact]
     public void Messages_that_do_not_fit_are_violations()
     {
         var (node, region, effects) = New(HomeNode);
@@ -123,7 +157,7 @@ public sealed class LazyTableTests
     {
         var homes = new HomeMap(1);
         homes.Place(new ExtentNumber(0), homeNode);
-        var region = new LazyRegion(new RegionId(1), 1, homes, new FrameBudget(4));
+        var region = new LazyRegion(new RegionId(1), "tested", 1, homes, new FrameBudget(4));
         region.Open(new ExtentNumber(0));
         return (new LazyNodeController(Self), region, new EffectBuffer());
     }

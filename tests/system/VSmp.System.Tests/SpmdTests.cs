@@ -37,6 +37,19 @@ public sealed partial class SpmdTests
             Assert.True(long.Parse(match.Groups[2].Value) > 100, $"a rank starves: {outcome.Output}");
         });
 
+    [Theory]
+    [InlineData("lazy", "4", "was not seen")]
+    [InlineData("lazy", "8", "was not seen")] // two on each node
+    [InlineData("mesi", "4", "was seen")]
+    public void Ranks_that_order_themselves_by_the_library_alone_read_what_was_written_last(string protocol, string ranks, string unreleased) =>
+        Cluster.Run(4, "64M", cluster =>
+        {
+            // Each rank walks through 6 MiB, which with their twins do not fit into 8.
+            Outcome outcome = Spmd(cluster, ["-n", ranks, "--local", "8M", "--protocol", protocol], "spmd-lazy", Paths.IsLong ? "100" : "10", "6").Succeeded();
+            Assert.Contains($"exact: ", outcome.Output, StringComparison.Ordinal);
+            Assert.Contains($"a write that was not released {unreleased}", outcome.Output, StringComparison.Ordinal);
+        });
+
     [Fact]
     public void An_instruction_that_needs_two_pages_gets_both_though_all_nodes_fight_for_them() => Cluster.Run(4, "64M", cluster =>
     {
