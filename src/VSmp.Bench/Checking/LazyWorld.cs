@@ -253,6 +253,8 @@ internal sealed class LazyWorld
                 case EffectKind.MergeDiff:
                     PageDiff.Apply(frame.Payload, node.Contents ??= new byte[PageNumber.Bytes]);
                     break;
+                case EffectKind.Complete:
+                    break; // taking the notices is a move of its own, made whenever it may be
                 default:
                     throw new InvariantException($"{effect.Kind} is no effect of lazy release");
             }
