@@ -52,6 +52,7 @@ internal sealed unsafe partial class Pager : IDisposable
         _home = new HomeController(self, nodeLimit);
         _lazyNode = new LazyNodeController(self);
         _lazyHome = new LazyHomeController(self);
+        _holdRules = new HoldRules(self);
     }
 
     /// <summary>This node.</summary>
