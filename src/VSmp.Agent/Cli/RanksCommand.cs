@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.CommandLine;
 using System.Text;
+using System.Text.Json;
 using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
 
@@ -106,8 +107,8 @@ internal sealed class RanksCommand : IRunListener
             }
             foreach (int rank in toEnd) _client.RankEnded(rank, isSignaled: false, e.ExitCode, $"rank {rank} could not be started on {agent.Name}: {e.Message}");
         }
-        AwaitAll(agent.Name);
-        run.End();
+        AwaitAll(agent.Name, run);
+        _ = run.End();
         return ExitCodes.Ok;
     }
 
@@ -136,7 +137,7 @@ internal sealed class RanksCommand : IRunListener
                     : ProcessSpawn.WithOutput(ProcessSpawn.Bytes(program.Path), arguments, RankEnvironment.OfRank(environment, number, run.GuestSocket), output, error);
                 _ = Libc.Close(output);
                 _ = Libc.Close(error);
-                if (pid > 0) _ranks.Add(pid, new StartedRank(number, [Pass(number, 1, outputEnd), Pass(number, 2, errorEnd)]));
+                if (pid > 0) _ranks.Add(pid, new StartedRank(number, [Pass(number, RankStream.Output, outputEnd), Pass(number, RankStream.Error, errorEnd)]));
             }
             if (pid > 0) continue;
             _ = Libc.Close(outputEnd);
@@ -175,7 +176,7 @@ internal sealed class RanksCommand : IRunListener
         _ = Libc.Close(fd);
     }
 
-    private void AwaitAll(string node)
+    private void AwaitAll(string node, SpmdAgent run)
     {
         while (true)
         {
@@ -185,16 +186,26 @@ internal sealed class RanksCommand : IRunListener
             }
             if (ProcessControl.WaitForAnyChild() is not { } exit) return;
             StartedRank? ended;
+            bool isLast;
             lock (_lock)
             {
                 if (!_ranks.Remove(exit.ProcessId, out ended)) continue;
+                isLast = _ranks.Count == 0;
             }
             // What it has started may hold its streams open, and print on.
             foreach (Thread reader in ended.Readers) _ = reader.Join(DrainMilliseconds);
             string how = exit.IsSignaled
                 ? $"rank {ended.Number} (process {exit.ProcessId} on {node}) was killed by signal {exit.Status}"
                 : $"rank {ended.Number} (process {exit.ProcessId} on {node}) ended with exit code {exit.Status}";
-            try { _client.RankEnded(ended.Number, exit.IsSignaled, exit.Status, how); }
+            try
+            {
+                // Before its end, after which nobody would wait for anything; the run itself ends later, with the job's regions.
+                if (isLast && run.GetFigures() is { } figures)
+                {
+                    _client.PassOutput(ended.Number, RankStream.Figures, JsonSerializer.SerializeToUtf8Bytes(figures, ControlJson.Default.RunStatistics));
+                }
+                _client.RankEnded(ended.Number, exit.IsSignaled, exit.Status, how);
+            }
             catch (CommandException) { } // the agent is lost, and with it whoever would hear of it
         }
     }

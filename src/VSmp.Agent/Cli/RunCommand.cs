@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.CommandLine;
+using System.Text.Json;
+using System.Text.Json.Serialization.Metadata;
 using VSmp.Agent.Control;
 
 namespace VSmp.Agent.Cli;
@@ -80,7 +82,8 @@ internal static class RunCommand
         return supervisor.Run(program, typed, environment, stats);
     }
 
-    private static FileStream OpenStatistics(string file)
+    /// <summary>Opens the file of <c>--stats</c>.</summary>
+    public static FileStream OpenStatistics(string file)
     {
         // Before the program starts: not to be told after hours that there is nowhere to write to.
         try { return new FileStream(file, FileMode.Create, FileAccess.Write, FileShare.ReadWrite); }
@@ -88,5 +91,17 @@ internal static class RunCommand
         {
             throw new CommandException(ExitCodes.Usage, $"--stats: {e.Message}");
         }
+    }
+
+    /// <summary>Writes what happened, when everything else is done.</summary>
+    public static void WriteStatistics<T>(FileStream file, T statistics, JsonTypeInfo<T> type)
+    {
+        try
+        {
+            JsonSerializer.Serialize(file, statistics, type);
+            file.WriteByte((byte)'\n');
+            file.Flush();
+        }
+        catch (IOException e) { CommandLine.Say($"cannot write the statistics: {e.Message}"); }
     }
 }

@@ -2,7 +2,6 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.InteropServices;
-using System.Text.Json;
 using Microsoft.Win32.SafeHandles;
 using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
@@ -180,14 +179,7 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
             if (!endedWell) _ = EndLostRun();
             return endedWell;
         }
-        if (file is null) return true;
-        try
-        {
-            JsonSerializer.Serialize(file, statistics with { WallSeconds = wallSeconds }, ReportJson.Default.RunStatistics);
-            file.WriteByte((byte)'\n');
-            file.Flush();
-        }
-        catch (IOException e) { Say($"cannot write the statistics: {e.Message}"); }
+        if (file is not null) RunCommand.WriteStatistics(file, statistics with { WallSeconds = wallSeconds }, ReportJson.Default.RunStatistics);
         return true;
     }
 

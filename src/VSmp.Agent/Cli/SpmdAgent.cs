@@ -36,11 +36,19 @@ internal sealed class SpmdAgent : IRunListener, IDisposable
     /// <summary>Begins the run of the ranks here.</summary>
     public void Begin(RunRequest request) => GuestSocket = _client.BeginRun(request).GuestSocket;
 
-    /// <summary>Ends the run.</summary>
-    public void End()
+    /// <summary>The figures of the ranks here so far; null if the agent is lost.</summary>
+    public RunStatistics? GetFigures()
     {
-        try { _ = _client.EndRun(); }
-        catch (CommandException) { } // lost, and told
+        try { return _client.GetRun(); }
+        catch (CommandException) { return null; } // lost, and told
+    }
+
+    /// <summary>Ends the run.</summary>
+    /// <returns>Its figures; null if the agent is lost.</returns>
+    public RunStatistics? End()
+    {
+        try { return _client.EndRun(); }
+        catch (CommandException) { return null; } // lost, and told
     }
 
     /// <summary>Kills what is left of the ranks here, and waits until they are gone.</summary>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Collections.Concurrent;
+using System.Diagnostics;
 using System.Runtime.InteropServices;
+using System.Text.Json;
 using Microsoft.Win32.SafeHandles;
 using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
@@ -26,6 +28,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     private readonly Dictionary<int, Rank> _remote = []; // on other hosts, by number; under the lock
     private readonly BlockingCollection<(Rank Rank, ChildExit Exit)> _ended = [];
     private readonly ManualResetEventSlim _isOver = new();
+    private readonly Dictionary<string, RunStatistics> _figures = []; // by node; of other hosts under the lock, and complete when their ranks have ended
     private JobTicket _ticket = null!;
     private Thread? _ender;
     private volatile bool _isAgentLost;
@@ -55,11 +58,12 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
 
     /// <summary>Runs the ranks to their end.</summary>
     /// <returns>The exit code: the first that was not 0.</returns>
-    public int Run(ProgramFile program, byte[][] words, EnvironmentBlock environment, ulong? localBytes)
+    public int Run(ProgramFile program, byte[][] words, EnvironmentBlock environment, ulong? localBytes, FileStream? statistics)
     {
         ProcessControl.AdoptDescendants();
         _signals.AddRange(PassedSignals.Register(OnSignal));
         byte[][] arguments = [words[0], .. program.LeadingArguments.Select(ProcessSpawn.Bytes), .. words.AsSpan(1)];
+        var watch = Stopwatch.StartNew();
         StartElsewhere(words, environment, localBytes);
         StartHere(program, arguments, environment);
         new Thread(AwaitChildren) { Name = "children", IsBackground = true }.Start();
@@ -68,6 +72,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
             (Rank rank, ChildExit exit) = _ended.Take();
             OnEnded(rank, exit);
         }
+        double wallSeconds = watch.Elapsed.TotalSeconds;
         _isOver.Set();
         _ender?.Join();
         if (_isAgentLost)
@@ -76,7 +81,11 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         }
         try { _leader.EndJob(); }
         catch (CommandException) { } // lost, and told
-        foreach (SpmdAgent agent in _agents) agent.End();
+        foreach (SpmdAgent agent in _agents)
+        {
+            if (agent.End() is { } figures) _figures[agent.Name] = figures;
+        }
+        if (statistics is not null) Write(statistics, wallSeconds);
         return _isAgentLost ? ExitCodes.AgentLost : _exitCode;
     }
 
@@ -90,7 +99,21 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     public void OnGuestDetached(int processId) { }
 
     /// <inheritdoc/>
-    public void OnRankOutput(int stream, byte[] data) => Output.Pass(stream, data);
+    public void OnRankOutput(int rank, int stream, byte[] data)
+    {
+        if (stream != RankStream.Figures)
+        {
+            Output.Pass(stream, data);
+            return;
+        }
+        RunStatistics? figures;
+        try { figures = JsonSerializer.Deserialize(data, ControlJson.Default.RunStatistics); }
+        catch (JsonException) { figures = null; }
+        lock (_lock)
+        {
+            if (figures is not null && _remote.TryGetValue(rank, out Rank? told)) _figures[told.Node] = figures;
+        }
+    }
 
     /// <inheritdoc/>
     public void OnRankEnded(int rank, bool isSignaled, int status, string text)
@@ -128,6 +151,16 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         foreach (PosixSignalRegistration registration in _signals) registration.Dispose();
         foreach (SpmdAgent agent in _agents) agent.Dispose();
         _leader.Dispose();
+    }
+
+    private void Write(FileStream file, double wallSeconds)
+    {
+        lock (_lock)
+        {
+            JobStatistics statistics = new(wallSeconds, _ticket.Protocol, _ticket.Placement,
+                _ticket.Placement.Distinct().Where(_figures.ContainsKey).ToDictionary(node => node, node => _figures[node]));
+            RunCommand.WriteStatistics(file, statistics, ReportJson.Default.JobStatistics);
+        }
     }
 
     private void StartElsewhere(byte[][] words, EnvironmentBlock environment, ulong? localBytes)

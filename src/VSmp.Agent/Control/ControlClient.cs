@@ -231,7 +231,7 @@ internal sealed class ControlClient : IDisposable
                 _listener?.OnGuestDetached(reply.ProcessId ?? 0);
                 return true;
             case ControlEvent.RankOutput:
-                _listener?.OnRankOutput(reply.Number ?? 0, reply.Data ?? []);
+                _listener?.OnRankOutput(reply.Rank ?? -1, reply.Number ?? 0, reply.Data ?? []);
                 return true;
             case ControlEvent.RankEnded:
                 _listener?.OnRankEnded(reply.Rank ?? -1, reply.IsSignaled ?? false, reply.Number ?? 0, reply.Text ?? "");
@@ -263,8 +263,8 @@ internal interface IRunListener
     /// <summary>A guest ended or detached.</summary>
     void OnGuestDetached(int processId);
 
-    /// <summary>A rank on another host has printed something on its standard output (1) or error (2).</summary>
-    void OnRankOutput(int stream, byte[] data)
+    /// <summary>A rank on another host has printed something, or its node tells its figures: a <see cref="RankStream"/>.</summary>
+    void OnRankOutput(int rank, int stream, byte[] data)
     {
     }
 

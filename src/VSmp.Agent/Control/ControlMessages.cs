@@ -65,7 +65,7 @@ internal sealed record ControlRequest
     /// <summary>StartRanks: what.</summary>
     public RankProgram? Program { get; init; }
 
-    /// <summary>SignalRanks: the signal. RankOutput: 1 or 2. RankEnded: exit code or signal.</summary>
+    /// <summary>SignalRanks: the signal. RankOutput: a <see cref="RankStream"/>. RankEnded: exit code or signal.</summary>
     public int? Number { get; init; }
 
     /// <summary>RankEnded: whether <see cref="Number"/> is a signal.</summary>
@@ -140,4 +140,5 @@ internal sealed partial class ControlJson : JsonSerializerContext;
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, WriteIndented = true)]
 [JsonSerializable(typeof(ClusterStatus))]
 [JsonSerializable(typeof(RunStatistics))]
+[JsonSerializable(typeof(JobStatistics))]
 internal sealed partial class ReportJson : JsonSerializerContext;

@@ -160,6 +160,13 @@ internal sealed record RunStatistics
     public Dictionary<string, ulong> PeakHomeBytes { get; init; } = [];
 }
 
+/// <summary>Figures of a job, as <c>vsmp spmd --stats</c> writes them.</summary>
+/// <param name="WallSeconds">From the start of the first rank to the end of the last.</param>
+/// <param name="Protocol">What kept its regions coherent.</param>
+/// <param name="RankNodes">The node of each rank.</param>
+/// <param name="Nodes">The figures of each node that had ranks; a node that was lost is not there.</param>
+internal sealed record JobStatistics(double WallSeconds, string Protocol, IReadOnlyList<string> RankNodes, Dictionary<string, RunStatistics> Nodes);
+
 /// <summary>Time from the arrival of a fault at the agent to its resolution.</summary>
 internal sealed record FaultMicroseconds(double P50, double P99, double Max);
 

@@ -182,6 +182,7 @@ internal sealed partial class JobServer
             if (here is not null) region.Open(extent);
         }
         here?.Regions.Add(region);
+        CountHomes(region, 1);
         return null;
     }
 
@@ -195,6 +196,7 @@ internal sealed partial class JobServer
     private void Drop(PagedRegion region)
     {
         capacity.RemoveHome((uint)region.Layout.HomeExtentCount);
+        CountHomes(region, -1);
         region.Run?.Job?.Regions.Remove(region);
         pager.Remove(region);
         RegionsChanged?.Invoke();

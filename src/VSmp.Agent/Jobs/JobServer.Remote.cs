@@ -18,7 +18,7 @@ namespace VSmp.Agent.Jobs;
 /// </content>
 internal sealed partial class JobServer
 {
-    private const uint OutputEnd = 3, OutputSignal = 4; // beside 1 and 2, the streams
+    private const uint OutputEnd = 3, OutputSignal = 4; // beside the streams (RankStream)
 
     private readonly Dictionary<JobId, RankStarter> _starters = [];
     private uint _lastOutput;
@@ -67,7 +67,7 @@ internal sealed partial class JobServer
     {
         RankStarter starter = StarterOf(processId);
         JobId job = new(starter.Orders.Job);
-        if (stream is not (1 or 2) || data.Length > FrameHeader.MaxPayloadBytes || !starter.RanksLeft.Contains(rank) || !peers.IsUp(job.Leader))
+        if (!RankStream.IsValid((uint)stream) || data.Length > FrameHeader.MaxPayloadBytes || !starter.RanksLeft.Contains(rank) || !peers.IsUp(job.Leader))
         {
             return Task.CompletedTask; // nobody is there to read it any more
         }
@@ -182,7 +182,7 @@ internal sealed partial class JobServer
             return;
         }
         int rank = (int)header.Argument1;
-        if (header.Count is 1 or 2)
+        if (RankStream.IsValid(header.Count))
         {
             led.Observer.OnRankOutput(rank, (int)header.Count, payload.ToArray(),
                 () => reactor.Post(() => AcknowledgeOutput(peer, job, header.Transaction)));

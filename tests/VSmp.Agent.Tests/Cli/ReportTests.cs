@@ -138,6 +138,7 @@ public sealed class ReportTests : IDisposable
     [InlineData("run", "--locall", "1G", "true")]
     [InlineData("run", "--name", "a b", "true")]
     [InlineData("run", "--stats", "/nowhere/stats.json", "true")]
+    [InlineData("spmd", "-n", "1", "--stats", "/nowhere/stats.json", "true")]
     [InlineData("agent", "--memory", "1G", "--listen", "127.0.0.1:0")]
     [InlineData("agent", "--name", "n0", "--memory", "1M", "--listen", "127.0.0.1:0")]
     [InlineData("agent", "--name", "n0", "--memory", "1G", "--listen", "127.0.0.1:99999")]

@@ -49,9 +49,13 @@ public sealed class NamespaceTests : IDisposable
     public void Ranks_on_other_hosts_are_started_by_their_agents_with_the_callers_rights_and_no_more()
     {
         StartHosts("--group", "nogroup");
-        Outcome hello = In(0, 60, [Paths.Vsmp, "spmd", "-n", "4", "--", Paths.Program("spmd-hello"), "100"]).Succeeded();
+        string file = Path.Combine(_scratch, "job.json");
+        Outcome hello = In(0, 60, [Paths.Vsmp, "spmd", "-n", "4", "--stats", file, "--", Paths.Program("spmd-hello"), "100"]).Succeeded();
         Assert.Equal(["rank 0 of", "rank 1 of", "rank 2 of", "rank 3 of"],
             hello.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(line => line[..9]).Order());
+        Dictionary<string, Statistics> nodes = Statistics.OfJob(file);
+        Assert.Equal(["alpha", "beta"], nodes.Keys.Order());
+        Assert.All(nodes.Values, node => Assert.True(node.Faults > 0 && node["pagesFetched"] > 0, $"{node}"));
         In(1, 60, [Paths.Vsmp, "spmd", "-n", "3", "--on", "alpha", "--", Paths.Program("spmd-hello"), "50"]).Succeeded(); // none here at all
 
         // Both streams, exit codes and deaths come back.

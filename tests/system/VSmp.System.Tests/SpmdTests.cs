@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Text.Json;
 using System.Text.RegularExpressions;
 
 namespace VSmp.SystemTests;
@@ -129,6 +130,23 @@ public sealed partial class SpmdTests
         Assert.Equal(9, outcome.ExitCode);
         Assert.Contains("n2", outcome.Error, StringComparison.Ordinal);
     }, leavesAgents: ["n0", "n1"]);
+
+    [Fact]
+    public void Statistics_tell_what_happened_at_each_node() => Cluster.Run(4, "64M", cluster =>
+    {
+        string file = cluster.Scratch("stats.json");
+        Spmd(cluster, ["-n", "5", "--on", "n3,n2,n1", "--local", "8M", "--stats", file], "spmd-walk", "32").Succeeded();
+        using JsonDocument job = JsonDocument.Parse(File.ReadAllText(file));
+        Assert.Equal(["n3", "n2", "n1", "n3", "n2"], job.RootElement.GetProperty("rankNodes").EnumerateArray().Select(node => node.GetString()!));
+        Assert.True(job.RootElement.GetProperty("wallSeconds").GetDouble() > 0);
+        Dictionary<string, Statistics> nodes = Statistics.OfJob(file);
+        Assert.Equal(["n1", "n2", "n3"], nodes.Keys.Order());
+        Assert.All(nodes.Values, node =>
+        {
+            Assert.True(node.Faults > 0 && node["pagesFetched"] > 0 && node["pagesEvicted"] > 0 && node.FaultMicrosecondsP50 > 0, $"{node}");
+            Assert.Equal(node["peakPoolBytes"], node.PeakHomeBytes.Values.Sum());
+        });
+    });
 
     [Fact]
     public void A_program_that_does_not_join_runs_as_it_is() => Cluster.Run(2, "64M", cluster =>

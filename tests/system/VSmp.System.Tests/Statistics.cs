@@ -4,9 +4,19 @@ using System.Text.Json;
 namespace VSmp.SystemTests;
 
 /// <summary>What <c>--stats</c> wrote.</summary>
-internal sealed class Statistics(string file)
+internal sealed class Statistics(JsonElement root)
 {
-    private readonly JsonElement _root = JsonDocument.Parse(File.ReadAllText(file)).RootElement;
+    private readonly JsonElement _root = root;
+
+    /// <summary>Those of a run.</summary>
+    public Statistics(string file)
+        : this(JsonDocument.Parse(File.ReadAllText(file)).RootElement)
+    {
+    }
+
+    /// <summary>Those of a job, by node.</summary>
+    public static Dictionary<string, Statistics> OfJob(string file) => JsonDocument.Parse(File.ReadAllText(file)).RootElement
+        .GetProperty("nodes").EnumerateObject().ToDictionary(node => node.Name, node => new Statistics(node.Value));
 
     /// <summary>A field; fails the test if it is missing.</summary>
     public double this[string name] => _root.GetProperty(name).GetDouble();
