@@ -64,7 +64,7 @@ internal static class CheckCommand
         return option;
     }
 
-    private static int Run(string? name, IReadOnlyList<(int Nodes, int Sections, int Accesses)> lazy, Func<Protocol, IReadOnlyList<Scenario>> scenarios)
+    private static int Run(string? name, IReadOnlyList<LazyBounds> lazy, Func<Protocol, IReadOnlyList<Scenario>> scenarios)
     {
         if (name == LazySearch.Name && lazy.Count == 0)
         {
@@ -81,16 +81,17 @@ internal static class CheckCommand
         }
         if (name is null or LazySearch.Name)
         {
-            foreach ((int nodes, int sections, int accesses) in lazy) ShowLazy(nodes, sections, accesses);
+            foreach (LazyBounds bounds in lazy) ShowLazy(bounds);
         }
         return violations > 0 ? 1 : 0;
 
-        void ShowLazy(int nodes, int sections, int accesses)
+        void ShowLazy(LazyBounds bounds)
         {
-            LazySearchResult result = LazySearch.Run(nodes, sections, accesses);
+            LazySearchResult result = LazySearch.Run(bounds);
             string verdict = result.Violation is null ? "[green]exhausted[/]" : "[red]violation[/]";
-            AnsiConsole.MarkupLine(string.Create(CultureInfo.InvariantCulture, $"{LazySearch.Name}: {nodes} nodes × 1 page, {sections} × {accesses} accesses per rank under two locks: ")
-                + string.Create(CultureInfo.InvariantCulture, $"{verdict}, {result.States:N0} states, {result.Moves:N0} moves, depth {result.Depth}, {result.Elapsed.TotalSeconds:F1} s"));
+            AnsiConsole.MarkupLine(string.Create(CultureInfo.InvariantCulture,
+                $"{bounds}: {verdict}, {result.States:N0} states, {result.Moves:N0} moves, depth {result.Depth}, ")
+                + string.Create(CultureInfo.InvariantCulture, $"{result.Elapsed.TotalSeconds:F1} s"));
             if (result.Violation is null) return;
             violations++;
             Console.WriteLine("the shortest way there:");

@@ -3,6 +3,18 @@ using System.Diagnostics;
 
 namespace VSmp.Bench.Checking;
 
+/// <summary>What is bounded in a search of lazy release.</summary>
+/// <param name="Nodes">Nodes; node 0 is the home.</param>
+/// <param name="Ranks">Ranks, spread over the nodes.</param>
+/// <param name="Sections">How often each rank takes a lock.</param>
+/// <param name="Accesses">Accesses under each lock at most.</param>
+internal sealed record LazyBounds(int Nodes, int Ranks, int Sections, int Accesses)
+{
+    /// <inheritdoc/>
+    public override string ToString() =>
+        $"{LazySearch.Name}: {Nodes} nodes × 1 page, {Ranks} ranks, {Sections} × {Accesses} accesses per rank under two locks";
+}
+
 /// <summary>What a search of lazy release found.</summary>
 /// <param name="States">States seen.</param>
 /// <param name="Moves">Moves made.</param>
@@ -17,19 +29,18 @@ internal static class LazySearch
     /// <summary>What users call it.</summary>
     public const string Name = "lazy";
 
-    /// <summary>The bounds that are searched: nodes, locks taken per rank, accesses under each.</summary>
-    public static IReadOnlyList<(int Nodes, int Sections, int Accesses)> Bounds(bool deep) =>
-        deep ? [(2, 2, 2), (2, 3, 2), (3, 1, 2)] : [(2, 2, 2), (3, 1, 1)];
+    /// <summary>The bounds that are searched.</summary>
+    public static IReadOnlyList<LazyBounds> Bounds(bool deep) => deep
+        ? [new(2, 2, 2, 2), new(2, 2, 3, 2), new(3, 3, 1, 2), new(2, 3, 1, 2)]
+        : [new(2, 2, 2, 2), new(3, 3, 1, 1), new(2, 3, 1, 1)];
 
     /// <summary>Searches until the frontier is exhausted, or something is broken.</summary>
-    /// <param name="nodes">Nodes, with a rank on each; node 0 is the home.</param>
-    /// <param name="sections">How often each rank takes a lock.</param>
-    /// <param name="accesses">Accesses under each lock at most.</param>
+    /// <param name="bounds">The bounds.</param>
     /// <param name="bug">What to break.</param>
-    public static LazySearchResult Run(int nodes, int sections, int accesses, LazyBug bug = LazyBug.None)
+    public static LazySearchResult Run(LazyBounds bounds, LazyBug bug = LazyBug.None)
     {
         var watch = Stopwatch.StartNew();
-        var world = new LazyWorld(nodes, sections, accesses, bug);
+        var world = new LazyWorld(bounds, bug);
         var states = new List<(byte[] State, int From, int Move, int Depth)> { (world.Save(), -1, -1, 0) };
         var known = new HashSet<byte[]>(new ByBytes()) { states[0].State };
         long moves = 0;

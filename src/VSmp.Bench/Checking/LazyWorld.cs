@@ -10,17 +10,36 @@ namespace VSmp.Bench.Checking;
 /// <summary>What to break in lazy release, to see whether the search finds it.</summary>
 internal enum LazyBug
 {
+    /// <summary>Nothing.</summary>
     None,
-    LosesNotices,
-    AnnouncesBeforeTheHomeHasMerged,
-    SendsWholePages,
-    DiffAfterTwinIsRenewed,
+    /// <summary>An acquire does not invalidate what others wrote.</summary>
+    AcquireDoesNotInvalidate,
+    /// <summary>A release does not tell which pages it wrote.</summary>
+    NoticeDropped,
+    /// <summary>A release does not tell of pages that were evicted since they were written.</summary>
+    EvictedNotNoticed,
+    /// <summary>Notices are told, and the lock goes, before the home has merged the diffs.</summary>
+    MergedTooLate,
+    /// <summary>A diff carries the whole page, not only what changed.</summary>
+    DiffOfWholePage,
+    /// <summary>A diff is taken against what is in the frame now, as if there were no twin.</summary>
+    DiffWithoutTwin,
+    /// <summary>The twin of the first write to a page serves all later ones.</summary>
+    TwinOutlivesItsDiff,
+    /// <summary>A GetS travels on another network than diffs, and may overtake them.</summary>
+    FetchOvertakesDiff,
+    /// <summary>A notice for a page that is being fetched is forgotten: the data are installed all the same.</summary>
+    StaleDataInstalled,
+    /// <summary>Released pages stay mapped writable.</summary>
+    NotWriteProtected,
+    /// <summary>Pages are invalidated, and what was written of them here goes with them.</summary>
+    InvalidatedWithoutDiff,
 }
 
 /// <summary>
-/// A rank on each of a few nodes, one page, homed at node 0, and two of its bytes side by side, each with a lock. A rank takes either lock,
-/// reads or writes that lock's byte, and releases, a bounded number of times; pages are evicted at any time. What is right: a read sees
-/// the last write under the lock. The controllers are the shipped ones.
+/// Ranks on a few nodes, one page, homed at node 0, and two of its bytes side by side, each with a lock. A rank takes either
+/// lock, reads or writes that lock's byte, and releases, a bounded number of times; pages are evicted at any time. What is right:
+/// a read sees the last write under the lock. The controllers are the shipped ones.
 /// </summary>
 internal sealed class LazyWorld
 {
@@ -29,6 +48,7 @@ internal sealed class LazyWorld
     private static readonly RegionId Id = new(1);
 
     private readonly int _nodeCount, _accesses;
+    private readonly Rank[] _ranks;
     private readonly LazyBug _bug;
     private readonly LazyNodeController[] _controllers;
     private readonly LazyHomeController _home = new(new NodeId(0));
@@ -39,16 +59,19 @@ internal sealed class LazyWorld
     private readonly byte[] _latest = new byte[LockCount];
     private readonly int[] _holder = new int[LockCount];
     private NoticeLog _log = new();
+    private bool _isAcquiring;
 
-    public LazyWorld(int nodeCount, int sections, int accesses, LazyBug bug)
+    public LazyWorld(LazyBounds bounds, LazyBug bug)
     {
-        _nodeCount = nodeCount;
-        _accesses = accesses;
+        int nodeCount = _nodeCount = bounds.Nodes;
+        _accesses = bounds.Accesses;
         _bug = bug;
+        // The last node gets the first rank, and the first one of those that share a node: it is no home, and fetches.
+        _ranks = [.. Enumerable.Range(0, bounds.Ranks)
+            .Select(r => new Rank(r, nodeCount - 1 - (r % nodeCount)) { SectionsLeft = bounds.Sections })];
         _homes.Place(new ExtentNumber(0), new NodeId(0));
         _controllers = [.. Enumerable.Range(0, nodeCount).Select(n => new LazyNodeController(new NodeId((ushort)n)))];
         Reset();
-        foreach (Node node in _nodes) node.SectionsLeft = sections;
     }
 
     private enum Doing : byte
@@ -59,7 +82,7 @@ internal sealed class LazyWorld
     }
 
     /// <summary>The moves: deliver from a wire, evict at a node, a rank's next step in one of its ways.</summary>
-    public int MoveCount => _wires.Length + _nodeCount + (_nodeCount * 3);
+    public int MoveCount => _wires.Length + _nodeCount + (_ranks.Length * 3);
 
     /// <summary>Does a move, if there is one of that number now.</summary>
     /// <exception cref="InvariantException">A read was not what was written last.</exception>
@@ -74,12 +97,14 @@ internal sealed class LazyWorld
         move -= _wires.Length;
         if (move < _nodeCount)
         {
-            bool evicted = _controllers[move].TryEvict(_nodes[move].Region, Page, _effects);
+            LazyRegion region = _nodes[move].Region;
+            bool evicted = _controllers[move].TryEvict(region, Page, _effects);
+            if (_bug == LazyBug.EvictedNotNoticed && evicted && region.Dirty.Remove(Page)) region.PageAt(Page).IsDirty = false;
             Drain(move);
             return evicted;
         }
         move -= _nodeCount;
-        return TryAdvance(move / 3, move % 3);
+        return TryAdvance(_ranks[move / 3], move % 3);
     }
 
     /// <summary>Whether nothing is on its way; then whoever waits waits for ever, and what was released is at home.</summary>
@@ -91,7 +116,7 @@ internal sealed class LazyWorld
             bool isReady = _nodes[n].Region.PageAt(Page).State is LazyState.I or LazyState.R or LazyState.W;
             if (!isReady || _nodes[n].Region.DiffsOut != 0) throw new InvariantException($"node {n} waits for what never comes");
         }
-        if (_nodes.Any(n => n.Doing != Doing.Nothing || n.SectionsLeft > 0)) return;
+        if (_ranks.Any(n => n.Doing != Doing.Nothing || n.SectionsLeft > 0)) return;
         for (int b = 0; b < LockCount; b++)
         {
             byte home = _nodes[0].Contents is { } contents ? contents[b] : (byte)0;
@@ -108,92 +133,100 @@ internal sealed class LazyWorld
         move -= _wires.Length;
         if (move < _nodeCount) return $"node {move} evicts the page";
         move -= _nodeCount;
-        Node node = _nodes[move / 3];
-        return $"rank {move / 3} " + node.Doing switch
+        Rank rank = _ranks[move / 3];
+        return $"rank {rank.Number} on node {rank.Node} " + rank.Doing switch
         {
             Doing.Nothing => $"takes lock {move % 3}",
-            Doing.Works when node.Blocked != 0 => "tries again",
-            Doing.Works => move % 3 == 0 ? $"reads byte {node.Lock}" : move % 3 == 1 ? $"writes byte {node.Lock}" : "begins to release",
+            Doing.Works when rank.Blocked != 0 => "tries again",
+            Doing.Works when move % 3 == 2 => "begins to release",
+            Doing.Works => $"{(move % 3 == 0 ? "reads" : "writes")} byte {rank.Lock}",
             _ => "lets the lock go, if all is merged",
         };
     }
 
-    private bool TryAdvance(int n, int way)
+    private bool TryAdvance(Rank rank, int way)
     {
-        Node node = _nodes[n];
-        switch (node.Doing)
+        switch (rank.Doing)
         {
             case Doing.Nothing:
-                if (node.SectionsLeft == 0 || way >= LockCount || _holder[way] >= 0) return false;
-                _holder[way] = n;
-                node.Lock = way;
-                node.Doing = Doing.Works;
-                node.AccessesLeft = _accesses;
-                var pages = new List<PageNumber>();
-                bool reaches = _log.OnAcquire(new NodeId((ushort)n), pages);
-                if (!reaches) throw new InvariantException("the log does not reach back, short as it is");
-                if (_bug != LazyBug.LosesNotices) _controllers[n].Acquire(node.Region, pages.ToArray(), _effects);
-                Drain(n);
+                if (rank.SectionsLeft == 0 || way >= LockCount || _holder[way] >= 0) return false;
+                _holder[way] = rank.Number;
+                rank.Lock = way;
+                rank.Doing = Doing.Works;
+                rank.AccessesLeft = _accesses;
+                Acquire(rank.Node);
                 return true;
-            case Doing.Works when node.Blocked != 0:
-                return way == 0 && Access(n, node.Blocked == 2);
+            case Doing.Works when rank.Blocked != 0:
+                return way == 0 && Access(rank, rank.Blocked == 2);
             case Doing.Works when way == 2:
-                _controllers[n].Release(node.Region, _effects);
-                Drain(n);
-                node.Doing = Doing.Releases;
+                _controllers[rank.Node].Release(_nodes[rank.Node].Region, _effects);
+                Drain(rank.Node);
+                rank.Doing = Doing.Releases;
                 return true;
             case Doing.Works:
-                if (node.AccessesLeft == 0) return false;
-                node.AccessesLeft--;
-                Access(n, way == 1);
+                if (rank.AccessesLeft == 0) return false;
+                rank.AccessesLeft--;
+                Access(rank, way == 1);
                 return true;
             default:
-                if (way != 0) return false;
-                if (_bug == LazyBug.AnnouncesBeforeTheHomeHasMerged)
-                {
-                    int diffsOut = node.Region.DiffsOut;
-                    node.Region.DiffsOut = 0;
-                    Announce(n);
-                    node.Region.DiffsOut = diffsOut;
-                    return true;
-                }
-                return Announce(n);
+                return way == 0 && TryLetGo(rank);
         }
     }
 
-    private bool Announce(int n)
+    private void Acquire(int n)
     {
-        Node node = _nodes[n];
+        LazyRegion region = _nodes[n].Region;
         var pages = new List<PageNumber>();
-        if (!LazyNodeController.TryTakeNotices(node.Region, pages)) return false;
-        _log.OnRelease(new NodeId((ushort)n), pages.ToArray());
-        _holder[node.Lock] = -1;
-        node.Lock = 0;
-        node.Doing = Doing.Nothing;
-        node.AccessesLeft = 0;
-        node.SectionsLeft--;
+        bool reaches = _log.OnAcquire(new NodeId((ushort)n), pages);
+        if (!reaches) throw new InvariantException("the log does not reach back, short as it is");
+        bool isFetched = region.PageAt(Page).State is not (LazyState.I or LazyState.R or LazyState.W);
+        if (_bug == LazyBug.AcquireDoesNotInvalidate || (_bug == LazyBug.StaleDataInstalled && isFetched)) return;
+        _isAcquiring = true;
+        _controllers[n].Acquire(region, pages.ToArray(), _effects);
+        Drain(n);
+        _isAcquiring = false;
+    }
+
+    private bool TryLetGo(Rank rank)
+    {
+        LazyRegion region = _nodes[rank.Node].Region;
+        var pages = new List<PageNumber>();
+        int diffsOut = region.DiffsOut;
+        if (_bug == LazyBug.MergedTooLate) region.DiffsOut = 0;
+        if (!LazyNodeController.TryTakeNotices(region, pages)) return false;
+        region.DiffsOut = diffsOut;
+        if (_bug == LazyBug.NoticeDropped) pages.Clear();
+        _log.OnRelease(new NodeId((ushort)rank.Node), pages.ToArray());
+        _holder[rank.Lock] = -1;
+        rank.Lock = 0;
+        rank.Doing = Doing.Nothing;
+        rank.AccessesLeft = 0;
+        rank.SectionsLeft--;
         return true;
     }
 
     /// <summary>One access to the byte of the lock that the rank has; a write writes another value than was there.</summary>
-    private bool Access(int n, bool write)
+    private bool Access(Rank rank, bool write)
     {
+        int n = rank.Node;
         Node node = _nodes[n];
-        byte before = node.Blocked;
-        node.Blocked = write ? (byte)2 : (byte)1;
-        AccessResult result = _controllers[n].Access(node.Region, Page, write, _effects);
+        byte before = rank.Blocked;
+        rank.Blocked = write ? (byte)2 : (byte)1;
+        // What the mapping lets it write it writes, and nobody hears of it.
+        bool isHit = (write && node.IsWritable) || _controllers[n].Access(node.Region, Page, write, _effects) == AccessResult.Hit;
         Drain(n);
-        if (result != AccessResult.Hit) return before == 0;
-        node.Blocked = 0;
+        if (!isHit) return before == 0;
+        rank.Blocked = 0;
         byte[] contents = node.Contents ?? throw new InvariantException($"node {n} uses the page without a frame");
         if (write)
         {
-            if (!node.IsWritable) throw new InvariantException($"rank {n} writes a page that is not mapped writable");
-            contents[node.Lock] = _latest[node.Lock] = (byte)(1 + (_latest[node.Lock] % 2));
+            if (!node.IsWritable) throw new InvariantException($"rank {rank.Number} writes a page that is not mapped writable");
+            Write(rank);
         }
-        else if (contents[node.Lock] != _latest[node.Lock])
+        else if (contents[rank.Lock] != _latest[rank.Lock])
         {
-            throw new InvariantException($"rank {n} reads {contents[node.Lock]} from byte {node.Lock}; the last write before is {_latest[node.Lock]}");
+            throw new InvariantException(
+                $"rank {rank.Number} reads {contents[rank.Lock]} from byte {rank.Lock}; last written was {_latest[rank.Lock]}");
         }
         return true;
     }
@@ -235,19 +268,20 @@ internal sealed class LazyWorld
                     else if ((frame.Message.Flags & MessageFlags.NoData) == 0) node.Contents = [.. frame.Payload];
                     break;
                 case EffectKind.MakeTwin:
+                    if (_bug == LazyBug.TwinOutlivesItsDiff && node.Twin is not null) break;
                     node.Twin = [.. node.Contents!];
                     break;
                 case EffectKind.DropTwin:
-                    node.Twin = null;
+                    if (_bug != LazyBug.TwinOutlivesItsDiff) node.Twin = null;
                     break;
                 case EffectKind.MakeWritable:
                     node.IsWritable = true;
                     break;
                 case EffectKind.WriteProtect:
-                    node.IsWritable = false;
+                    if (_bug != LazyBug.NotWriteProtected) node.IsWritable = false;
                     break;
                 case EffectKind.Unmap:
-                    if (node.IsWritable) throw new InvariantException($"node {n} unmaps a page that can still be written");
+                    node.IsWritable = false;
                     node.Contents = null;
                     break;
                 case EffectKind.MergeDiff:
@@ -276,16 +310,31 @@ internal sealed class LazyWorld
         {
             byte[] twin = _bug switch
             {
-                LazyBug.SendsWholePages => [.. node.Contents!.Select(b => (byte)~b)],
-                LazyBug.DiffAfterTwinIsRenewed => node.Contents!,
+                LazyBug.DiffOfWholePage => [.. node.Contents!.Select(b => (byte)~b)],
+                LazyBug.DiffWithoutTwin => node.Contents!,
+                LazyBug.InvalidatedWithoutDiff when _isAcquiring => node.Contents!,
                 _ => node.Twin!,
             };
             byte[] room = new byte[PageDiff.MaxBytes];
             payload = room[..PageDiff.Write(twin, node.Contents, room)];
+            WriteIfPossible(n);
         }
         int network = MessageTypes.NetworkOf(effect.Message.Type) == VirtualNetwork.Request ? 0 : 1;
+        if (_bug == LazyBug.FetchOvertakesDiff && effect.Message.Type == MessageType.GetS) network = 1;
         _wires[(((n * _nodeCount) + effect.To.Value) * 2) + network].Enqueue(new Frame(effect.Message, payload));
     }
+
+    /// <summary>A rank that may still write while the agent looks for what changed does so, at the worst moment.</summary>
+    private void WriteIfPossible(int n)
+    {
+        Rank? rank = _ranks.FirstOrDefault(r => r.Node == n && r.Doing == Doing.Works && r.Blocked == 0 && r.AccessesLeft > 0);
+        if (rank is null || !_nodes[n].IsWritable) return;
+        rank.AccessesLeft--;
+        Write(rank);
+    }
+
+    private void Write(Rank rank) =>
+        _nodes[rank.Node].Contents![rank.Lock] = _latest[rank.Lock] = (byte)(1 + (_latest[rank.Lock] % 2));
 
     private void Reset()
     {
@@ -309,14 +358,15 @@ internal sealed class LazyWorld
             Node node = _nodes[n];
             ref LazyPage page = ref node.Region.PageAt(Page);
             bytes.AddRange((byte)page.State, Bit(page.HasFrame), Bit(page.IsDirty), (byte)node.Region.DiffsOut, (byte)node.Region.Unannounced.Count,
-                Bit(node.IsWritable), (byte)node.Doing, (byte)node.Lock, (byte)node.SectionsLeft, (byte)node.AccessesLeft, node.Blocked,
-                (byte)(_log.Last - _log.SeenBy(new NodeId(n))));
+                Bit(node.IsWritable), (byte)(_log.Last - _log.SeenBy(new NodeId(n))));
             foreach (byte[]? contents in new[] { node.Contents, node.Twin })
             {
                 bytes.Add(Bit(contents is not null));
                 if (contents is not null) bytes.AddRange(contents.AsSpan(0, LockCount));
             }
         }
+        foreach (Rank rank in _ranks)
+            bytes.AddRange((byte)rank.Doing, (byte)rank.Lock, (byte)rank.SectionsLeft, (byte)rank.AccessesLeft, rank.Blocked);
         bytes.Add(Bit(_nodes[0].Region.IsTouched(Page)));
         bytes.Add((byte)_log.Count);
         foreach (NoticeLog.Notice notice in _log.Notices) bytes.AddRange((byte)(_log.Last - notice.Number), (byte)notice.Writer.Value);
@@ -356,14 +406,17 @@ internal sealed class LazyWorld
             node.Region.DiffsOut = reader.Next();
             for (int i = reader.Next(); i > 0; i--) node.Region.Unannounced.Add(Page);
             node.IsWritable = reader.Next() != 0;
-            node.Doing = (Doing)reader.Next();
-            node.Lock = reader.Next();
-            node.SectionsLeft = reader.Next();
-            node.AccessesLeft = reader.Next();
-            node.Blocked = reader.Next();
             seen[n] = last - reader.Next();
             node.Contents = reader.Next() != 0 ? reader.NextPage() : null;
             node.Twin = reader.Next() != 0 ? reader.NextPage() : null;
+        }
+        foreach (Rank rank in _ranks)
+        {
+            rank.Doing = (Doing)reader.Next();
+            rank.Lock = reader.Next();
+            rank.SectionsLeft = reader.Next();
+            rank.AccessesLeft = reader.Next();
+            rank.Blocked = reader.Next();
         }
         _nodes[0].Region.IsTouched(Page) = reader.Next() != 0;
         var notices = new NoticeLog.Notice[reader.Next()];
@@ -400,6 +453,12 @@ internal sealed class LazyWorld
         public byte[]? Contents { get; set; }
         public byte[]? Twin { get; set; }
         public bool IsWritable { get; set; }
+    }
+
+    private sealed class Rank(int number, int node)
+    {
+        public int Number { get; } = number;
+        public int Node { get; } = node;
         public Doing Doing { get; set; }
         public int Lock { get; set; }
         public int SectionsLeft { get; set; }

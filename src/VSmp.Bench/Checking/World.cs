@@ -48,6 +48,9 @@ internal sealed class World
     public static readonly RegionId RegionId = new(1);
     private const int Networks = 3;
 
+    /// <summary>What one node may do about one event, in steps: far more than there is to do.</summary>
+    private const int TurnLimit = 1000;
+
     private readonly EffectBuffer _effects = new();
     private readonly Queue<(NodeId Node, Flight Flight)> _toSelf = new();
     private readonly List<(byte Node, Access Access)> _retry = [];
@@ -133,6 +136,11 @@ internal sealed class World
     /// <exception cref="ProtocolViolationException">The protocol says that this cannot be.</exception>
     public void Do(Move move)
     {
+        // What a move that broke an invariant left undone is no part of the state that was loaded since.
+        _effects.Clear();
+        _toSelf.Clear();
+        _retry.Clear();
+        _refuses = false;
         if (move.IsDelivery)
         {
             Deliver(move);
@@ -318,8 +326,9 @@ internal sealed class World
 
     private void Drain(int node)
     {
-        while (true)
+        for (int steps = 0; ; steps++)
         {
+            if (steps == TurnLimit) throw new InvariantException($"node {node} does not come to the end of its turn");
             Execute(node, default);
             // Who waited goes first: else what waits at the home behind a grant takes it away before it was used once.
             if ((_bugs & WorldBugs.RetriedLast) == 0 && RetryOne(node)) continue;
