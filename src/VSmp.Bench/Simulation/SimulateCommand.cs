@@ -2,6 +2,7 @@
 using System.CommandLine;
 using System.Diagnostics;
 using System.Globalization;
+using VSmp.Agent.Fabric;
 using VSmp.Coherence;
 using VSmp.Coherence.Protocols;
 
@@ -36,17 +37,18 @@ internal static class SimulateCommand
     }
 
     /// <summary>One cluster, or what is wrong with it.</summary>
-    /// <returns>The result, or null and why not.</returns>
-    public static (SimulationResult? Result, string? Failure, IReadOnlyList<string> Trace) Simulate(SimulationOptions options)
+    /// <param name="options">The seed, and what is not left to it.</param>
+    /// <param name="chunks">Memory for its sessions, used again from cluster to cluster; its own if null.</param>
+    public static SimulationOutcome Simulate(SimulationOptions options, ChunkPool? chunks = null)
     {
-        using var cluster = new SimulatedCluster(options);
+        using var cluster = new SimulatedCluster(options, chunks);
         try
         {
-            return (cluster.Run(), null, cluster.TraceLines);
+            return new SimulationOutcome(cluster.Run(), null, cluster.Now, cluster.TraceLines);
         }
         catch (Exception e) when (e is SimulationException or ProtocolViolationException or InvalidOperationException or KeyNotFoundException)
         {
-            return (null, e.Message, cluster.TraceLines);
+            return new SimulationOutcome(null, e.Message, cluster.Now, cluster.TraceLines);
         }
     }
 
@@ -60,45 +62,78 @@ internal static class SimulateCommand
     {
         Protocol[] protocols = name is null ? [.. ProtocolCatalog.All] : [ProtocolCatalog.Find(name)!];
         var watch = Stopwatch.StartNew();
-        long ticks = 0, accesses = 0, frames = 0, reconnects = 0, evictions = 0, fenced = 0, lastSaid = 0;
-        for (int i = 0; i < count; i++)
+        var total = new Total(count, watch);
+        var failing = new Lock();
+        int failed = int.MaxValue; // the first in the order of seeds, whatever the order in which they are tried
+        // A cluster is of one thread; several of them have nothing in common.
+        var parallel = new ParallelOptions { MaxDegreeOfParallelism = traces ? 1 : Environment.ProcessorCount };
+        Parallel.For(0, count, parallel, static () => new ChunkPool(), (i, state, chunks) =>
+        {
+            SimulationOutcome outcome = Simulate(OptionsOf(i) with { Traces = traces }, chunks);
+            foreach (string line in traces ? outcome.Trace : []) Console.WriteLine(line);
+            if (outcome.Result is { } result)
+            {
+                total.Add(result);
+                return chunks;
+            }
+            state.Break();
+            lock (failing) failed = Math.Min(failed, i);
+            return chunks;
+        }, static chunks => chunks.Dispose());
+        if (failed != int.MaxValue) return Report(failed);
+        Console.WriteLine($"{count} seeds from {first}, {string.Join(", ", protocols.Select(p => p.Name))}: all right\n{total}");
+        return 0;
+
+        SimulationOptions OptionsOf(int i)
         {
             int seed = unchecked(first + i);
             // The protocol follows from the seed, so that a seed alone says everything.
-            Protocol protocol = protocols[(int)((uint)seed % protocols.Length)];
-            var options = new SimulationOptions(protocol, seed) { Nodes = nodes, Traces = traces };
-            (SimulationResult? result, string? failure, IReadOnlyList<string> trace) = Simulate(options);
-            if (traces)
-            {
-                foreach (string line in trace) Console.WriteLine(line);
-            }
-            if (result is null)
-            {
-                if (!traces)
-                {
-                    trace = Simulate(options with { Traces = true }).Trace;
-                    foreach (string line in trace.TakeLast(TraceLines)) Console.WriteLine(line);
-                }
-                Console.WriteLine($"seed {seed}, {protocol.Name}: {failure}");
-                Console.WriteLine($"again, in full: vsmp-bench simulate --first {seed} --seeds 1 --trace"
-                    + (name is null ? "" : $" --protocol {name}") + (nodes is null ? "" : $" --nodes {nodes}"));
-                return 1;
-            }
-            ticks += result.Ticks;
-            accesses += result.Accesses;
-            frames += result.Frames;
-            reconnects += result.Reconnects;
-            evictions += result.Evictions;
-            fenced += result.Fenced;
-            if (watch.ElapsedMilliseconds - lastSaid < 10_000) continue;
-            lastSaid = watch.ElapsedMilliseconds;
-            Console.Error.WriteLine($"{i + 1} of {count} seeds");
+            return new SimulationOptions(protocols[(int)((uint)seed % protocols.Length)], seed) { Nodes = nodes };
         }
-        double seconds = watch.Elapsed.TotalSeconds;
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{count} seeds from {first}, {string.Join(", ", protocols.Select(p => p.Name))}: all right\n"
-            + $"{count / seconds:F1} seeds/s; {ticks / 1e6 / seconds:F3} simulated seconds per second; {accesses:N0} accesses, {frames:N0} frames, "
-            + $"{reconnects:N0} broken connections, {evictions:N0} evictions, {fenced:N0} frames of another epoch refused"));
-        return 0;
+
+        int Report(int i)
+        {
+            SimulationOptions options = OptionsOf(i);
+            SimulationOutcome outcome = Simulate(options with { Traces = true });
+            foreach (string line in traces ? [] : outcome.Trace.TakeLast(TraceLines)) Console.WriteLine(line);
+            Console.WriteLine($"seed {options.Seed}, {options.Protocol.Name}: {outcome.Failure}");
+            Console.WriteLine($"again, in full: vsmp-bench simulate --first {options.Seed} --seeds 1 --trace"
+                + (name is null ? "" : $" --protocol {name}") + (nodes is null ? "" : $" --nodes {nodes}"));
+            return 1;
+        }
+    }
+
+    /// <summary>What all seeds came to so far; long work is seen at work.</summary>
+    private sealed class Total(int count, Stopwatch watch)
+    {
+        private long _ticks, _accesses, _frames, _reconnects, _evictions, _fenced, _lastSaid;
+        private readonly Lock _lock = new();
+        private int _seeds;
+
+        public void Add(SimulationResult result)
+        {
+            lock (_lock)
+            {
+                _seeds++;
+                _ticks += result.Ticks;
+                _accesses += result.Accesses;
+                _frames += result.Frames;
+                _reconnects += result.Reconnects;
+                _evictions += result.Evictions;
+                _fenced += result.Fenced;
+                if (watch.ElapsedMilliseconds - _lastSaid < 10_000) return;
+                _lastSaid = watch.ElapsedMilliseconds;
+                Console.Error.WriteLine($"{_seeds} of {count} seeds");
+            }
+        }
+
+        public override string ToString()
+        {
+            double seconds = watch.Elapsed.TotalSeconds;
+            FormattableString speed = $"{_seeds / seconds:F1} seeds/s; {_ticks / 1e6 / seconds:F3} simulated seconds per second; ";
+            FormattableString work = $"{_accesses:N0} accesses, {_frames:N0} frames, {_reconnects:N0} broken connections, ";
+            FormattableString rest = $"{_evictions:N0} evictions, {_fenced:N0} frames of another epoch refused";
+            return string.Concat(((FormattableString[])[speed, work, rest]).Select(FormattableString.Invariant));
+        }
     }
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Globalization;
+using VSmp.Agent.Fabric;
 using VSmp.Coherence;
 using VSmp.Coherence.Homes;
 using VSmp.Coherence.Nodes;
@@ -22,26 +23,33 @@ internal sealed class SimulatedCluster : IDisposable
     public static readonly RegionId RegionId = new(1);
 
     private readonly SimulationOptions _options;
+    private readonly ChunkPool? _ownChunks;
     private readonly PriorityQueue<Action, (long Tick, long Order)> _events = new();
-    private readonly Dictionary<PageNumber, uint> _latest = [];
+    private readonly uint[] _latest; // what was written last to each page
     private readonly SimulatedNode[] _nodes;
     private readonly List<string>? _trace;
     private long _order;
     private uint _lastValue;
     private int _stepsUntilAudit;
 
-    public SimulatedCluster(SimulationOptions options)
+    /// <summary>Makes a cluster from a seed.</summary>
+    /// <param name="options">The seed, and what is not left to it.</param>
+    /// <param name="chunks">Memory for its sessions, used again from cluster to cluster; its own if null.</param>
+    public SimulatedCluster(SimulationOptions options, ChunkPool? chunks = null)
     {
         _options = options;
+        _ownChunks = chunks is null ? new ChunkPool() : null;
         Random = new Random(options.Seed);
         _trace = options.Traces ? [] : null;
         // Small clusters are drawn more often: they meet in the same pages more.
         int count = options.Nodes ?? (Random.Next(4) == 0 ? Random.Next(2, options.MaxNodes + 1) : Random.Next(2, Math.Min(9, options.MaxNodes + 1)));
         ExtentCount = Random.Next(1, 4);
+        _latest = new uint[PageCount];
         Epoch = new Epoch((uint)Random.Next(1, int.MaxValue));
         var homes = new HomeMap(ExtentCount);
         for (uint e = 0; e < ExtentCount; e++) homes.Place(new ExtentNumber(e), new NodeId((ushort)Random.Next(count)));
-        Network = new SimulatedNetwork(this, Random.Next(3) == 0 ? NetworkWeather.Calm : NetworkWeather.Draw(Random));
+        NetworkWeather weather = Random.Next(3) == 0 ? NetworkWeather.Calm : NetworkWeather.Draw(Random);
+        Network = new SimulatedNetwork(this, weather, chunks ?? _ownChunks!);
         int budget = Random.Next(2) == 0 ? Random.Next(1, 4) : Random.Next(4, 64);
         _nodes = [.. Enumerable.Range(0, count).Select(n => new SimulatedNode(this, new NodeId((ushort)n), options.Protocol, homes, budget))];
     }
@@ -54,6 +62,12 @@ internal sealed class SimulatedCluster : IDisposable
 
     /// <summary>Extents of the region.</summary>
     public int ExtentCount { get; }
+
+    /// <summary>Pages that are used, in all.</summary>
+    public int PageCount => ExtentCount * PagesPerExtent;
+
+    /// <summary>Bugs to be found.</summary>
+    public SimulationBugs Planted => _options.Planted;
 
     /// <summary>The cluster's life.</summary>
     public Epoch Epoch { get; }
@@ -112,14 +126,7 @@ internal sealed class SimulatedCluster : IDisposable
 
     private SimulationResult RunEvents()
     {
-        long deadline = _options.WorkTicks + _options.QuietTicks;
-        while (_events.TryDequeue(out Action? action, out (long Tick, long Order) at))
-        {
-            if (at.Tick > deadline) throw new SimulationException($"{_options.QuietTicks} ticks after the last fault: {StillBusy()}");
-            Now = at.Tick;
-            action();
-            if (--_stepsUntilAudit <= 0) Audit();
-        }
+        RunUntil(long.MaxValue);
         Audit();
         if (StillBusy() is { } busy) throw new SimulationException($"nothing is under way any more, but {busy}");
         CheckQuiet();
@@ -127,30 +134,59 @@ internal sealed class SimulatedCluster : IDisposable
             _nodes.Sum(n => n.Evictions), Network.Fenced);
     }
 
+    /// <summary>Lets time pass, and everything happen that is to happen meanwhile.</summary>
+    public void RunUntil(long tick)
+    {
+        long deadline = _options.WorkTicks + _options.QuietTicks;
+        while (_events.TryPeek(out _, out (long Tick, long Order) at) && at.Tick <= tick)
+        {
+            if (at.Tick > deadline) throw new SimulationException($"{_options.QuietTicks} ticks after the last fault: {StillBusy()}");
+            Action action = _events.Dequeue();
+            Now = at.Tick;
+            action();
+            if (--_stepsUntilAudit <= 0) Audit();
+        }
+        if (tick != long.MaxValue) Now = Math.Max(Now, tick);
+    }
+
     /// <summary>A guest reads or writes a page that it has the right to.</summary>
     public void OnAccess(SimulatedNode node, PageNumber page, bool write)
     {
-        uint latest = _latest.GetValueOrDefault(page);
-        if (!node.Frames.TryGetValue(page, out uint value)) throw new SimulationException($"{node.Id} uses {page} without a frame");
+        ref uint latest = ref _latest[IndexOf(page)];
+        if (!node.HasFrame(page)) throw new SimulationException($"{node.Id} uses {page} without a frame");
+        uint value = node.Contents(page);
         if (value != latest) throw new SimulationException($"{node.Id} reads {value} from {page}; what was written last is {latest}");
         if (!write) return;
         if (node.RightTo(page) != Right.Write) throw new SimulationException($"{node.Id} writes to {page} without the right");
-        node.Frames[page] = _latest[page] = ++_lastValue;
+        latest = ++_lastValue;
+        node.Write(page, latest);
         if (IsTracing) Tell($"{node.Id}: writes {_lastValue} to {page}");
     }
 
     /// <inheritdoc/>
-    public void Dispose() => Network.Dispose();
+    public void Dispose()
+    {
+        Network.Dispose();
+        _ownChunks?.Dispose();
+    }
 
     /// <summary>A page that is used, by number.</summary>
     public static PageNumber PageAt(int index) =>
         new(((ulong)(index / PagesPerExtent) << ExtentNumber.PagesShift) + (ulong)(index % PagesPerExtent));
+
+    /// <summary>The number of a page that is used.</summary>
+    public static int IndexOf(PageNumber page) =>
+        ((int)(page.Value >> ExtentNumber.PagesShift) * PagesPerExtent) + (int)(page.Value & (ExtentNumber.Pages - 1));
 
     private void ChangeView()
     {
         // Members come and go elsewhere: frames of the old view are under way, and count.
         View = new ViewNumber(View.Value + 1);
         Tell($"view {View.Value}");
+        if ((Planted & SimulationBugs.QueueLostByViewChange) != 0)
+        {
+            foreach (SimulatedNode node in _nodes) node.LoseWaitingRequest();
+        }
         Network.ReplayOtherEpoch();
         if (IsWorking) After(Random.Next(1000), ChangeView);
     }
@@ -159,23 +195,28 @@ internal sealed class SimulatedCluster : IDisposable
     private void Audit()
     {
         _stepsUntilAudit = _nodes.Length / 4;
-        for (int i = 0; i < ExtentCount * PagesPerExtent; i++)
+        for (int i = 0; i < PageCount; i++)
         {
-            PageNumber page = PageAt(i);
-            uint latest = _latest.GetValueOrDefault(page);
+            uint latest = _latest[i];
             SimulatedNode? writer = null, reader = null;
             foreach (SimulatedNode node in _nodes)
             {
-                Right right = node.RightTo(page);
+                Right right = node.RightTo(i);
                 if (right == Right.None) continue;
-                if (!node.Frames.TryGetValue(page, out uint value) || value != latest)
-                    throw new SimulationException($"{node.Id} may read {value} from {page}; what was written last is {latest}");
+                uint? value = node.ContentsOrNone(i);
+                if (value != latest)
+                    throw new SimulationException($"{node.Id} may read {value} from {PageAt(i)}; what was written last is {latest}");
                 if (right == Right.Read) reader = node;
                 else if (writer is null) writer = node;
-                else throw new SimulationException($"{writer.Id} and {node.Id} may both write {page}");
+                else throw new SimulationException($"{writer.Id} and {node.Id} may both write {PageAt(i)}");
             }
             if (writer is not null && reader is not null)
-                throw new SimulationException($"{writer.Id} may write {page} while {reader.Id} reads it");
+                throw new SimulationException($"{writer.Id} may write {PageAt(i)} while {reader.Id} reads it");
+        }
+        foreach (SimulatedNode node in _nodes)
+        {
+            if (node.CopyCount > node.BudgetPages)
+                throw new SimulationException($"{node.Id} has frames for {node.CopyCount} pages of others; its budget is {node.BudgetPages}");
         }
     }
 
@@ -194,7 +235,7 @@ internal sealed class SimulatedCluster : IDisposable
         {
             if (node.KeptCount > 0) throw new SimulationException($"{node.Id} still keeps {node.KeptCount} copies");
             if (node.Home.WaitingCount > 0) throw new SimulationException($"{node.Home.WaitingCount} requests still wait at {node.Id}");
-            for (int i = 0; i < ExtentCount * PagesPerExtent; i++)
+            for (int i = 0; i < PageCount; i++)
             {
                 PageNumber page = PageAt(i);
                 NodeState state = node.Region.PageAt(page).State;
@@ -214,9 +255,10 @@ internal sealed class SimulatedCluster : IDisposable
                 throw new SimulationException($"{page} is {entry.State} (owner {entry.Owner}) at its home and {state} at {node.Id}");
         }
         if (!NodeStates.HomeIsValid(entry.State)) return;
-        uint value = (entry.Flags & DirectoryFlags.Zero) != 0 ? 0 : home.Frames.GetValueOrDefault(page);
-        if (value != _latest.GetValueOrDefault(page))
-            throw new SimulationException($"the home copy of {page} is {value}; what was written last is {_latest.GetValueOrDefault(page)}");
+        int index = IndexOf(page);
+        uint? value = (entry.Flags & DirectoryFlags.Zero) != 0 ? 0 : home.ContentsOrNone(index);
+        if (value != _latest[index])
+            throw new SimulationException($"the home copy of {page} is {value}; what was written last is {_latest[index]}");
     }
 }
 

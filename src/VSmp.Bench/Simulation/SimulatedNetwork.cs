@@ -26,12 +26,14 @@ internal readonly record struct NetworkWeather(int LeastDelayTicks, int MoreDela
 /// Connections between nodes, below the shipped sessions: those number, acknowledge and replay frames as over TCP. Reordering and
 /// repetition happen within a connection, which TCP would never do: a session must see through it all the same.
 /// </summary>
-internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkWeather weather) : IDisposable
+internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkWeather weather, ChunkPool chunks) : IDisposable
 {
     private const int AckTicks = 200, LossNoticedTicks = 300, ReconnectTicks = 100;
 
+    private static readonly MessageType[] FormerTypes =
+        [MessageType.GetS, MessageType.GetM, MessageType.Inv, MessageType.InvAck, MessageType.PutAck];
+
     private readonly Dictionary<(ushort From, ushort To), End> _ends = [];
-    private readonly ChunkPool _chunks = new();
 
     public long FramesDelivered { get; private set; }
 
@@ -50,41 +52,46 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
         Pump(end);
     }
 
-    /// <summary>Frames of a former life of the cluster turn up.</summary>
+    /// <summary>A frame of a former life of the cluster turns up; its number is the next that is expected, of all numbers.</summary>
     public void ReplayOtherEpoch()
     {
         if (_ends.Count == 0) return;
         (ushort from, ushort to) = _ends.Keys.Min();
-        var former = new PeerSession(new NodeId(from), new NodeId(to), new Epoch(cluster.Epoch.Value ^ 1), _chunks);
+        var former = new PeerSession(new NodeId(from), new NodeId(to), new Epoch(cluster.Epoch.Value ^ 1), chunks);
         former.Begin(0);
+        MessageType type = FormerTypes[cluster.Random.Next(FormerTypes.Length)];
         former.Commit(new FrameHeader
         {
-            Type = MessageType.Inv,
+            Type = type,
             Requestor = new NodeId(from),
             Count = 1,
             Region = SimulatedCluster.RegionId,
-            Network = VirtualNetwork.Forward,
+            Network = MessageTypes.NetworkOf(type),
         }, cluster.View);
         FrameHeader* frame = former.Outbox.NextUnsent();
         byte[] bytes = new ReadOnlySpan<byte>(frame, FrameHeader.Bytes).ToArray();
         former.Dispose();
         End end = EndOf(new NodeId(from), new NodeId(to));
         int connection = end.Connection;
-        cluster.After(1, () => Arrive(end, bytes, connection));
+        cluster.After(1, () =>
+        {
+            // SAFETY: the array is pinned during the call, and holds a header.
+            fixed (byte* raw = bytes) Restamp((FrameHeader*)raw, sequence: end.Other.Session.LastTaken + 1);
+            Arrive(end, bytes, connection);
+        });
     }
 
     /// <inheritdoc/>
     public void Dispose()
     {
         foreach (End end in _ends.Values) end.Session.Dispose();
-        _chunks.Dispose();
     }
 
     private End EndOf(NodeId from, NodeId to)
     {
         if (_ends.TryGetValue((from.Value, to.Value), out End? end)) return end;
-        end = new End(from, to, new PeerSession(from, to, cluster.Epoch, _chunks));
-        var other = new End(to, from, new PeerSession(to, from, cluster.Epoch, _chunks));
+        end = new End(from, to, new PeerSession(from, to, cluster.Epoch, chunks));
+        var other = new End(to, from, new PeerSession(to, from, cluster.Epoch, chunks));
         (end.Other, other.Other) = (other, end);
         _ends.Add((from.Value, to.Value), end);
         _ends.Add((to.Value, from.Value), other);
@@ -132,6 +139,11 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
     {
         if (end.Connection != connection || !end.IsConnected) return; // that connection is gone, and what it carried
         SimulatedNode node = cluster.Nodes[end.To.Value];
+        if (node.IsSuspended)
+        {
+            node.WhenAwake(() => Arrive(end, bytes, connection));
+            return;
+        }
         if (node.PausedUntil > cluster.Now)
         {
             // A node that pauses takes what has come afterwards, in the order of its coming.
@@ -143,11 +155,12 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
         fixed (byte* raw = bytes)
         {
             var frame = (FrameHeader*)raw;
-            switch (session.Take(frame))
+            switch (Take(session, frame))
             {
                 case FrameVerdict.Deliver:
                     FramesDelivered++;
                     OweAck(end.Other);
+                    if (Has(SimulationBugs.OldViewDropped) && frame->View != cluster.View) break;
                     node.OnFrame(in *frame, new ReadOnlySpan<byte>(frame + 1, (int)frame->PayloadBytes));
                     break;
                 case FrameVerdict.Ignore:
@@ -162,6 +175,27 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
                     break;
             }
         }
+    }
+
+    private FrameVerdict Take(PeerSession session, FrameHeader* frame)
+    {
+        if (cluster.Planted == SimulationBugs.None) return session.Take(frame);
+        if (Has(SimulationBugs.EpochNotChecked) && frame->Epoch != cluster.Epoch) Restamp(frame, frame->Sequence, cluster.Epoch);
+        if (Has(SimulationBugs.GapsNotNoticed) && frame->Sequence > session.LastTaken + 1) Restamp(frame, session.LastTaken + 1);
+        FrameVerdict verdict = session.Take(frame);
+        bool isDuplicate = verdict == FrameVerdict.Ignore && frame->Type != MessageType.SessionAck;
+        return isDuplicate && Has(SimulationBugs.DuplicatesTaken) ? FrameVerdict.Deliver : verdict;
+    }
+
+    private bool Has(SimulationBugs bug) => (cluster.Planted & bug) != 0;
+
+    private static void Restamp(FrameHeader* frame, ulong sequence, Epoch? epoch = null)
+    {
+        // SAFETY: the caller's buffer holds header and payload, and is the caller's to write.
+        frame->Sequence = sequence;
+        if (epoch is { } other) frame->Epoch = other;
+        frame->Crc = 0;
+        frame->Crc = Crc32C.Compute((byte*)frame, FrameHeader.Bytes + (int)frame->PayloadBytes);
     }
 
     private void OweAck(End end)
@@ -193,6 +227,11 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
             PeerSession one = end.Session, other = end.Other.Session;
             if (!one.Resume(other.LastTaken) || !other.Resume(one.LastTaken))
                 throw new SimulationException($"{end.From} and {end.To} cannot resume their session");
+            if (Has(SimulationBugs.ReplayForgetsOne))
+            {
+                _ = one.Outbox.NextUnsent();
+                _ = other.Outbox.NextUnsent();
+            }
             Reconnects++;
             end.IsConnected = end.Other.IsConnected = true;
             end.LastArrival = end.Other.LastArrival = cluster.Now;

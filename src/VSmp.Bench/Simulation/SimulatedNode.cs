@@ -11,11 +11,17 @@ namespace VSmp.Bench.Simulation;
 
 /// <summary>
 /// A node: the shipped controllers, and a stand-in for pager and kernel that does what the pager does. A page's contents are one
-/// number; it travels in whole pages, as data do.
+/// number; it travels in whole pages, as data do. The agent may lose the processor between any two effects, while its guests and
+/// all others go on: so the order of effects matters.
 /// </summary>
 internal sealed class SimulatedNode
 {
-    private const int HoldTicks = 50, MaxHeldTicks = 400;
+    private const int HoldTicks = 50, MaxHeldTicks = 400, MaxSuspendedTicks = 400;
+    private const uint NoFrame = uint.MaxValue;
+
+    /// <summary>What one node may do about one event, in steps: far more than there is to do.</summary>
+    private const int TurnLimit = 10_000;
+
 
     private readonly SimulatedCluster _cluster;
     private readonly EffectBuffer _effects = new();
@@ -23,9 +29,12 @@ internal sealed class SimulatedNode
     private readonly List<Thread> _waiting = []; // for the protocol
     private readonly List<Thread> _starved = []; // for a frame or a transaction
     private readonly Queue<Thread> _again = new();
+    private readonly List<Action> _deferred = []; // until the agent has the processor again
     private readonly Dictionary<PageNumber, uint> _kept = [];
-    private readonly Dictionary<PageNumber, Right> _mapped = [];
+    private readonly uint[] _frames; // by SimulatedCluster.IndexOf, as are the rights
+    private readonly Right[] _mapped;
     private readonly List<PageNumber> _copies = []; // in the order in which they came
+    private readonly int _suspendOneIn;
     private readonly int _threads;
     private readonly int _pace;
 
@@ -34,7 +43,13 @@ internal sealed class SimulatedNode
         _cluster = cluster;
         Id = id;
         Node = new NodeController(id, transactionCapacity: (ushort)cluster.Random.Next(2, 16));
-        Home = new HomeController(id, () => cluster.Nodes.Count);
+        int missing = Has(SimulationBugs.NodesOfFormerView) ? 1 : 0;
+        Home = new HomeController(id, () => cluster.Nodes.Count - missing);
+        BudgetPages = budgetPages;
+        _frames = new uint[cluster.PageCount];
+        Array.Fill(_frames, NoFrame);
+        _mapped = new Right[cluster.PageCount];
+        _suspendOneIn = cluster.Random.Next(20, 200);
         Region = new Region(SimulatedCluster.RegionId, "simulated", cluster.ExtentCount, protocol, homes, new FrameBudget(budgetPages));
         _threads = cluster.Random.Next(1, 4);
         _pace = cluster.Random.Next(8) == 0 ? 2000 : cluster.Random.Next(10, 300); // some are slow
@@ -53,7 +68,14 @@ internal sealed class SimulatedNode
 
     public Region Region { get; }
 
-    public Dictionary<PageNumber, uint> Frames { get; } = [];
+    /// <summary>Frames that its guests may have for pages of other nodes.</summary>
+    public long BudgetPages { get; }
+
+    /// <summary>Frames that they have.</summary>
+    public int CopyCount { get; private set; }
+
+    /// <summary>Whether the agent is between two effects, without the processor.</summary>
+    public bool IsSuspended { get; private set; }
 
     public long PausedUntil { get; private set; }
 
@@ -66,7 +88,39 @@ internal sealed class SimulatedNode
     /// <summary>The page that some thread waits for, if one does.</summary>
     public PageNumber? Waiting => _waiting.Count > 0 ? _waiting[0].Page : _starved.Count > 0 ? _starved[0].Page : null;
 
-    public Right RightTo(PageNumber page) => _mapped.GetValueOrDefault(page);
+    public Right RightTo(PageNumber page) => RightTo(SimulatedCluster.IndexOf(page));
+
+    public Right RightTo(int index) => _mapped[index];
+
+    public bool HasFrame(PageNumber page) => _frames[SimulatedCluster.IndexOf(page)] != NoFrame;
+
+    public uint Contents(PageNumber page) => _frames[SimulatedCluster.IndexOf(page)];
+
+    public uint? ContentsOrNone(int index) => _frames[index] == NoFrame ? null : _frames[index];
+
+    /// <summary>A guest writes to a page that it has the right to.</summary>
+    public void Write(PageNumber page, uint contents) => _frames[SimulatedCluster.IndexOf(page)] = contents;
+
+    /// <summary>The agent does something as soon as it has the processor.</summary>
+    public void WhenAwake(Action action)
+    {
+        if (IsSuspended) _deferred.Add(action);
+        else action();
+    }
+
+    /// <summary>A planted bug: a request that waits for a busy page is forgotten.</summary>
+    public void LoseWaitingRequest()
+    {
+        for (int i = 0; i < _cluster.PageCount; i++)
+        {
+            PageNumber page = SimulatedCluster.PageAt(i);
+            if (!Region.IsHome(page.Extent)) continue;
+            ref DirectoryEntry entry = ref Region.EntryAt(page);
+            if ((entry.Flags & DirectoryFlags.HasWaiters) == 0) continue;
+            if (!Home.Waiting.Dequeue(Region.Id, page, out _)) entry.Flags &= ~DirectoryFlags.HasWaiters;
+            return;
+        }
+    }
 
     /// <summary>Lets the threads begin, and what may trouble the node.</summary>
     public void Start()
@@ -93,17 +147,18 @@ internal sealed class SimulatedNode
             Version = header.PageVersion,
         };
         if (_cluster.IsTracing) _cluster.Tell($"{Id}: gets {message}");
+        if (Has(SimulationBugs.RunCutShort) && message.Type is MessageType.DataS or MessageType.DataM) message.Count = 1;
         Dispatch(in message, payload);
         Drain();
         Starved();
     }
 
     /// <summary>A thread reads or writes a page, now.</summary>
-    public void Touch(PageNumber page, bool write)
+    public void Touch(PageNumber page, bool write) => WhenAwake(() =>
     {
         TryAccess(new Thread { Page = page, Write = write, IsSingle = true });
         Drain();
-    }
+    });
 
     private void Think(Thread thread) => _cluster.After(1 + _cluster.Random.Next(_pace), () => Act(thread));
 
@@ -128,8 +183,13 @@ internal sealed class SimulatedNode
             Think(thread);
             return;
         }
+        WhenAwake(() => Fault(thread));
+    }
+
+    private void Fault(Thread thread)
+    {
         if (_cluster.IsTracing) _cluster.Tell($"{Id}: faults, {(thread.Write ? "writing" : "reading")} {thread.Page}");
-        if (!TryAccess(thread)) AskAhead(thread, (uint)random.Next(3));
+        if (!TryAccess(thread)) AskAhead(thread, (uint)_cluster.Random.Next(3));
         Drain();
     }
 
@@ -152,7 +212,7 @@ internal sealed class SimulatedNode
         {
             case AccessResult.Hit:
                 Execute(default, default); // E to M: the frame becomes writable first
-                _mapped[thread.Page] = NodeStates.MayWrite(entry.State) ? Right.Write : Right.Read;
+                _mapped[SimulatedCluster.IndexOf(thread.Page)] = NodeStates.MayWrite(entry.State) ? Right.Write : Right.Read;
                 _cluster.OnAccess(this, thread.Page, thread.Write);
                 AccessesEnded++;
                 Hold(thread.Page);
@@ -165,10 +225,13 @@ internal sealed class SimulatedNode
             case AccessResult.NeedsFrame when Evict() && Region.Budget!.FreePages > 0:
                 Execute(default, default);
                 return TryAccess(thread);
+            case AccessResult.NeedsFrame when Has(SimulationBugs.BudgetOverrun):
+                Region.Budget!.SetLimit(Region.Budget.LimitPages + 1);
+                return TryAccess(thread);
             case AccessResult.NeedsFrame or AccessResult.NeedsTransaction:
                 // The pager tries again at the end of each turn.
                 _starved.Add(thread);
-                if (_starved.Count == 1) _cluster.After(HoldTicks, Starved);
+                if (_starved.Count == 1) _cluster.After(HoldTicks, () => WhenAwake(Starved));
                 return false;
             default:
                 throw new SimulationException($"{Id} may not use {thread.Page}");
@@ -179,12 +242,15 @@ internal sealed class SimulatedNode
     {
         NodeController.Hold(Region, page);
         long ticks = _cluster.Random.Next(10) == 0 ? _cluster.Random.Next(MaxHeldTicks) : HoldTicks;
-        _cluster.After(ticks, () =>
-        {
-            Node.Unhold(Region, page, _effects);
-            Drain();
-            Starved();
-        });
+        _cluster.After(ticks, () => WhenAwake(() => Unhold(page)));
+    }
+
+    private void Unhold(PageNumber page)
+    {
+        if (Has(SimulationBugs.HoldNeverEnds) && Node.ParkedCount > 0) return;
+        Node.Unhold(Region, page, _effects);
+        Drain();
+        Starved();
     }
 
     private void Pause()
@@ -198,8 +264,11 @@ internal sealed class SimulatedNode
     private void EvictOne()
     {
         if (!_cluster.IsWorking) return;
-        if (PausedUntil <= _cluster.Now) _ = Evict();
-        Drain();
+        if (PausedUntil <= _cluster.Now && !IsSuspended)
+        {
+            _ = Evict();
+            Drain();
+        }
         _cluster.After(1 + _cluster.Random.Next(500), EvictOne);
     }
 
@@ -226,7 +295,7 @@ internal sealed class SimulatedNode
 
     private void Starved()
     {
-        if (_starved.Count == 0) return;
+        if (_starved.Count == 0 || Has(SimulationBugs.StarvedForgotten)) return;
         Thread[] threads = [.. _starved];
         _starved.Clear();
         foreach (Thread thread in threads) _ = TryAccess(thread);
@@ -235,8 +304,9 @@ internal sealed class SimulatedNode
 
     private void Drain()
     {
-        while (true)
+        for (int steps = 0; ; steps++)
         {
+            if (steps == TurnLimit) throw new SimulationException($"{Id} does not come to the end of its turn");
             Execute(default, default);
             if (_again.TryDequeue(out Thread? thread)) _ = TryAccess(thread);
             else if (_toSelf.TryDequeue(out Message message)) Dispatch(in message, default);
@@ -246,9 +316,19 @@ internal sealed class SimulatedNode
 
     private void Dispatch(in Message message, ReadOnlySpan<byte> payload)
     {
-        if (HomeController.Takes(in message)) Home.OnMessage(Region, in message, _effects);
+        if (HomeController.Takes(in message)) AtHome(in message);
         else Node.OnMessage(Region, in message, _effects);
         Execute(in message, payload);
+    }
+
+    private void AtHome(in Message message)
+    {
+        Home.OnMessage(Region, in message, _effects);
+        if (!Has(SimulationBugs.CoarseForgetsSharers) || message.Type != MessageType.GetS) return;
+        ref DirectoryEntry entry = ref Region.EntryAt(message.Page);
+        if (!entry.IsCoarse) return;
+        entry.ClearSharers();
+        entry.AddSharer(message.Requestor);
     }
 
     private void Execute(in Message message, ReadOnlySpan<byte> payload)
@@ -257,15 +337,27 @@ internal sealed class SimulatedNode
         {
             Effect effect = _effects[i];
             if (_cluster.IsTracing) _cluster.Tell($"{Id}:   {effect}");
-            if (effect.Kind == EffectKind.Send)
-            {
-                Send(in effect);
-                continue;
-            }
-            for (uint p = 0; p < effect.Count; p++) Execute(effect.Kind, effect.Page.Plus(p), in message, payload);
+            uint pages = effect.Kind == EffectKind.Send ? 0 : effect.Count;
+            if (effect.Kind == EffectKind.Send) Send(in effect);
+            for (uint p = 0; p < pages; p++) Execute(effect.Kind, effect.Page.Plus(p), in message, payload);
+            if (i + 1 < _effects.Count) MaySuspend();
         }
         _effects.Clear();
     }
+
+    /// <summary>The agent loses the processor: what it has sent travels, and its guests go on.</summary>
+    private void MaySuspend()
+    {
+        Random random = _cluster.Random;
+        if (!_cluster.IsWorking || random.Next(_suspendOneIn) != 0) return;
+        IsSuspended = true;
+        _cluster.RunUntil(_cluster.Now + random.Next(MaxSuspendedTicks));
+        IsSuspended = false;
+        foreach (Action action in _deferred) _cluster.After(0, () => WhenAwake(action));
+        _deferred.Clear();
+    }
+
+    private bool Has(SimulationBugs bug) => (_cluster.Planted & bug) != 0;
 
     private void Execute(EffectKind kind, PageNumber page, in Message message, ReadOnlySpan<byte> payload)
     {
@@ -282,24 +374,24 @@ internal sealed class SimulatedNode
                 Map(page, Right.Write);
                 break;
             case EffectKind.WriteProtect:
-                if (RightTo(page) == Right.Write) _mapped[page] = Right.Read;
+                if (RightTo(page) == Right.Write) _mapped[SimulatedCluster.IndexOf(page)] = Right.Read;
                 break;
             case EffectKind.Keep:
-                if (!_kept.TryAdd(page, Frames[page])) throw new SimulationException($"{page} is kept twice at {Id}");
+                if (!HasFrame(page)) throw new SimulationException($"{page} is to be kept at {Id}, which has no frame of it");
+                if (!_kept.TryAdd(page, Contents(page))) throw new SimulationException($"{page} is kept twice at {Id}");
                 break;
             case EffectKind.Unmap:
-                _ = _mapped.Remove(page);
-                _ = Frames.Remove(page);
+                _mapped[SimulatedCluster.IndexOf(page)] = Right.None;
+                SetFrame(page, NoFrame);
                 break;
             case EffectKind.ReleaseKept:
                 if (!_kept.Remove(page)) throw new SimulationException($"{page} is not kept at {Id}");
                 break;
             case EffectKind.WriteHome:
-                if ((message.Flags & MessageFlags.Zero) != 0) _ = Frames.Remove(page);
-                else Frames[page] = ValueOf(page, in message, payload);
+                SetFrame(page, (message.Flags & MessageFlags.Zero) != 0 ? NoFrame : ValueOf(page, in message, payload));
                 break;
             case EffectKind.DropHome:
-                _ = Frames.Remove(page);
+                SetFrame(page, NoFrame);
                 break;
             case EffectKind.Complete:
                 Retry(page);
@@ -307,11 +399,18 @@ internal sealed class SimulatedNode
         }
     }
 
+    private void SetFrame(PageNumber page, uint contents)
+    {
+        ref uint frame = ref _frames[SimulatedCluster.IndexOf(page)];
+        if (!Region.IsHome(page.Extent)) CopyCount += (contents != NoFrame ? 1 : 0) - (frame != NoFrame ? 1 : 0);
+        frame = contents;
+    }
+
     private void Map(PageNumber page, Right right)
     {
-        if (!Frames.ContainsKey(page)) throw new SimulationException($"{page} is granted at {Id} without a frame");
+        if (!HasFrame(page)) throw new SimulationException($"{page} is granted at {Id} without a frame");
         if (!Region.IsHome(page.Extent) && !_copies.Contains(page)) _copies.Add(page);
-        _mapped[page] = right;
+        _mapped[SimulatedCluster.IndexOf(page)] = right;
         Retry(page);
     }
 
@@ -331,11 +430,15 @@ internal sealed class SimulatedNode
     private void WriteFrame(PageNumber page, in Message message, ReadOnlySpan<byte> payload)
     {
         if ((message.Flags & MessageFlags.NoData) != 0) return;
-        Frames[page] = (message.Flags & MessageFlags.Zero) != 0 ? 0 : ValueOf(page, in message, payload);
+        SetFrame(page, (message.Flags & MessageFlags.Zero) != 0 ? 0 : ValueOf(page, in message, payload));
     }
 
-    private static uint ValueOf(PageNumber page, in Message message, ReadOnlySpan<byte> payload) =>
-        BinaryPrimitives.ReadUInt32LittleEndian(payload[(int)((page.Value - message.Page.Value) << PageNumber.Shift)..]);
+    private static uint ValueOf(PageNumber page, in Message message, ReadOnlySpan<byte> payload)
+    {
+        int at = (int)((page.Value - message.Page.Value) << PageNumber.Shift);
+        if (payload.Length < at + PageNumber.Bytes) throw new SimulationException($"{message} carries no data of {page}");
+        return BinaryPrimitives.ReadUInt32LittleEndian(payload[at..]);
+    }
 
     private void Send(in Effect effect)
     {
@@ -350,8 +453,8 @@ internal sealed class SimulatedNode
         for (uint p = 0; p < pages; p++)
         {
             PageNumber page = effect.Page.Plus(p);
-            Dictionary<PageNumber, uint> from = effect.Source == DataSource.Frame ? Frames : _kept;
-            if (!from.TryGetValue(page, out uint value)) throw new SimulationException($"{Id} sends {page} from {effect.Source}, and has none there");
+            uint value = effect.Source == DataSource.Frame ? Contents(page) : _kept.GetValueOrDefault(page, NoFrame);
+            if (value == NoFrame) throw new SimulationException($"{Id} sends {page} from {effect.Source}, and has none there");
             BinaryPrimitives.WriteUInt32LittleEndian(room[(int)(p << PageNumber.Shift)..], value);
         }
         FrameHeader header = new()

@@ -18,8 +18,45 @@ internal sealed record SimulationOptions(Protocol Protocol, int Seed, int MaxNod
     /// <summary>How long everything may take to end once they have stopped.</summary>
     public long QuietTicks { get; init; } = 2_000_000;
 
+    /// <summary>Bugs to be found; none in production code, always.</summary>
+    public SimulationBugs Planted { get; init; }
+
     /// <summary>Whether a line is kept of everything that happens.</summary>
     public bool Traces { get; init; }
+}
+
+/// <summary>
+/// Bugs in what only the simulator has: sessions, time, views, budgets. Those of a protocol itself are planted in its table.
+/// </summary>
+[Flags]
+internal enum SimulationBugs
+{
+    /// <summary>None.</summary>
+    None = 0,
+    /// <summary>A session takes frames of a former life of the cluster.</summary>
+    EpochNotChecked = 1,
+    /// <summary>A session hands on a frame that it has taken before.</summary>
+    DuplicatesTaken = 2,
+    /// <summary>A session counts the frames that come instead of comparing their numbers: a missing one is not noticed.</summary>
+    GapsNotNoticed = 4,
+    /// <summary>After a reconnect, a session forgets the first of the frames to be replayed.</summary>
+    ReplayForgetsOne = 8,
+    /// <summary>After a view change, frames that were sent in the former view are dropped.</summary>
+    OldViewDropped = 16,
+    /// <summary>A view change loses a request that waits for a busy page.</summary>
+    QueueLostByViewChange = 32,
+    /// <summary>Homes go on counting on the nodes of a former, smaller view.</summary>
+    NodesOfFormerView = 64,
+    /// <summary>A node that has no frame left takes one beyond its budget.</summary>
+    BudgetOverrun = 128,
+    /// <summary>Who waits for a frame is not tried again when one is free.</summary>
+    StarvedForgotten = 256,
+    /// <summary>A hold is ended only if nothing waits for its end.</summary>
+    HoldNeverEnds = 512,
+    /// <summary>A directory entry that has become coarse names only who came since.</summary>
+    CoarseForgetsSharers = 1024,
+    /// <summary>Of data for a run of pages, only the first page's are taken.</summary>
+    RunCutShort = 2048,
 }
 
 /// <summary>What a simulation came to.</summary>
@@ -31,6 +68,13 @@ internal sealed record SimulationOptions(Protocol Protocol, int Seed, int MaxNod
 /// <param name="Evictions">Pages evicted.</param>
 /// <param name="Fenced">Frames of another epoch that were refused.</param>
 internal sealed record SimulationResult(int Nodes, long Ticks, long Accesses, long Frames, long Reconnects, long Evictions, long Fenced);
+
+/// <summary>How a simulation ended.</summary>
+/// <param name="Result">What it came to; null if something is wrong.</param>
+/// <param name="Failure">What is wrong; null if nothing is.</param>
+/// <param name="Ticks">Virtual time at the end, in microseconds.</param>
+/// <param name="Trace">What happened, if it was asked for.</param>
+internal sealed record SimulationOutcome(SimulationResult? Result, string? Failure, long Ticks, IReadOnlyList<string> Trace);
 
 /// <summary>The simulated cluster did what it must never do.</summary>
 internal sealed class SimulationException(string message) : Exception(message);
