@@ -52,6 +52,7 @@ static struct {
 static void lose(void) {
     pthread_mutex_lock(&lock);
     is_lost = true;
+    shutdown(connection, SHUT_RDWR); // where it was the agent's words that made no sense, it hears that nobody listens any more
     for (struct waiter *w = waiters; w != NULL; w = w->next) {
         if (w->error < 0) w->error = ECONNRESET;
         pthread_cond_signal(&w->replied);

@@ -266,7 +266,7 @@ int vsmp_broadcast(void *buffer, size_t bytes, int root) {
     do {
         const size_t part = bytes - done < sizeof copy ? bytes - done : sizeof copy;
         const bool is_root = vsmp_rank() == root;
-        if (is_root) memcpy(copy, (char *)buffer + done, part);
+        if (is_root && part > 0) memcpy(copy, (char *)buffer + done, part); // of nothing, the buffer may be null
         struct exchange x = {.type = VSMP_GUEST_BROADCAST,
                              .a = (uint64_t)(int64_t)root,
                              .b = part,
@@ -277,7 +277,7 @@ int vsmp_broadcast(void *buffer, size_t bytes, int root) {
         int error = link_ask(&x);
         if (error == 0 && !is_root && x.text_bytes != part)
             error = fail(EPROTO, "the broadcast is %zu bytes long at its root, and %zu here", x.text_bytes, part);
-        if (error == 0 && !is_root) memcpy((char *)buffer + done, x.text, part);
+        if (error == 0 && !is_root && part > 0) memcpy((char *)buffer + done, x.text, part);
         link_done(&x);
         if (error != 0) return error;
         done += part;
