@@ -43,14 +43,28 @@ public static class HammerCommand
             seed.ToString(CultureInfo.InvariantCulture),
         ];
         if (protocol == LazyRelease.Name) program.Add("lazy"); // coherent for those only who take locks
-        (int exitCode, string error) = cluster.RunRanks(ranks, cluster.Nodes, protocol, Budget, program, lines.Add);
+        string statistics = Path.Combine(cluster.Scratch, "statistics");
+        (int exitCode, string error) = cluster.RunRanks(ranks, cluster.Nodes, protocol, Budget, program, lines.Add, statistics);
         if (lines.Find(line => line.StartsWith('{')) is not { } report)
         {
             throw new BenchException($"the ranks ended with exit code {exitCode}: {error}");
         }
         if (error.Length > 0) Console.WriteLine(error);
         using JsonDocument document = JsonDocument.Parse(report);
-        return Report(document.RootElement, exitCode);
+        int result = Report(document.RootElement, exitCode);
+        using JsonDocument figures = JsonDocument.Parse(File.ReadAllText(statistics));
+        foreach (JsonProperty node in figures.RootElement.GetProperty("nodes").EnumerateObject()) Console.WriteLine(Describe(node));
+        if (result == ExitCode.Ok) Console.WriteLine("every counter is exact");
+        return result;
+    }
+
+    private static string Describe(JsonProperty node)
+    {
+        long Number(string name) => node.Value.GetProperty(name).GetInt64();
+        double median = node.Value.GetProperty("faultMicroseconds").GetProperty("p50").GetDouble();
+        return string.Create(CultureInfo.InvariantCulture, $"node {node.Name}: {Number("faultsRead") + Number("faultsWrite")} faults, ")
+            + string.Create(CultureInfo.InvariantCulture, $"median {median:F0} µs; {Number("pagesFetched")} pages fetched, ")
+            + string.Create(CultureInfo.InvariantCulture, $"{Number("pagesEvicted")} evicted, {Number("pagesWrittenBack")} written back");
     }
 
     private static int Report(JsonElement report, int exitCode)
@@ -69,7 +83,6 @@ public static class HammerCommand
             + string.Create(CultureInfo.InvariantCulture, $"{100.0 * slowest * operations.Length / total:F0} % of the average; {wrong} wrong"));
         if (wrong > 0) return ExitCode.Wrong;
         if (exitCode != 0) throw new BenchException($"the ranks ended with exit code {exitCode}");
-        Console.WriteLine("every counter is exact");
         return ExitCode.Ok;
     }
 

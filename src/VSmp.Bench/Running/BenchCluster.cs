@@ -87,10 +87,11 @@ public sealed class BenchCluster : IDisposable
     /// <param name="local">The budget of each node for copies of others' pages, or null.</param>
     /// <param name="program">The program, and its arguments.</param>
     /// <param name="onLine">Called for each line that a rank prints.</param>
+    /// <param name="statisticsFile">Where to write what happened at each node, or null.</param>
     /// <returns>The exit code, and what was said on standard error.</returns>
     /// <exception cref="BenchException">It was interrupted.</exception>
     public (int ExitCode, string Error) RunRanks(int ranks, IEnumerable<string> nodes, string protocol, string? local,
-        IEnumerable<string> program, Action<string> onLine)
+        IEnumerable<string> program, Action<string> onLine, string? statisticsFile = null)
     {
         List<string> arguments =
         [
@@ -98,6 +99,7 @@ public sealed class BenchCluster : IDisposable
             "--protocol", protocol,
         ];
         if (local is not null) arguments.AddRange(["--local", local]);
+        if (statisticsFile is not null) arguments.AddRange(["--stats", statisticsFile]);
         StringBuilder error = new();
         int exitCode = Execute(_vsmp, [.. arguments, "--", .. program], onLine, line => error.AppendLine(line));
         return (exitCode, error.ToString().Trim());

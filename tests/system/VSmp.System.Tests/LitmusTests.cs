@@ -45,6 +45,10 @@ public sealed partial class LitmusTests
             Outcome outcome = Bench(300, "hammer", "--protocol", protocol, "--seconds", seconds).Succeeded();
             Assert.Contains("every counter is exact", outcome.Output, StringComparison.Ordinal);
             Assert.Equal(8, Regex.Count(outcome.Output, @"^rank +\d", RegexOptions.Multiline));
+            // Every node had to give pages back.
+            MatchCollection evicted = EvictedPages().Matches(outcome.Output);
+            Assert.Equal(4, evicted.Count);
+            Assert.All(evicted, match => Assert.True(int.Parse(match.Groups[1].Value) > 0, outcome.Output));
             // Nobody starves: a rank that never gets a page would have made a handful of operations.
             int slowest = int.Parse(SlowestShare().Match(outcome.Output).Groups[1].Value);
             Assert.True(slowest >= 5, $"the slowest rank made {slowest} % of the average\n{outcome.Output}");
@@ -70,6 +74,9 @@ public sealed partial class LitmusTests
 
     [GeneratedRegex(@"^(\d+) pass, 0 VIOLATION", RegexOptions.Multiline)]
     private static partial Regex PassCount();
+
+    [GeneratedRegex(@"^node n\d: .* (\d+) evicted, ", RegexOptions.Multiline)]
+    private static partial Regex EvictedPages();
 
     [GeneratedRegex(@"made \d+, (\d+) % of the average")]
     private static partial Regex SlowestShare();
