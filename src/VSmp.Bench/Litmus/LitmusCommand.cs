@@ -10,7 +10,7 @@ namespace VSmp.Bench.Litmus;
 /// <summary><c>vsmp-bench litmus</c>: litmus tests on real pages, between real processes.</summary>
 public static class LitmusCommand
 {
-    private const int RunsPerTest = 100_000, DeepRunsPerTest = 2_000_000, ControlRunsPerTest = 10_000;
+    private const int RunsPerTest = 100_000, DeepRunsPerTest = 1_000_000, ControlRunsPerTest = 10_000;
 
     /// <summary>The command.</summary>
     public static Command New()
@@ -41,7 +41,7 @@ public static class LitmusCommand
     private static int Run(bool isDeep, string? only, ulong seed)
     {
         string[] protocols = only is null ? [.. Coherent] : [only];
-        int runs = isDeep ? DeepRunsPerTest : RunsPerTest / protocols.Length;
+        int runs = isDeep ? DeepRunsPerTest : RunsPerTest;
         int violations = 0;
         using BenchCluster cluster = new(4, "64M");
         foreach (string protocol in protocols)

@@ -9,6 +9,7 @@ namespace VSmp.Bench.Litmus;
 public sealed class LitmusRun
 {
     private const int Ranks = 4;
+    private const double CrossingShare = 0.02;
     private readonly Dictionary<(string, string, string), LitmusResult> _results = [];
 
     /// <summary>A run of some tests.</summary>
@@ -71,7 +72,7 @@ public sealed class LitmusRun
     }
 
     // Page-crossing accesses need a page each on both sides, and so are much slower: few of them.
-    private static double ShareOf(LitmusLayout layout) => layout == LitmusLayout.Crossing ? 0.01 : 0.97 / 6;
+    private static double ShareOf(LitmusLayout layout) => layout == LitmusLayout.Crossing ? CrossingShare / 3 : (1 - CrossingShare) / 6;
 
     private void AddLine(string line)
     {
