@@ -203,6 +203,9 @@ int main(int argc, char **argv) {
     if (hammer.own == NULL || hammer.added == NULL || hammer.swapped == NULL) fail(EXIT_UNABLE, "no memory for the counters");
     hammer.random = seed + 1000003ull * (uint64_t)(rank + 1);
 
+    // However slow the machine: from the start there is more than the budget holds.
+    while (hammer.ballast_words > 0 && hammer.ballast_round == 0) walk_ballast(&hammer);
+
     barrier();
     const uint64_t started = nanoseconds();
     work(&hammer, started + seconds * 1000000000ull);
