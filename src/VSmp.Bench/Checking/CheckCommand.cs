@@ -39,13 +39,13 @@ internal static class CheckCommand
         ?
         [
             new Scenario(protocol, Nodes: 3, Pages: 1, Outstanding: 2),
-            new Scenario(protocol, Nodes: 2, Pages: 2, Outstanding: 1) { AsksAhead = true },
+            new Scenario(protocol, Nodes: 2, Pages: 2, Outstanding: 2) { AsksAhead = true },
             new Scenario(protocol, Nodes: 2, Pages: 1, Outstanding: 2, Mappings: 2),
-            new Scenario(protocol, Nodes: 2, Pages: 2, Outstanding: 1) { IsPrivate = true, AsksAhead = true },
+            new Scenario(protocol, Nodes: 2, Pages: 2, Outstanding: 2) { IsPrivate = true, AsksAhead = true },
         ]
         :
         [
-            new Scenario(protocol, Nodes: 3, Pages: 1, Outstanding: 1) { Holds = false, Refusals = false },
+            new Scenario(protocol, Nodes: 3, Pages: 1, Outstanding: 1),
             new Scenario(protocol, Nodes: 2, Pages: 1, Outstanding: 2),
             new Scenario(protocol, Nodes: 2, Pages: 1, Outstanding: 1, Mappings: 2),
             new Scenario(protocol, Nodes: 2, Pages: 1, Outstanding: 2) { IsPrivate = true },

@@ -19,8 +19,8 @@ internal sealed record CheckResult(int States, long Moves, int Depth, TimeSpan E
 internal sealed record Violation(string What, IReadOnlyList<Move> Path);
 
 /// <summary>
-/// Exhaustive breadth-first search: from the state in which nobody has touched anything, every move from every state, until no state is
-/// new. The code that is searched is the code that ships.
+/// Exhaustive breadth-first search: from the state in which nobody has touched anything, every move from every state, until no
+/// state is new. The code that is searched is the code that ships.
 /// </summary>
 internal sealed class ModelChecker
 {
@@ -34,7 +34,7 @@ internal sealed class ModelChecker
 
     private readonly Scenario _scenario;
     private readonly int _maxStates;
-    private readonly StateSet _states = new();
+    private readonly StateSet _states;
     private readonly Lock _lock = new();
     private Frontier _current = new();
     private Frontier _next = new();
@@ -42,9 +42,10 @@ internal sealed class ModelChecker
     private long _moves;
     private (int Parent, Move[] Moves, string What)? _violation;
 
-    private ModelChecker(Scenario scenario, int maxStates)
+    private ModelChecker(Scenario scenario, StateSet states, int maxStates)
     {
         _scenario = scenario;
+        _states = states;
         _maxStates = maxStates;
     }
 
@@ -54,7 +55,11 @@ internal sealed class ModelChecker
     /// <param name="threads">Threads to search with.</param>
     /// <param name="progress">Told after each depth: depth, states so far, states still to be searched.</param>
     public static CheckResult Run(Scenario scenario, int maxStates = int.MaxValue, int threads = 1, Action<int, int, int>? progress = null) =>
-        new ModelChecker(scenario, maxStates).Search(threads, progress);
+        new ModelChecker(scenario, new StateSet(), maxStates).Search(threads, progress);
+
+    /// <summary>Searches, and keeps what was seen: all states that so many moves lead to as the result says.</summary>
+    public static CheckResult Run(Scenario scenario, StateSet states, int maxStates) =>
+        new ModelChecker(scenario, states, maxStates).Search(1, null);
 
     private CheckResult Search(int threads, Action<int, int, int>? progress)
     {
@@ -93,6 +98,9 @@ internal sealed class ModelChecker
         private readonly WorldCodec _codec;
         private readonly List<Move> _possible = [];
         private readonly List<(int Parent, Move Move, ulong Low, ulong High, int At, int Length)> _found = [];
+        private readonly byte[] _delivered = new byte[WorldCodec.MaxBytes]; // the state after the last delivery
+        private readonly Right[] _mapped;
+        private int _deliveredBytes;
         private byte[] _bytes = new byte[1 << 16];
         private int _used;
         private long _moves;
@@ -102,6 +110,7 @@ internal sealed class ModelChecker
             _checker = checker;
             _world = new World(checker._scenario);
             _codec = new WorldCodec(_world);
+            _mapped = new Right[_world.Mapped.Length];
         }
 
         public void Run()
@@ -128,13 +137,16 @@ internal sealed class ModelChecker
             _codec.Load(state.Span);
             _world.ListMoves(_possible);
             if (index % RunOutOneIn == 0) RunOut(index, state.Span);
-            foreach (Move move in _possible)
+            for (int i = 0; i < _possible.Count; i++)
             {
+                Move move = _possible[i];
                 _moves++;
                 try
                 {
                     _codec.Load(state.Span);
                     _world.Do(move);
+                    if (move.Kind == MoveKind.DeliverRefused && IsCovered()) continue;
+                    if (i + 1 < _possible.Count && _possible[i + 1].Kind == MoveKind.DeliverRefused) Remember();
                     Found(index, move, _codec.Save());
                 }
                 catch (Exception e) when (e is InvariantException or ProtocolViolationException or InvalidOperationException)
@@ -143,6 +155,33 @@ internal sealed class ModelChecker
                     return;
                 }
             }
+        }
+
+        /// <summary>
+        /// Whether the state after a refused delivery differs from that after the delivery only in mapping less. Then what
+        /// follows from it follows, as bad or worse, from the other, and it need not be searched.
+        /// </summary>
+        /// <remarks>
+        /// Nothing decides by what is mapped but the guests: who has more mapped can do all that who has less can. Where the
+        /// agent copies a page that is mapped writable, a guest is made to write; that leaves every other copy old, and the
+        /// frame, which is mapped and was therefore right, right: what is wrong without that write is wrong with it. Every
+        /// invariant that breaks with less mapped breaks with more.
+        /// </remarks>
+        private bool IsCovered()
+        {
+            for (int i = 0; i < _mapped.Length; i++)
+            {
+                if (_world.Mapped[i] > _mapped[i]) return false;
+            }
+            return _codec.SaveAsIs(leavesOutRights: true).SequenceEqual(_delivered.AsSpan(0, _deliveredBytes));
+        }
+
+        private void Remember()
+        {
+            _world.Mapped.CopyTo(_mapped, 0);
+            ReadOnlySpan<byte> state = _codec.SaveAsIs(leavesOutRights: true);
+            state.CopyTo(_delivered);
+            _deliveredBytes = state.Length;
         }
 
         /// <summary>Without new accesses, everything that is under way ends.</summary>

@@ -22,8 +22,14 @@ internal enum MoveKind : byte
     Unhold,
     /// <summary>The first message of a wire arrives.</summary>
     Deliver,
+    /// <summary>As <see cref="Deliver"/>, and the receiver holds the page just then: some thread faulted late.</summary>
+    DeliverHeld,
     /// <summary>As <see cref="Deliver"/>, but the kernel refuses to map what it grants.</summary>
     DeliverRefused,
+    /// <summary>As <see cref="Deliver"/>, but of a run the first page only: it could as well have been two messages.</summary>
+    DeliverFirst,
+    /// <summary>As <see cref="DeliverFirst"/>, and the receiver holds that page just then.</summary>
+    DeliverFirstHeld,
     /// <summary>A planted bug: the second message of a wire arrives first.</summary>
     DeliverSecond,
     /// <summary>A planted bug: the first message arrives, and stays on the wire.</summary>

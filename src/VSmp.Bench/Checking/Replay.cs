@@ -21,12 +21,14 @@ internal static class Replay
         var renamed = new World(scenario);
         var renamedCodec = new WorldCodec(renamed);
         var told = new World(scenario) { Story = [] };
+        var toldCodec = new WorldCodec(told);
         byte[] names = [.. Enumerable.Range(0, scenario.Nodes).Select(n => (byte)n)]; // the search's name → the first name
         byte[] state = renamedCodec.Save().ToArray();
         for (int i = 0; i < path.Count; i++)
         {
             Move move = path[i].Rename(names);
             told.Story.Clear();
+            toldCodec.Load(toldCodec.SaveAsIs()); // leaves out what the search leaves out
             string before = States(told);
             string what = Describe(told, move);
             string? wrong = null;
@@ -76,6 +78,9 @@ internal static class Replay
         Message message = wire[move.Kind == MoveKind.DeliverSecond ? 1 : 0].Message;
         string how = move.Kind switch
         {
+            MoveKind.DeliverHeld => ", and the page is held there",
+            MoveKind.DeliverFirst => ", its first page alone",
+            MoveKind.DeliverFirstHeld => ", its first page alone, and that is held there",
             MoveKind.DeliverRefused => ", and the kernel refuses to map it",
             MoveKind.DeliverSecond => ", ahead of its turn",
             MoveKind.DeliverTwice => ", for the first time of two",

@@ -5,8 +5,8 @@ using System.Runtime.InteropServices;
 namespace VSmp.Bench.Checking;
 
 /// <summary>
-/// The states seen so far, each by a hash of 128 bits, with the state and the move that led to it first. Two states of one hash would be taken for
-/// one; among a thousand million states the chance of any such pair is below 10⁻²⁰.
+/// The states seen so far, each by a hash of 128 bits, with the state and the move that led to it first. Two states of one hash
+/// would be taken for one; among a thousand million states the chance of any such pair is below 10⁻²⁰.
 /// </summary>
 internal sealed class StateSet
 {
@@ -51,6 +51,19 @@ internal sealed class StateSet
             ref Entry entry = ref _entries[index - 1];
             if (entry.Low == low && entry.High == high) return -1;
         }
+    }
+
+    /// <summary>Whether a state is known.</summary>
+    public bool Contains(ReadOnlySpan<byte> state)
+    {
+        (ulong low, ulong high) = Hash(state);
+        int mask = _slots.Length - 1;
+        for (int slot = (int)low & mask; _slots[slot] != 0; slot = (slot + 1) & mask)
+        {
+            ref Entry entry = ref _entries[_slots[slot] - 1];
+            if (entry.Low == low && entry.High == high) return true;
+        }
+        return false;
     }
 
     /// <summary>The moves from the initial state to a state.</summary>

@@ -8,29 +8,41 @@ using VSmp.Coherence.Protocols;
 namespace VSmp.Bench.Checking;
 
 /// <summary>
-/// Worlds as bytes, such that worlds that behave alike have the same bytes: nodes that can stand for one another are put into the order that
-/// gives the least bytes; versions and transaction numbers, which are only ever compared for equality, are counted through.
+/// Worlds as bytes, such that worlds that behave alike have the same bytes. Every difference that is dropped is argued where it
+/// is dropped.
 /// </summary>
+/// <remarks>
+/// Nodes that can stand for one another are put into the order that gives the least bytes. Numbers that are only ever compared
+/// for equality are replaced by which of them are equal (<see cref="VersionIndex"/>, <see cref="NumberIndex"/>). What nobody will
+/// look at again is left out.
+/// </remarks>
 internal sealed class WorldCodec
 {
     /// <summary>Most bytes of a world; more than that is under way only if something is wrong.</summary>
     public const int MaxBytes = 4096;
 
+    private const byte CurrentVersion = 50; // of every page at its home, in a world that was loaded
+    private const byte OpenNumber = 1, OtherNumber = 2; // of transactions, likewise
+
     private readonly World _world;
+    private readonly VersionLiveness _liveness;
     private readonly byte[][] _orders; // each: old name → new name
     private readonly byte[] _buffer = new byte[MaxBytes];
     private readonly byte[] _best = new byte[MaxBytes];
-    private readonly List<uint> _versions = [];
-    private readonly List<uint>[] _numbers;
+    private readonly List<uint>[] _versions; // by page, in the order in which they are met; the home's first
     private readonly List<Message> _queue = [];
     private byte[] _order = [];
     private int _at;
+    private bool _leavesOutRights;
 
+    /// <summary>Makes a codec.</summary>
+    /// <param name="world">The world that is saved and loaded.</param>
     public WorldCodec(World world)
     {
         _world = world;
         Scenario scenario = world.Scenario;
-        _numbers = [.. Enumerable.Range(0, scenario.Nodes).Select(_ => new List<uint>())];
+        _liveness = new VersionLiveness(scenario.Protocol);
+        _versions = [.. Enumerable.Range(0, scenario.Pages).Select(_ => new List<uint>())];
         // The home is like no other node; nor is the one that has private pages.
         int last = scenario.IsPrivate ? scenario.Nodes - 1 : scenario.Nodes;
         _orders = [.. Permutations([.. Enumerable.Range(1, Math.Max(0, last - 1)).Select(n => (byte)n)])
@@ -43,7 +55,6 @@ internal sealed class WorldCodec
     /// <summary>The world as bytes, valid until the next call.</summary>
     public ReadOnlySpan<byte> Save()
     {
-        CountThrough();
         int bestLength = 0;
         foreach (byte[] order in _orders)
         {
@@ -54,6 +65,16 @@ internal sealed class WorldCodec
             _buffer.AsSpan(0, _at).CopyTo(_best);
         }
         return _best.AsSpan(0, bestLength);
+    }
+
+    /// <summary>The world as bytes with every node under its own name, valid until the next call.</summary>
+    /// <param name="leavesOutRights">Without what is mapped.</param>
+    public ReadOnlySpan<byte> SaveAsIs(bool leavesOutRights = false)
+    {
+        _leavesOutRights = leavesOutRights;
+        Write(_orders[0]);
+        _leavesOutRights = false;
+        return _buffer.AsSpan(0, _at);
     }
 
     /// <summary>Puts the world into a saved state.</summary>
@@ -87,61 +108,64 @@ internal sealed class WorldCodec
         return of.SelectMany(first => Permutations([.. of.Where(b => b != first)]).Select(rest => (byte[])[first, .. rest]));
     }
 
-    // ---- counting through
+    // ---- what is left out
 
-    private void CountThrough()
+    /// <summary>
+    /// Versions of a page are compared with others of the same page, for equality, and a new one is new: so it is enough to know
+    /// which are equal. They are numbered in the order in which they are met, the home's first, as 1; 0 is one that nobody looks
+    /// at.
+    /// </summary>
+    /// <remarks>
+    /// Versions of different pages meet in one place only: two messages, sent in one step, become a run if they are equal. Here
+    /// they always are; that they are not is the move <see cref="MoveKind.DeliverFirst"/>.
+    /// </remarks>
+    private byte VersionIndex(int page, PageVersion version)
     {
-        _versions.Clear();
-        foreach (List<uint> numbers in _numbers) numbers.Clear();
-        Scenario scenario = _world.Scenario;
-        for (int page = 0; page < scenario.Pages; page++)
-        {
-            _versions.Add(_world.Regions[0].EntryAt(new PageNumber((ulong)page)).Version.Value);
-            CollectQueue(page);
-            foreach (Message m in _queue) Count(in m);
-        }
-        for (int node = 0; node < scenario.Nodes; node++)
-        {
-            for (int page = 0; page < scenario.Pages; page++)
-            {
-                ref PageEntry entry = ref _world.Regions[node].PageAt(new PageNumber((ulong)page));
-                _versions.Add(entry.Version.Value);
-                if (entry.Slot == 0) continue;
-                ref Transaction t = ref _world.Nodes[node].Transactions[entry.Slot];
-                _versions.Add(t.Version.Value);
-                _numbers[node].Add(t.Number);
-            }
-            foreach (Message m in _world.Nodes[node].Parked) Count(in m);
-        }
-        foreach (List<Flight> wire in _world.Wires)
-        {
-            foreach (Flight f in wire) Count(f.Message);
-        }
-        SortDistinct(_versions);
-        foreach (List<uint> numbers in _numbers) SortDistinct(numbers);
+        List<uint> versions = _versions[page];
+        int index = versions.IndexOf(version.Value);
+        if (index >= 0) return (byte)(index + 1);
+        versions.Add(version.Value);
+        return (byte)versions.Count;
     }
 
-    private void Count(in Message m)
+    /// <summary>
+    /// The number in a message is compared with that of the requestor's open transaction for the page: what matters is whether it
+    /// is that one. Numbers of different pages meet where those of <see cref="VersionIndex"/> do.
+    /// </summary>
+    private byte NumberIndex(in Message m, int page)
     {
-        _versions.Add(m.Version.Value);
-        if (m.Requestor.Value < _numbers.Length) _numbers[m.Requestor.Value].Add(m.Transaction);
+        if (!CarriesTransaction(m.Type)) return 0;
+        ushort slot = _world.Regions[m.Requestor.Value].PageAt(new PageNumber((ulong)page)).Slot;
+        return slot != 0 && _world.Nodes[m.Requestor.Value].Transactions[slot].Number == m.Transaction ? OpenNumber : OtherNumber;
     }
 
-    private static void SortDistinct(List<uint> values)
+    /// <summary>Whether the receiver compares the transaction's number, or whoever gets what it sends for it.</summary>
+    private static bool CarriesTransaction(MessageType type) => type is MessageType.GetS or MessageType.GetM
+        or MessageType.Upgrade
+        or MessageType.FwdGetS or MessageType.FwdGetM or MessageType.Inv or MessageType.OwnerGrant
+        or MessageType.DataS or MessageType.DataE or MessageType.DataM or MessageType.InvAck;
+
+    /// <summary>
+    /// That a page may have been written is looked at where it is thrown away, and nowhere else. That it is held matters to who
+    /// waits for the end of that; otherwise it is part of the moves (<see cref="MoveKind.DeliverHeld"/>), and the page may as
+    /// well not be held.
+    /// </summary>
+    private PageFlags FlagsOf(int node, int page, in PageEntry entry)
     {
-        values.Add(0); // none stays none
-        values.Sort();
-        int kept = 0;
-        for (int i = 1; i < values.Count; i++)
+        PageFlags flags = entry.Flags;
+        bool throwsAway = _world.Scenario.IsPrivate && node == _world.Scenario.Nodes - 1;
+        if (!throwsAway) flags &= ~PageFlags.MayBeWritten;
+        if ((flags & PageFlags.Held) == 0) return flags;
+        foreach (Message m in _world.Nodes[node].Parked)
         {
-            if (values[i] != values[kept]) values[++kept] = values[i];
+            if ((int)m.Page.Value == page) return flags;
         }
-        values.RemoveRange(kept + 1, values.Count - kept - 1);
+        return flags & ~PageFlags.Held;
     }
 
-    private byte VersionIndex(PageVersion version) => (byte)_versions.BinarySearch(version.Value);
-
-    private byte NumberIndex(int node, uint number) => (byte)_numbers[node].BinarySearch(number);
+    /// <summary>Once a page was written, zeros are as old as anything, until it is thrown away.</summary>
+    private Contents ContentsOf(Contents contents, int page) =>
+        contents == Contents.Zero && !_world.LatestIsZero[page] && !_world.Scenario.IsPrivate ? Contents.Old : contents;
 
     // ---- writing
 
@@ -168,33 +192,81 @@ internal sealed class WorldCodec
                     List<Flight> wire = _world.Wires[_world.WireOf(old[from], old[to], network)];
                     if (wire.Count == 0) continue;
                     wires++;
-                    Put((byte)_world.WireOf(from, to, network));
-                    Put((byte)wire.Count);
-                    foreach (Flight f in wire)
-                    {
-                        WriteMessage(f.Message, order);
-                        Put((byte)((byte)f.First | (byte)f.Second << 2));
-                    }
+                    WriteWire(_world.WireOf(from, to, network), wire, order);
                 }
             }
         }
         _buffer[countAt] = wires;
     }
 
+    /// <summary>
+    /// Of two messages that follow one another and could be one run, and of the run, one is as good as the other: the run can
+    /// arrive as a whole or one page after the other, and so can they. It is written as a run where it can be one.
+    /// </summary>
+    private void WriteWire(int number, List<Flight> wire, byte[] order)
+    {
+        Put((byte)number);
+        int countAt = _at++;
+        byte count = 0;
+        Flight? last = null;
+        foreach (Flight flight in wire)
+        {
+            bool splits = flight.Message.Count > 1 && !IsOneRun(flight.Message, flight.Rest.Message);
+            Flight next = splits ? flight.FirstPage : flight;
+            if (last is { Message.Count: 1 } before && IsOneRun(before.Message, next.Message))
+            {
+                next = new Flight(before.Message with { Count = 2 }, before.First, next.First);
+                count--;
+            }
+            else if (last is not null)
+            {
+                WriteFlight(last.Value, order);
+            }
+            count++;
+            last = next;
+            if (!splits) continue;
+            WriteFlight(next, order);
+            last = flight.Rest;
+            count++;
+        }
+        WriteFlight(last!.Value, order);
+        _buffer[countAt] = count;
+    }
+
+    /// <summary>Whether two messages, each about a page if the second is, are one run.</summary>
+    private bool IsOneRun(in Message first, in Message second)
+    {
+        if (second.Count != 1 || first.Page.Plus(1) != second.Page || first.Type != second.Type || first.Flags != second.Flags
+            || first.Requestor != second.Requestor || first.AckCount != second.AckCount) return false;
+        int page = (int)first.Page.Value;
+        return NumberIndex(in first, page) == NumberIndex(in second, page + 1)
+            && (!_liveness.IsLive(first.Type) || VersionIndex(page, first.Version) == VersionIndex(page + 1, second.Version));
+    }
+
+    private void WriteFlight(in Flight flight, byte[] order)
+    {
+        int page = (int)flight.Message.Page.Value;
+        WriteMessage(flight.Message, order);
+        Contents first = ContentsOf(flight.First, page);
+        Contents second = flight.Message.Count > 1 ? ContentsOf(flight.Second, page + 1) : Contents.None;
+        Put((byte)((byte)first | (byte)second << 2));
+    }
+
     private void WriteDirectory(int page, byte[] order)
     {
         ref DirectoryEntry entry = ref _world.Regions[0].EntryAt(new PageNumber((ulong)page));
+        _versions[page].Clear();
+        _versions[page].Add(entry.Version.Value);
         Put((byte)entry.State);
         Put((byte)entry.Flags);
-        Put(Name(entry.Owner, order));
-        Put(VersionIndex(entry.Version));
         byte sharers = 0;
         for (ushort node = 0; node < _world.Scenario.Nodes; node++)
         {
             if (entry.MayShare(new NodeId(node))) sharers |= (byte)(1 << order[node]);
         }
-        Put(sharers);
-        CollectQueue(page);
+        Put((byte)(Name(entry.Owner, order) << 4 | sharers));
+        _queue.Clear();
+        _world.Home.Waiting.CopyTo(World.RegionId, new PageNumber((ulong)page), _queue);
         Put((byte)_queue.Count);
         foreach (Message m in _queue) WriteMessage(in m, order);
     }
@@ -207,36 +279,59 @@ internal sealed class WorldCodec
         {
             ref PageEntry entry = ref _world.Regions[node].PageAt(new PageNumber((ulong)page));
             Put((byte)entry.State);
-            Put((byte)entry.Flags);
-            Put(VersionIndex(entry.Version));
-            byte right = 0;
-            for (int m = 0; m < scenario.Mappings; m++) right |= (byte)((byte)_world.MappedOf(node, page, m) << (2 * m));
-            Put((byte)((byte)_world.FrameOf(node, page) | (byte)_world.KeptOf(node, page) << 2 | right << 4));
-            Put(entry.Slot == 0 ? (byte)0 : (byte)1);
+            Put((byte)((byte)FlagsOf(node, page, in entry) | (entry.Slot != 0 ? 128 : 0)));
+            Put(_liveness.IsLive(entry.State) ? VersionIndex(page, entry.Version) : (byte)0);
+            int right = 0;
+            for (int m = 0; m < scenario.Mappings && !_leavesOutRights; m++) right |= (int)_world.MappedOf(node, page, m) << (2 * m);
+            Contents frame = ContentsOf(_world.FrameOf(node, page), page), kept = ContentsOf(_world.KeptOf(node, page), page);
+            Put((byte)((byte)frame | (byte)kept << 2 | right << 4));
             if (entry.Slot == 0) continue;
             ref Transaction t = ref controller.Transactions[entry.Slot];
-            Put(NumberIndex(node, t.Number));
-            Put((byte)t.AcksReceived);
-            Put((byte)t.AcksExpected);
-            Put(VersionIndex(t.Version));
+            Put((byte)(t.AcksReceived << 4 | t.AcksExpected));
+            Put(t.Version.Value == 0 ? (byte)0 : VersionIndex(page, t.Version)); // 0: not granted yet
             Put(Name(t.Supplier, order));
         }
-        List<Access> waiting = _world.Waiting[node];
-        Put((byte)waiting.Count);
-        foreach (Access a in waiting) Put((byte)(a.Page | a.Mapping << 2 | (a.Write ? 16 : 0)));
+        WriteWaiting(_world.Waiting[node]);
         Put((byte)controller.Parked.Count);
-        foreach (Message m in controller.Parked) WriteMessage(in m, order);
+        for (int page = 0; page < scenario.Pages; page++)
+        {
+            foreach (Message m in controller.Parked)
+            {
+                if ((int)m.Page.Value == page) WriteMessage(in m, order);
+            }
+        }
+    }
+
+    /// <summary>
+    /// Who waits for one page is woken together, and tried in order: of different pages the order does not matter; and of two
+    /// threads that want the same of the same mapping, whatever happens to the first happens to the second, so one stands for
+    /// both.
+    /// </summary>
+    private void WriteWaiting(List<Access> waiting)
+    {
+        int countAt = _at++;
+        byte count = 0;
+        for (int page = 0; page < _world.Scenario.Pages; page++)
+        {
+            for (int i = 0; i < waiting.Count; i++)
+            {
+                Access a = waiting[i];
+                if (a.Page != page || waiting.IndexOf(a) < i) continue;
+                Put((byte)(a.Page | a.Mapping << 2 | (a.Write ? 16 : 0)));
+                count++;
+            }
+        }
+        _buffer[countAt] = count;
     }
 
     private void WriteMessage(in Message m, byte[] order)
     {
+        int page = (int)m.Page.Value;
         Put((byte)m.Type);
-        Put((byte)m.Flags);
+        Put((byte)((byte)m.Flags | m.AckCount << 4));
         Put((byte)(Name(m.Source, order) << 4 | Name(m.Requestor, order)));
-        Put((byte)m.AckCount);
-        Put(NumberIndex(m.Requestor.Value, m.Transaction));
-        Put((byte)((byte)m.Page.Value << 4 | (byte)m.Count));
-        Put(VersionIndex(m.Version));
+        Put((byte)(page << 4 | (byte)m.Count << 2 | NumberIndex(in m, page)));
+        Put(_liveness.IsLive(m.Type) ? VersionIndex(page, m.Version) : (byte)0);
     }
 
     private static byte Name(NodeId node, byte[] order) => node.IsNone ? (byte)15 : order[node.Value];
@@ -247,27 +342,21 @@ internal sealed class WorldCodec
         _buffer[_at++] = value;
     }
 
-    private void CollectQueue(int page)
-    {
-        _queue.Clear();
-        _world.Home.Waiting.CopyTo(World.RegionId, new PageNumber((ulong)page), _queue);
-    }
-
     // ---- reading
 
     private void LoadDirectory(int page)
     {
-        if (page == 0) _world.Home.Drop(World.RegionId);
+        if (page == 0 && _world.Home.WaitingCount > 0) _world.Home.Drop(World.RegionId);
         ref DirectoryEntry entry = ref _world.Regions[0].EntryAt(new PageNumber((ulong)page));
         entry = DirectoryEntry.Zero;
         entry.State = (DirectoryState)Byte();
         entry.Flags = (DirectoryFlags)Byte();
-        entry.Owner = ReadName(Byte());
-        entry.Version = new PageVersion(Byte());
-        byte sharers = Byte();
+        byte names = Byte();
+        entry.Owner = ReadName((byte)(names >> 4));
+        entry.Version = new PageVersion(CurrentVersion);
         for (ushort node = 0; node < _world.Scenario.Nodes; node++)
         {
-            if ((sharers >> node & 1) != 0) entry.AddSharer(new NodeId(node));
+            if ((names >> node & 1) != 0) entry.AddSharer(new NodeId(node));
         }
         for (int count = Byte(); count > 0; count--)
         {
@@ -285,18 +374,22 @@ internal sealed class WorldCodec
         {
             ref PageEntry entry = ref _world.Regions[node].PageAt(new PageNumber((ulong)page));
             if (entry.Slot != 0) controller.Transactions.Return(entry.Slot);
-            entry = new PageEntry { State = (NodeState)Byte(), Flags = (PageFlags)Byte(), Version = new PageVersion(Byte()) };
+            entry = new PageEntry { State = (NodeState)Byte() };
+            byte flags = Byte();
+            entry.Flags = (PageFlags)(flags & 127);
+            entry.Version = ReadVersion();
             if ((entry.Flags & PageFlags.HasFrame) != 0) frames++;
             byte contents = Byte();
             _world.FrameOf(node, page) = (Contents)(contents & 3);
             _world.KeptOf(node, page) = (Contents)(contents >> 2 & 3);
             for (int m = 0; m < scenario.Mappings; m++) _world.MappedOf(node, page, m) = (Right)(contents >> (4 + (2 * m)) & 3);
-            if (Byte() == 0) continue;
-            entry.Slot = controller.Transactions.Take(Byte());
+            if (flags < 128) continue;
+            entry.Slot = controller.Transactions.Take(OpenNumber);
             ref Transaction t = ref controller.Transactions[entry.Slot];
-            t.AcksReceived = Byte();
-            t.AcksExpected = Byte();
-            t.Version = new PageVersion(Byte());
+            byte acks = Byte();
+            t.AcksReceived = (ushort)(acks >> 4);
+            t.AcksExpected = (ushort)(acks & 15);
+            t.Version = ReadVersion();
             t.Supplier = ReadName(Byte());
         }
         _world.Budgets[node].Release(_world.Budgets[node].UsedPages);
@@ -309,23 +402,31 @@ internal sealed class WorldCodec
         }
         controller.Parked.Clear();
         for (int count = Byte(); count > 0; count--) controller.Parked.Add(ReadMessage());
-        // Above every number that may still be on its way.
-        controller.Transactions.LastNumber = byte.MaxValue;
+        controller.Transactions.LastNumber = OtherNumber;
     }
 
     private Message ReadMessage()
     {
-        Message m = new() { Region = World.RegionId, Type = (MessageType)Byte(), Flags = (MessageFlags)Byte() };
+        Message m = new() { Region = World.RegionId, Type = (MessageType)Byte() };
+        byte flags = Byte();
+        m.Flags = (MessageFlags)(flags & 15);
+        m.AckCount = (ushort)(flags >> 4);
         byte names = Byte();
         m.Source = ReadName((byte)(names >> 4));
         m.Requestor = ReadName((byte)(names & 15));
-        m.AckCount = Byte();
-        m.Transaction = Byte();
         byte pages = Byte();
         m.Page = new PageNumber((ulong)(pages >> 4));
-        m.Count = (uint)(pages & 15);
-        m.Version = new PageVersion(Byte());
+        m.Count = (uint)(pages >> 2 & 3);
+        m.Transaction = (uint)(pages & 3);
+        m.Version = ReadVersion();
         return m;
+    }
+
+    /// <summary>The home's version is the highest, so that the next one is new.</summary>
+    private PageVersion ReadVersion()
+    {
+        byte index = Byte();
+        return index == 0 ? default : new PageVersion((uint)(CurrentVersion + 1 - index));
     }
 
     private static NodeId ReadName(byte name) => name == 15 ? NodeId.None : new NodeId(name);

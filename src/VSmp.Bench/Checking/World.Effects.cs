@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Coherence;
+using VSmp.Coherence.Homes;
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Nodes;
+
+namespace VSmp.Bench.Checking;
+
+// What the controllers want done, done as the pager does it.
+internal sealed partial class World
+{
+    private void Drain(int node)
+    {
+        for (int steps = 0; ; steps++)
+        {
+            if (steps == TurnLimit) throw new InvariantException($"node {node} does not come to the end of its turn");
+            Execute(node, default);
+            // Who waited goes first: else what waits at the home behind a grant takes it away before it was used once.
+            if ((_bugs & WorldBugs.RetriedLast) == 0 && RetryOne(node)) continue;
+            if (_toSelf.TryDequeue(out var self)) Dispatch(node, in self.Flight);
+            else if (!RetryOne(node) && _effects.Count == 0) return;
+        }
+    }
+
+    private bool RetryOne(int node)
+    {
+        if (_retry.Count == 0) return false;
+        (byte _, Access access) = _retry[0];
+        _retry.RemoveAt(0);
+        _ = TryAccess(node, access);
+        return true;
+    }
+
+    private void Dispatch(int node, in Flight flight)
+    {
+        Message message = flight.Message;
+        if (!HomeController.Takes(in message)) Nodes[node].OnMessage(Regions[node], in message, _effects);
+        else if (node == 0) Home.OnMessage(Regions[0], in message, _effects);
+        else throw new InvariantException($"{message} came to node {node}, which is no home");
+        Execute(node, in flight);
+    }
+
+    private void Execute(int node, in Flight flight)
+    {
+        for (int i = 0; i < _effects.Count; i++)
+        {
+            Effect effect = _effects[i];
+            Story?.Add($"node {node}: {effect}");
+            if (effect.Kind == EffectKind.Send)
+            {
+                Send(node, in effect);
+                continue;
+            }
+            for (uint p = 0; p < effect.Count; p++) Execute(node, effect.Kind, (int)(effect.Page.Value + p), in flight);
+        }
+        _effects.Clear();
+    }
+
+    private void Execute(int node, EffectKind kind, int page, in Flight flight)
+    {
+        ref Contents frame = ref FrameOf(node, page);
+        switch (kind)
+        {
+            case EffectKind.WriteFrame:
+                WriteFrame(node, page, in flight);
+                break;
+            case EffectKind.InstallReadable or EffectKind.InstallWritable:
+                WriteFrame(node, page, in flight);
+                MapGranted(node, page, kind == EffectKind.InstallWritable);
+                break;
+            case EffectKind.MakeWritable:
+                if (frame == Contents.None) throw new InvariantException($"page {page} is made writable at node {node} without a frame");
+                MapGranted(node, page, writable: true);
+                break;
+            case EffectKind.WriteProtect:
+                for (int m = 0; m < Scenario.Mappings; m++)
+                {
+                    if (m > 0 && (_bugs & WorldBugs.OneMappingNotProtected) != 0) continue;
+                    if (MappedOf(node, page, m) == Right.Write) MappedOf(node, page, m) = Right.Read;
+                }
+                break;
+            case EffectKind.Keep:
+                if (KeptOf(node, page) != Contents.None) throw new InvariantException($"page {page} is kept twice at node {node}");
+                if (frame == Contents.None) throw new InvariantException($"page {page} is to be kept at node {node}, which has no frame of it");
+                KeptOf(node, page) = frame;
+                _ = WriteIfPossible(node, page); // to the frame: what is kept is old then
+                break;
+            case EffectKind.KeepZero:
+                break;
+            case EffectKind.Unmap:
+                for (int m = 0; m < Scenario.Mappings; m++)
+                {
+                    if (m > 0 && (_bugs & WorldBugs.OneMappingNotUnmapped) != 0) continue;
+                    MappedOf(node, page, m) = Right.None;
+                }
+                frame = Contents.None;
+                break;
+            case EffectKind.ReleaseKept:
+                if (KeptOf(node, page) == Contents.None) throw new InvariantException($"page {page} is not kept at node {node}");
+                KeptOf(node, page) = Contents.None;
+                break;
+            case EffectKind.WriteHome:
+                if ((_bugs & WorldBugs.HomeNotWritten) != 0) break;
+                frame = (flight.Message.Flags & MessageFlags.Zero) != 0 ? Contents.None : ContentsOf(in flight, page);
+                break;
+            case EffectKind.DropHome:
+                frame = Contents.None;
+                break;
+            case EffectKind.Complete:
+                Retry(node, page);
+                break;
+            case EffectKind.DiscardRefused:
+                throw new InvariantException($"page {page} could not be thrown away, though only node {node} uses it");
+            default:
+                throw new InvalidOperationException($"no such effect: {kind}");
+        }
+    }
+
+    private void MapGranted(int node, int page, bool writable)
+    {
+        writable |= (_bugs & WorldBugs.MapsTooMuch) != 0;
+        // One mapping: at once. Several: each where it is asked for.
+        if (Scenario.Mappings == 1 && !_refuses) MappedOf(node, page, 0) = writable ? Right.Write : Right.Read;
+        Retry(node, page);
+    }
+
+    private void Retry(int node, int page)
+    {
+        ref PageEntry entry = ref Regions[node].PageAt(PageAt(page));
+        if ((entry.Flags & PageFlags.Awaited) == 0 || (_bugs & WorldBugs.WakeLost) != 0) return;
+        entry.Flags &= ~PageFlags.Awaited;
+        List<Access> waiting = Waiting[node];
+        for (int i = 0; i < waiting.Count; i++)
+        {
+            if (waiting[i].Page != page) continue;
+            _retry.Add(((byte)node, waiting[i]));
+            waiting.RemoveAt(i--);
+        }
+    }
+
+    private void WriteFrame(int node, int page, in Flight flight)
+    {
+        ref Contents frame = ref FrameOf(node, page);
+        MessageFlags flags = flight.Message.Flags;
+        if ((flags & MessageFlags.NoData) != 0)
+        {
+            if (frame == Contents.None) throw new InvariantException($"node {node} was granted page {page} without data, and has no frame of it");
+            return;
+        }
+        if ((flags & MessageFlags.Zero) != 0)
+        {
+            frame = Contents.Zero;
+            return;
+        }
+        frame = ContentsOf(in flight, page);
+    }
+
+    private static Contents ContentsOf(in Flight flight, int page)
+    {
+        Contents contents = (ulong)page == flight.Message.Page.Value ? flight.First : flight.Second;
+        return contents != Contents.None ? contents : throw new InvariantException($"{flight.Message} carries no data of page {page}");
+    }
+
+    private void Send(int node, in Effect effect)
+    {
+        Contents first = DataOf(node, effect.Source, (int)effect.Page.Value);
+        Contents second = effect.Count > 1 ? DataOf(node, effect.Source, (int)effect.Page.Value + 1) : Contents.None;
+        if (effect.Count > 1 && (_bugs & WorldBugs.RunDataShifted) != 0) second = first;
+        var flight = new Flight(effect.Message, first, second);
+        int to = effect.To.Value;
+        if (to == node)
+        {
+            if (effect.Source != DataSource.None) throw new InvariantException($"node {node} sends itself data: {effect.Message}");
+            _toSelf.Enqueue((effect.To, flight));
+            return;
+        }
+        if (to >= Scenario.Nodes) throw new InvariantException($"a message to nobody: {effect}");
+        Wires[WireOf(node, to, (int)MessageTypes.NetworkOf(effect.Message.Type))].Add(flight);
+    }
+
+    /// <summary>A guest that may still write while the agent copies the page does so, at the worst moment.</summary>
+    private bool WriteIfPossible(int node, int page)
+    {
+        for (int m = 0; m < Scenario.Mappings; m++)
+        {
+            if (MappedOf(node, page, m) != Right.Write) continue;
+            Write(node, page);
+            return true;
+        }
+        return false;
+    }
+
+    private Contents DataOf(int node, DataSource source, int page)
+    {
+        if (source == DataSource.None) return Contents.None;
+        Contents contents = source == DataSource.Frame ? FrameOf(node, page) : KeptOf(node, page);
+        if (contents == Contents.None) throw new InvariantException($"node {node} sends page {page} from {source}, and has none there");
+        if (source == DataSource.Kept) return contents;
+        if (WriteIfPossible(node, page)) return Contents.Old;
+        return (_bugs & WorldBugs.ReadsAfterPunch) != 0 ? Contents.Zero : contents;
+    }
+}
