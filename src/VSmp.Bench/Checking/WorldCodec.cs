@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
 using VSmp.Coherence;
 using VSmp.Coherence.Homes;
 using VSmp.Coherence.Messages;
@@ -122,8 +123,10 @@ internal sealed class WorldCodec
     private byte VersionIndex(int page, PageVersion version)
     {
         List<uint> versions = _versions[page];
-        int index = versions.IndexOf(version.Value);
-        if (index >= 0) return (byte)(index + 1);
+        for (int i = 0; i < versions.Count; i++)
+        {
+            if (versions[i] == version.Value) return (byte)(i + 1);
+        }
         versions.Add(version.Value);
         return (byte)versions.Count;
     }
@@ -206,6 +209,13 @@ internal sealed class WorldCodec
     private void WriteWire(int number, List<Flight> wire, byte[] order)
     {
         Put((byte)number);
+        ref readonly Flight only = ref CollectionsMarshal.AsSpan(wire)[0];
+        if (wire.Count == 1 && only.Message.Count == 1)
+        {
+            Put(1);
+            WriteFlight(in only, order);
+            return;
+        }
         int countAt = _at++;
         byte count = 0;
         Flight? last = null;
@@ -266,7 +276,7 @@ internal sealed class WorldCodec
         }
         Put((byte)(Name(entry.Owner, order) << 4 | sharers));
         _queue.Clear();
-        _world.Home.Waiting.CopyTo(World.RegionId, new PageNumber((ulong)page), _queue);
+        if ((entry.Flags & DirectoryFlags.HasWaiters) != 0) _world.Home.Waiting.CopyTo(World.RegionId, new PageNumber((ulong)page), _queue);
         Put((byte)_queue.Count);
         foreach (Message m in _queue) WriteMessage(in m, order);
     }
@@ -293,6 +303,7 @@ internal sealed class WorldCodec
         }
         WriteWaiting(_world.Waiting[node]);
         Put((byte)controller.Parked.Count);
+        if (controller.Parked.Count == 0) return;
         for (int page = 0; page < scenario.Pages; page++)
         {
             foreach (Message m in controller.Parked)
@@ -310,6 +321,8 @@ internal sealed class WorldCodec
     private void WriteWaiting(List<Access> waiting)
     {
         int countAt = _at++;
+        _buffer[countAt] = 0;
+        if (waiting.Count == 0) return;
         byte count = 0;
         for (int page = 0; page < _world.Scenario.Pages; page++)
         {
