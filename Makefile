@@ -19,7 +19,8 @@ export DOTNET_SKIP_FIRST_TIME_EXPERIENCE := 1
 DOTNET_BUILD_FLAGS := --configuration Release --disable-build-servers --nologo --verbosity quiet
 
 # package=probe: the package is missing if the probe (a command, or a file) is.
-BUILD_PACKAGES := gcc=gcc binutils=objcopy libc6-dev=/usr/include/stdlib.h libjemalloc-dev=/usr/include/jemalloc/jemalloc.h
+BUILD_PACKAGES := gcc=gcc binutils=objcopy libc6-dev=/usr/include/stdlib.h libjemalloc-dev=/usr/include/jemalloc/jemalloc.h \
+	libibverbs-dev=/usr/include/infiniband/verbs.h librdmacm-dev=/usr/include/rdma/rdma_cma.h
 TEST_PACKAGES := memtester=memtester stress-ng=stress-ng velvet=velveth iproute2=ip python3=python3 util-linux=unshare clang-format=clang-format
 DEMO_PACKAGES := velvet=velveth
 FORMAT_PACKAGES := clang-format=clang-format

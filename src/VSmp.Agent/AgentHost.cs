@@ -3,6 +3,7 @@ using System.Net;
 using System.Runtime.InteropServices;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
+using VSmp.Agent.Fabric.Verbs;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Jobs;
@@ -31,7 +32,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private readonly Capacity _capacity;
     private readonly Peers _peers = new();
     private PeerGate _gate = null!;
-    private TcpFabric _fabric = null!;
+    private SessionFabric _fabric = null!;
     private ClusterMembership _membership = null!;
     private IPEndPoint _address = null!;
     private bool _isReady; // the parts are there; before that, peers are only taken note of
@@ -176,7 +177,11 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _gate = new PeerGate(_options.Cluster, ClusterSecret.Load(_options.SecretFile), Log.Warn);
         _parts.Add(_gate);
         _address = _gate.Listen(_options.Listen);
-        _fabric = new TcpFabric(_reactor, _gate, new FabricOptions(), Log.Warn);
+        ITransport transport = _options.Transport.Kind == TransportKind.Tcp
+            ? new TcpTransport()
+            : new VerbsTransport(_reactor, _address, _options.Transport.Device, Log.Warn);
+        _gate.Transport = transport.Kind;
+        _fabric = new SessionFabric(_reactor, _gate, transport, new FabricOptions(), Log.Warn);
         _parts.Add(_fabric);
         _membership = new ClusterMembership(_reactor, _fabric, _gate, this, Log.Info);
         _membership.NodeJoined += OnNodeJoined;

@@ -38,6 +38,7 @@ internal static class AgentCommand
             Description = $"The cluster's secret, the same on every node (default {DefaultSecretFile})",
             HelpName = "FILE",
         };
+        Option<string?> transport = CommandLine.NewTransportOption("What carries frames between agents, the same on every node", "tcp|verbs[:DEVICE[:GID]]");
         Option<string?> group = new("--group")
         {
             Description = "A group whose members may run programs here",
@@ -47,7 +48,7 @@ internal static class AgentCommand
             "vsmp agent --name node1 --memory 64G --listen 10.0.0.1",
             "vsmp agent --name node2 --memory 64G --listen 10.0.0.2 --join 10.0.0.1",
             "vsmp agent --config /etc/vsmp/agent.json");
-        foreach (Option option in new Option[] { config, name, memory, listen, join, secret, group }) command.Options.Add(option);
+        foreach (Option option in new Option[] { config, name, memory, listen, join, secret, transport, group }) command.Options.Add(option);
         command.SetAction(parsed =>
         {
             AgentConfiguration given = parsed.GetValue(config) is { } file ? Read(file) : new();
@@ -59,6 +60,7 @@ internal static class AgentCommand
                 Listen = parsed.GetValue(listen) ?? given.Listen,
                 Join = parsed.GetValue(join) ?? given.Join,
                 SecretFile = parsed.GetValue(secret) ?? given.SecretFile,
+                Transport = parsed.GetValue(transport) ?? given.Transport,
                 Group = parsed.GetValue(group) ?? given.Group,
             };
             return Run(given, parsed.GetValue(memory), agentMain);
@@ -73,6 +75,9 @@ internal static class AgentCommand
         ulong memory = CheckMemory(memoryBytes, given.Memory);
         IPEndPoint listen = Addresses.Parse(given.Listen ?? throw Missing("listen"), "--listen");
         IPEndPoint? join = given.Join is null ? null : Addresses.Parse(given.Join, "--join");
+        TransportChoice transport = given.Transport is null ? TransportChoice.Tcp : TransportChoice.Parse(given.Transport)
+            ?? throw new CommandException(ExitCodes.Usage, $"--transport: '{given.Transport}' is none: tcp, verbs, verbs:DEVICE or verbs:DEVICE:GID");
+        CheckGid(transport, listen);
         string secretFile = Path.GetFullPath(given.SecretFile ?? DefaultSecretFile);
         CheckSecret(secretFile);
         uint? groupId = given.Group is null
@@ -101,6 +106,7 @@ internal static class AgentCommand
                 Name = name,
                 MemoryBytes = memory,
                 Listen = listen,
+                Transport = transport,
                 Join = join,
                 SecretFile = secretFile,
                 Folder = folder,
@@ -131,6 +137,12 @@ internal static class AgentCommand
         foreach (string what in folder.CleanUp(keepLog: exitCode != ExitCodes.Ok && File.Exists(folder.LogFile))) Log.Info(what);
         folder.RunDirectory.RemoveIfUnused();
         return exitCode;
+    }
+
+    private static void CheckGid(TransportChoice transport, IPEndPoint listen)
+    {
+        if (transport.Gid is null || RdmaHost.AddressOf(transport) is var address && address.Equals(listen.Address)) return;
+        throw new CommandException(ExitCodes.Usage, $"--transport {transport}: that GID has the address {address}, and --listen says {listen.Address}");
     }
 
     private static void OnReady(string name, ulong memoryBytes, IPEndPoint endPoint)
@@ -215,6 +227,8 @@ internal sealed record AgentConfiguration
 
     /// <summary>The file of <c>--secret</c>.</summary>
     public string? SecretFile { get; init; }
+
+    public string? Transport { get; init; }
 
     public string? Group { get; init; }
 }

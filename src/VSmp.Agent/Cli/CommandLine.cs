@@ -86,6 +86,10 @@ internal static class CommandLine
         return option;
     }
 
+    /// <summary>An option that names a transport; what it may say is checked by the command.</summary>
+    public static Option<string?> NewTransportOption(string description, string helpName) =>
+        new("--transport") { Description = $"{description} (default: tcp)", HelpName = helpName };
+
     private static RootCommand NewRoot(Func<AgentOptions, CancellationToken, Task<int>> agentMain)
     {
         RootCommand root = new("Run a program that needs more memory than one machine has on the memory of several.");

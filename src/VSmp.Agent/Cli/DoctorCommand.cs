@@ -45,7 +45,7 @@ internal sealed class DoctorCommand
         CheckMemory();
         CheckLibrary();
         Add(Result.Ok, "transport TCP", "available", "");
-        Add(Result.Note, "transport RDMA", "not in this version: agents talk over TCP", "");
+        CheckRdma();
         CheckAgents(cluster);
         _table.Write();
         return _hasFailed ? ExitCodes.Failed : ExitCodes.Ok;
@@ -162,6 +162,55 @@ internal sealed class DoctorCommand
             Add(Result.Fail, "guest library", "libvsmp-guest.so is not beside the vsmp command",
                 "run make build, or install again");
         }
+    }
+
+    private void CheckRdma()
+    {
+        const string What = "transport RDMA";
+        const string SoftRoce = "needed for --transport verbs only; on Ethernet: vsmp up --transport rxe:INTERFACE";
+        if (Interop.Verbs.Load() is { } why)
+        {
+            Add(Result.Note, What, why, "needed for --transport verbs only");
+            return;
+        }
+        VerbsPort[] ports;
+        try { ports = Interop.Verbs.Ports(); }
+        catch (IOException e)
+        {
+            Add(Result.Warn, What, e.Message, SoftRoce);
+            return;
+        }
+        if (ports.Length == 0)
+        {
+            bool hasRdma = Directory.Exists("/sys/class/infiniband");
+            Add(Result.Note, What, hasRdma ? "no RDMA device" : "no RDMA device, and the kernel has no RDMA (modules ib_core, rdma_rxe)", SoftRoce);
+            return;
+        }
+        foreach (VerbsPort port in ports) CheckPort(port);
+        if (!File.Exists("/dev/infiniband/rdma_cm")) Add(Result.Warn, "RDMA connections", "/dev/infiniband/rdma_cm is not there", "modprobe rdma_ucm");
+        ulong locked = ProcessControl.LockedMemoryLimit;
+        const ulong LeastLocked = 64ul << 20;
+        if (Libc.GetEffectiveUserId() != 0 && locked < LeastLocked)
+        {
+            Add(Result.Warn, "locked memory", Sizes.Format(locked), $"each peer takes about {Sizes.Format(Fabric.Verbs.VerbsLink.LockedBytes)}: ulimit -l unlimited");
+        }
+    }
+
+    private void CheckPort(VerbsPort port)
+    {
+        string what = $"RDMA {port.Device} port {port.Port}";
+        if (port.Errno != 0)
+        {
+            string advice = port.Errno is Errno.EACCES or Errno.EPERM ? "the user needs /dev/infiniband/uverbs*: join the group that owns it, or run as root" : "";
+            Add(Result.Warn, what, Errno.Text(port.Errno), advice);
+            return;
+        }
+        string kind = port.IsEthernet ? "RoCE" : "InfiniBand";
+        string address = RdmaHost.AddressOf(port)?.ToString() ?? "no IP address";
+        string found = $"{kind}, MTU {port.MtuBytes}, {(port.Netdev.Length > 0 ? port.Netdev : "no interface")}, {address}, link {(port.IsActive ? "up" : "down")}";
+        if (!port.IsActive) Add(Result.Warn, what, found, $"ip link set {port.Netdev} up");
+        else if (RdmaHost.AddressOf(port) is null) Add(Result.Warn, what, found, $"connections are made by IP address: ip address add … dev {port.Netdev}");
+        else Add(Result.Ok, what, found, "");
     }
 
     private void CheckAgents(string cluster)

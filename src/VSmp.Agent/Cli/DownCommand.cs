@@ -21,6 +21,7 @@ internal static class DownCommand
     {
         if (directory.Agents().Count == 0)
         {
+            UndoSoftRoce(directory);
             if (Directory.Exists(directory.Path)) directory.RemoveIfEmpty();
             Output.Line($"cluster {directory.Cluster} is not up: nothing to stop");
             return ExitCodes.Ok;
@@ -35,8 +36,19 @@ internal static class DownCommand
         {
             foreach (string what in agent.CleanUp(keepLog: false)) CommandLine.Say($"a crashed run left things behind: {what}");
         }
+        UndoSoftRoce(directory);
         directory.RemoveIfEmpty();
         Output.Line($"cluster {directory.Cluster} is down: {running} {(running == 1 ? "agent" : "agents")} stopped");
         return ExitCodes.Ok;
+    }
+
+    /// <summary>Removes the RDMA device that <c>vsmp up</c> made, if it did.</summary>
+    public static void UndoSoftRoce(RunDirectory directory)
+    {
+        if (!File.Exists(directory.SoftRoceFile)) return;
+        string device = File.ReadAllText(directory.SoftRoceFile);
+        if (RdmaHost.RemoveSoftRoce(device) is { } failure) CommandLine.Say($"RDMA device {device} stays: rdma link delete {device}: {failure}");
+        else Output.Line($"removed the RDMA device {device}");
+        File.Delete(directory.SoftRoceFile);
     }
 }

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.CommandLine;
 using System.Globalization;
+using System.Net;
 using System.Runtime.InteropServices;
 using System.Text;
 using VSmp.Agent.Control;
+using VSmp.Agent.Fabric;
 using VSmp.Agent.Interop;
 using VSmp.Coherence;
 
@@ -13,18 +15,23 @@ namespace VSmp.Agent.Cli;
 internal sealed class UpCommand
 {
     private const int MaxAgents = 64;
+    private const string SoftRocePrefix = "rxe:";
     private const int DefaultAgents = 2;
     private const int StartTimeoutMilliseconds = 60_000;
     private const ulong MinDefaultBytes = 64ul << 20;
 
     private readonly RunDirectory _directory;
     private readonly ulong _memoryBytes;
+    private readonly TransportChoice _transport;
+    private readonly IPAddress _address;
     private readonly Dictionary<string, (AgentFolder Folder, ProcessIdentity Process)> _starting = [];
     private readonly List<(AgentFolder Folder, ProcessIdentity Process)> _started = [];
     private volatile bool _isInterrupted;
 
-    private UpCommand(RunDirectory directory, ulong memoryBytes)
+    private UpCommand(RunDirectory directory, ulong memoryBytes, TransportChoice transport, IPAddress address)
     {
+        _transport = transport;
+        _address = address;
         _directory = directory;
         _memoryBytes = memoryBytes;
     }
@@ -52,36 +59,63 @@ internal sealed class UpCommand
         Option<ulong?> memory = CommandLine.NewSizeOption("--memory",
             "What each contributes (default: a quarter of the available memory, divided among them)");
         Command command = CommandLine.NewCommand("up", "Start a cluster of agents on this host.",
-            "vsmp up", "vsmp up --agents 4 --memory 512M", "vsmp up --cluster test --agents 1");
+            "vsmp up", "vsmp up --agents 4 --memory 512M", "vsmp up --transport rxe:eth0", "vsmp up --cluster test --agents 1");
         command.Options.Add(agents);
         command.Options.Add(memory);
+        Option<string?> transport = CommandLine.NewTransportOption(
+            "What carries frames between agents; rxe: RDMA in software on that interface, set up if need be, and taken down by vsmp down", "tcp|verbs[:DEVICE[:GID]]|rxe:INTERFACE");
+        command.Options.Add(transport);
         command.SetAction(parsed => Run(
             RunDirectory.OfCurrentUser(parsed.GetValue(CommandLine.ClusterOption)!), parsed.GetValue(agents),
-            parsed.GetValue(memory)));
+            parsed.GetValue(memory), parsed.GetValue(transport) ?? "tcp"));
         return command;
     }
 
-    private static int Run(RunDirectory directory, int count, ulong? memory)
+    private static int Run(RunDirectory directory, int count, ulong? memory, string transportText)
     {
+        string? softRoceOn = transportText.StartsWith(SoftRocePrefix, StringComparison.Ordinal) ? transportText[SoftRocePrefix.Length..] : null;
+        TransportChoice? transport = softRoceOn is null ? TransportChoice.Parse(transportText) : null;
+        if (transport is null && !RunDirectory.IsValidName(softRoceOn ?? ""))
+        {
+            throw new CommandException(ExitCodes.Usage, $"--transport: '{transportText}' is none: tcp, verbs, verbs:DEVICE, verbs:DEVICE:GID or rxe:INTERFACE");
+        }
         ulong memoryBytes = memory ?? DefaultMemory(count);
         HostMemory.CheckFits(memoryBytes * (ulong)count);
         directory.Create(groupId: null);
         using IDisposable one = directory.Lock();
         CleanUpAfterCrash(directory);
         directory.CreateSecret();
-        UpCommand up = new(directory, memoryBytes);
+        if (softRoceOn is not null) transport = SetUpSoftRoce(directory, softRoceOn);
+        IPAddress address = transport!.Kind == TransportKind.Tcp ? IPAddress.Loopback : RdmaHost.AddressOf(transport);
+        UpCommand up = new(directory, memoryBytes, transport, address);
         using PosixSignalRegistration onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, up.OnSignal);
         using PosixSignalRegistration onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, up.OnSignal);
         try { up.Start(count); }
         catch
         {
             up.StopAll();
+            DownCommand.UndoSoftRoce(directory);
             throw;
         }
         Output.Line($"cluster {directory.Cluster} is up: {(count == 1 ? "1 agent" : $"{count} agents, each")}"
             + $" of {Sizes.Format(memoryBytes)}. "
             + "Next: vsmp run -- PROGRAM, vsmp status, vsmp down");
         return ExitCodes.Ok;
+    }
+
+    private static TransportChoice SetUpSoftRoce(RunDirectory directory, string netdev)
+    {
+        (string device, bool isNew) = RdmaHost.SetUpSoftRoce(netdev);
+        if (isNew)
+        {
+            File.WriteAllText(directory.SoftRoceFile, device);
+            Output.Line($"set up soft-RoCE: RDMA device {device} on {netdev}; vsmp down removes it");
+        }
+        else
+        {
+            Output.Line($"{netdev} has the RDMA device {device} already: using it");
+        }
+        return new TransportChoice(TransportKind.Verbs, device, null);
     }
 
     private static ulong DefaultMemory(int count)
@@ -136,9 +170,10 @@ internal sealed class UpCommand
         AgentFolder folder = _directory.Agent($"n{number}");
         List<string> arguments =
         [
-            "--cluster", _directory.Cluster, "--name", folder.Name, "--listen", "127.0.0.1:0", "--secret", _directory.SecretFile,
+            "--cluster", _directory.Cluster, "--name", folder.Name, "--listen", new IPEndPoint(_address, 0).ToString(), "--secret", _directory.SecretFile,
             "--memory", (_memoryBytes / ExtentNumber.Bytes * ExtentNumber.Bytes).ToString(CultureInfo.InvariantCulture),
         ];
+        if (_transport.Kind != TransportKind.Tcp) arguments.AddRange(["--transport", _transport.ToString()]);
         if (join is not null) arguments.AddRange(["--join", join]);
         ProcessIdentity process = Daemons.StartAgent(folder, notifyPath, [.. arguments]);
         _starting[folder.Name] = (folder, process);

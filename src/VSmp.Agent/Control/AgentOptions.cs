@@ -18,6 +18,9 @@ internal sealed record AgentOptions
     /// <summary>Where peers connect; port 0 lets the kernel choose.</summary>
     public required IPEndPoint Listen { get; init; }
 
+    /// <summary>What carries frames between agents.</summary>
+    public TransportChoice Transport { get; init; } = TransportChoice.Tcp;
+
     /// <summary>An agent of the cluster to join, or null to found the cluster.</summary>
     public IPEndPoint? Join { get; init; }
 

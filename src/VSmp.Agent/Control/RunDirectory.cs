@@ -25,6 +25,10 @@ internal sealed class RunDirectory(string path, string cluster)
     /// <summary>The cluster's secret, unless the administrator named another file.</summary>
     public string SecretFile => System.IO.Path.Combine(Path, "secret");
 
+    /// <summary>The name of the soft-RoCE device that was made for the cluster, to be removed with it.</summary>
+    public string SoftRoceFile => System.IO.Path.Combine(Path, "rxe");
+
+
     /// <summary>Where the current user's agents of a cluster have their folders.</summary>
     public static RunDirectory OfCurrentUser(string cluster) => new(System.IO.Path.Combine(UserBase(), cluster), cluster);
 

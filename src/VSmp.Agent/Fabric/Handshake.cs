@@ -34,6 +34,8 @@ internal enum HandshakeStatus : byte
     NotReady = 10,
     /// <summary>The request makes no sense to the peer.</summary>
     BadRequest = 11,
+    /// <summary>The peer uses another transport.</summary>
+    OtherTransport = 12,
 
     /// <summary>No connection could be made.</summary>
     Unreachable = 128,
@@ -81,11 +83,12 @@ internal static class Handshake
 
     public static ushort VersionOf(ReadOnlySpan<byte> prefix) => BinaryPrimitives.ReadUInt16LittleEndian(prefix[4..]);
 
-    public static void WriteHello(Span<byte> to, HandshakePurpose purpose, Epoch epoch, NodeId client, NodeId server,
+    public static void WriteHello(Span<byte> to, HandshakePurpose purpose, TransportKind transport, Epoch epoch, NodeId client, NodeId server,
         string cluster)
     {
         to[..HelloBytes].Clear();
         WritePrefix(to, (byte)purpose);
+        to[7] = (byte)transport;
         BinaryPrimitives.WriteUInt32LittleEndian(to[8..], epoch.Value);
         BinaryPrimitives.WriteUInt16LittleEndian(to[12..], client.Value);
         BinaryPrimitives.WriteUInt16LittleEndian(to[14..], server.Value);
@@ -139,6 +142,18 @@ internal static class Handshake
         hash.AppendData(header[..8]);
         hash.AppendData(body);
         hash.GetHashAndReset(mac);
+    }
+
+    /// <summary>
+    /// A key for what the two sides do after the handshake beside the connection. It never travels, and differs each time.
+    /// </summary>
+    public static byte[] LinkKey(ClusterSecret secret, ReadOnlySpan<byte> hello, ReadOnlySpan<byte> challenge)
+    {
+        using IncrementalHash hash = secret.BeginMac();
+        hash.AppendData("VSmp link 1 "u8);
+        hash.AppendData(hello[..HelloBytes]);
+        hash.AppendData(challenge[..ChallengeBytes]);
+        return hash.GetHashAndReset();
     }
 
     /// <summary>Checks the MAC of a message (in constant time).</summary>

@@ -228,12 +228,17 @@ internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote
 
     private bool OnHello()
     {
-        if (In[6] is not ((byte)HandshakePurpose.Session or (byte)HandshakePurpose.Join) || In[7] != 0)
+        if (In[6] is not ((byte)HandshakePurpose.Session or (byte)HandshakePurpose.Join))
             return Refuse("sent a hello without sense");
         if (!Handshake.NamesCluster(In, Gate.ClusterName))
         {
             Gate.Complain(remote, "wants another cluster");
             return SendRefusal(HandshakeStatus.OtherCluster);
+        }
+        if (In[7] != (byte)Gate.Transport)
+        {
+            Gate.Complain(remote, $"uses another transport than this agent ({Gate.Transport.ToString().ToLowerInvariant()}): start all agents with the same --transport");
+            return SendRefusal(HandshakeStatus.OtherTransport);
         }
         _hello = In;
         Handshake.WriteChallenge(_challenge);
@@ -322,7 +327,7 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
                 Finish(HandshakeStatus.Unreachable, PeerGate.Explain(error));
                 return;
             }
-            Handshake.WriteHello(_hello, request.Purpose, request.Epoch, request.Self, request.Peer, Gate.ClusterName);
+            Handshake.WriteHello(_hello, request.Purpose, Gate.Transport, request.Epoch, request.Self, request.Peer, Gate.ClusterName);
             Send(_hello);
             Expect(Handshake.PrefixBytes);
             _step = Step.ChallengePrefix;
@@ -357,6 +362,8 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
             return Finish(HandshakeStatus.OtherVersion,
                 $"the agent there speaks wire version {version}, this one {FrameHeader.CurrentVersion}: "
                 + "install the same release on all nodes");
+        if (In[6] == (byte)HandshakeStatus.OtherTransport)
+            return Finish(HandshakeStatus.OtherTransport, $"the agent there does not use --transport {Gate.Transport.ToString().ToLowerInvariant()} as this one does: start all with the same");
         if (In[6] == (byte)HandshakeStatus.OtherCluster)
             return Finish(HandshakeStatus.OtherCluster, $"the agent there belongs to another cluster than '{Gate.ClusterName}'");
         if (In[6] != 0 || In[7] != 0) return Finish(HandshakeStatus.NotVSmp, "the agent there answered nonsense");
@@ -405,7 +412,10 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
         byte[] copy = body.ToArray();
         int fd = status == HandshakeStatus.Ok && request.Purpose == HandshakePurpose.Session ? Release() : -1;
         Abandon();
-        done(new HandshakeResult(status, status == HandshakeStatus.Ok ? "" : TextOf(status), fd, copy));
+        done(new HandshakeResult(status, status == HandshakeStatus.Ok ? "" : TextOf(status), fd, copy)
+        {
+            Key = Handshake.LinkKey(Gate.Secret, _hello, _challenge),
+        });
         return false;
     }
 
@@ -441,7 +451,11 @@ internal sealed record OutgoingRequest(IPEndPoint Address, HandshakePurpose Purp
 /// <param name="Text">For people: why not.</param>
 /// <param name="Fd">The authenticated connection, now the receiver's to close; −1 if there is none.</param>
 /// <param name="Body">What the peer answered.</param>
-internal sealed record HandshakeResult(HandshakeStatus Status, string Text, int Fd, byte[] Body);
+internal sealed record HandshakeResult(HandshakeStatus Status, string Text, int Fd, byte[] Body)
+{
+    /// <summary>A key that only the two sides know (<see cref="Handshake.LinkKey"/>).</summary>
+    public byte[] Key { get; init; } = [];
+}
 
 /// <summary>
 /// A peer that has proved that it knows the secret, and waits for the answer. The descriptor is the receiver's.
@@ -460,6 +474,9 @@ internal sealed class IncomingPeer(ClusterSecret secret, byte[] hello, byte[] ch
     public ulong SessionId => sessionId;
 
     public ulong LastTaken => lastTaken;
+
+    /// <summary>A key that only the two sides know (<see cref="Handshake.LinkKey"/>).</summary>
+    public byte[] Key => Handshake.LinkKey(secret, hello, challenge);
 
     /// <summary>Says yes and gives the descriptor; −1 if the connection broke meanwhile.</summary>
     public int Accept(ulong ourLastTaken)

@@ -16,6 +16,9 @@ internal sealed unsafe class ChunkPool : IDisposable
     private readonly byte*[] _free = new byte*[KeepChunks];
     private int _freeCount;
 
+    /// <summary>Hears of a chunk that is about to go back to the system: devices may know it.</summary>
+    public Action<nint>? Freeing { get; set; }
+
     /// <summary>Chunks that are out.</summary>
     public int InUse { get; private set; }
 
@@ -28,8 +31,13 @@ internal sealed unsafe class ChunkPool : IDisposable
     public void Give(byte* chunk)
     {
         InUse--;
-        if (_freeCount < KeepChunks) _free[_freeCount++] = chunk;
-        else NativeMemory.AlignedFree(chunk);
+        if (_freeCount < KeepChunks)
+        {
+            _free[_freeCount++] = chunk;
+            return;
+        }
+        Freeing?.Invoke((nint)chunk);
+        NativeMemory.AlignedFree(chunk);
     }
 
     public void Dispose()
@@ -93,6 +101,35 @@ internal sealed unsafe class Outbox(ChunkPool pool) : IDisposable
             vectors[filled++] = new IoVector { Base = chunk.Base + offset, Bytes = (nuint)(chunk.Used - offset) };
         }
         return filled;
+    }
+
+    /// <summary>
+    /// As many whole frames as lie side by side at the cursor, which must be at a frame's start, and moves the cursor behind them.
+    /// </summary>
+    /// <param name="maxBytes">Room for at least one frame.</param>
+    /// <param name="bytes">How long they are; 0 if there is nothing to be sent.</param>
+    /// <param name="chunk">The chunk that they lie in.</param>
+    /// <param name="last">The number of the last of them.</param>
+    public byte* NextRun(int maxBytes, out int bytes, out byte* chunk, out ulong last)
+    {
+        bytes = 0;
+        last = 0;
+        chunk = null;
+        if (UnsentBytes == 0) return null;
+        SkipToNextChunk();
+        ref Chunk at = ref At(_cursorChunk);
+        chunk = at.Base;
+        byte* first = at.Base + _cursorOffset;
+        while (_cursorOffset + bytes < at.Used)
+        {
+            var frame = (FrameHeader*)(first + bytes);
+            int frameBytes = FrameHeader.Bytes + (int)frame->PayloadBytes;
+            if (bytes + frameBytes > maxBytes) break;
+            bytes += frameBytes;
+            last = frame->Sequence;
+        }
+        MarkSent(bytes);
+        return first;
     }
 
     /// <summary>Moves the cursor over bytes that the socket took.</summary>

@@ -43,6 +43,9 @@ internal sealed class PeerGate : IDisposable
 
     public ClusterSecret Secret { get; }
 
+    /// <summary>What carries sessions; peers must use the same. Before <see cref="Start"/>.</summary>
+    public TransportKind Transport { get; set; }
+
     /// <summary>Gets members that want (to resume) a session. Called on the gate's thread.</summary>
     public Action<IncomingPeer>? SessionArrived { get; set; }
 

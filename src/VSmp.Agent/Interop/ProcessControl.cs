@@ -16,7 +16,7 @@ internal static unsafe partial class ProcessControl
     private const int P_ALL = 0, P_PID = 1, WNOHANG = 1, WEXITED = 4, CLD_EXITED = 1;
     private const int PR_SET_DUMPABLE = 4, PR_SET_CHILD_SUBREAPER = 36;
     private const int SYS_pidfd_send_signal = 424, SYS_pidfd_open = 434;
-    private const int RLIMIT_NOFILE = 7;
+    private const int RLIMIT_NOFILE = 7, RLIMIT_MEMLOCK = 8;
     private const int POLLIN = 1;
 
     /// <summary>Opens a process by number: the descriptor keeps meaning that process. Null if there is none.</summary>
@@ -92,6 +92,18 @@ internal static unsafe partial class ProcessControl
             ResourceLimit limit = new() { Soft = value.Soft, Hard = value.Hard };
             // SAFETY: read by the kernel, on this stack.
             if (SetResourceLimit(RLIMIT_NOFILE, &limit) < 0) throw Errno.Exception("cannot set the limit of open files");
+        }
+    }
+
+    /// <summary>The soft limit of memory that a process without privilege may lock, in bytes.</summary>
+    public static ulong LockedMemoryLimit
+    {
+        get
+        {
+            ResourceLimit limit;
+            // SAFETY: written by the kernel, on this stack.
+            if (GetResourceLimit(RLIMIT_MEMLOCK, &limit) < 0) throw Errno.Exception("cannot read the limit of locked memory");
+            return limit.Soft;
         }
     }
 

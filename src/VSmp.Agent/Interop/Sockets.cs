@@ -17,7 +17,8 @@ internal static unsafe partial class Sockets
     private const int SOL_SOCKET = 1, SO_REUSEADDR = 2, SO_ERROR = 4, SO_KEEPALIVE = 9;
     private const int IPPROTO_TCP = 6, TCP_NODELAY = 1, TCP_KEEPIDLE = 4, TCP_KEEPINTVL = 5, TCP_KEEPCNT = 6,
         TCP_USER_TIMEOUT = 18;
-    private const int AddressBytes = 28; // struct sockaddr_in6, the larger of the two
+    /// <summary>Room for an address as the kernel has it: <c>struct sockaddr_in6</c>, the larger of the two.</summary>
+    public const int AddressBytes = 28;
 
     public const int MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, SHUT_WR = 1;
 
@@ -173,7 +174,7 @@ internal static unsafe partial class Sockets
     }
 
     /// <summary>Writes <c>struct sockaddr_in</c> or <c>struct sockaddr_in6</c>.</summary>
-    private static uint Encode(IPEndPoint address, byte* raw)
+    public static uint Encode(IPEndPoint address, byte* raw)
     {
         var span = new Span<byte>(raw, AddressBytes);
         span.Clear();

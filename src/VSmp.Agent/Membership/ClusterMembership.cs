@@ -20,7 +20,7 @@ internal sealed class ClusterMembership : IFrameReceiver
     private const string Removed = "the coordinator has removed this node from the cluster: another node could not reach it";
 
     private readonly Reactor _reactor;
-    private readonly TcpFabric _fabric;
+    private readonly SessionFabric _fabric;
     private readonly PeerGate _gate;
     private readonly IFrameReceiver _next;
     private readonly Action<string> _log;
@@ -30,7 +30,7 @@ internal sealed class ClusterMembership : IFrameReceiver
     private bool _coordinatorLost;
 
     /// <summary>Becomes the fabric's receiver; what is not the membership's goes to <paramref name="next"/>.</summary>
-    public ClusterMembership(Reactor reactor, TcpFabric fabric, PeerGate gate, IFrameReceiver next, Action<string> log)
+    public ClusterMembership(Reactor reactor, SessionFabric fabric, PeerGate gate, IFrameReceiver next, Action<string> log)
     {
         _reactor = reactor;
         _fabric = fabric;

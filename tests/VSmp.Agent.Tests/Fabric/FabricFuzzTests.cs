@@ -36,8 +36,8 @@ public sealed class FabricFuzzTests
         TestContext.Current.TestOutputHelper?.WriteLine($"seed {_seed}");
         // Node 0 is under attack, node 1 is the attacker that knows the secret, node 2 is honest.
         var victimRecorder = new Victim();
-        await using var victim = new TcpNode(victimRecorder);
-        await using var honest = new TcpNode();
+        await using var victim = new FabricNode(victimRecorder);
+        await using var honest = new FabricNode();
         victim.Fabric.SetIdentity(new NodeId(0), Epoch5);
         honest.Fabric.SetIdentity(new NodeId(2), Epoch5);
         var attackerAddress = new IPEndPoint(IPAddress.Loopback, 1);
@@ -266,7 +266,7 @@ public sealed class FabricFuzzTests
         private static byte[] MakeHello(HandshakePurpose purpose)
         {
             byte[] hello = new byte[Handshake.HelloBytes];
-            Handshake.WriteHello(hello, purpose, Epoch5, new NodeId(1), new NodeId(0), "test");
+            Handshake.WriteHello(hello, purpose, TransportKind.Tcp, Epoch5, new NodeId(1), new NodeId(0), "test");
             return hello;
         }
 

@@ -28,7 +28,7 @@ public sealed class HandshakeTests
     public async Task An_agent_of_another_cluster_is_told_so()
     {
         await using var node = StartNode();
-        using var other = new PeerGate("elsewhere", TcpNode.Secret, _ => { });
+        using var other = new PeerGate("elsewhere", FabricNode.Secret, _ => { });
         HandshakeResult result = await ConnectAsync(other, node.Address);
         Assert.Equal(HandshakeStatus.OtherCluster, result.Status);
         Assert.Contains("'elsewhere'", result.Text, StringComparison.Ordinal);
@@ -38,7 +38,7 @@ public sealed class HandshakeTests
     public async Task An_agent_of_another_epoch_a_stranger_and_an_agent_in_another_session_are_told_apart()
     {
         await using var node = StartNode();
-        using var other = new PeerGate("test", TcpNode.Secret, _ => { });
+        using var other = new PeerGate("test", FabricNode.Secret, _ => { });
         Assert.Equal(HandshakeStatus.OtherEpoch, (await ConnectAsync(other, node.Address, epoch: new Epoch(6))).Status);
         Assert.Equal(HandshakeStatus.NotAMember, (await ConnectAsync(other, node.Address, self: 7)).Status);
         Assert.Equal(HandshakeStatus.NotAMember, (await ConnectAsync(other, node.Address, peer: 3)).Status);
@@ -53,9 +53,9 @@ public sealed class HandshakeTests
     [Fact]
     public async Task A_node_that_is_in_no_cluster_says_that_it_is_not_ready()
     {
-        await using var node = new TcpNode();
+        await using var node = new FabricNode();
         node.Start();
-        using var other = new PeerGate("test", TcpNode.Secret, _ => { });
+        using var other = new PeerGate("test", FabricNode.Secret, _ => { });
         Assert.Equal(HandshakeStatus.NotReady, (await ConnectAsync(other, node.Address)).Status);
     }
 
@@ -74,13 +74,24 @@ public sealed class HandshakeTests
 
         using var listener = new TcpListener(IPAddress.Loopback, 0);
         listener.Start();
-        using var other = new PeerGate("test", TcpNode.Secret, _ => { });
+        using var other = new PeerGate("test", FabricNode.Secret, _ => { });
         Task<HandshakeResult> connecting = ConnectAsync(other, (IPEndPoint)listener.LocalEndpoint);
         using Socket accepted = await listener.AcceptSocketAsync(TestContext.Current.CancellationToken);
         await accepted.SendAsync(hello.AsMemory(0, 8), TestContext.Current.CancellationToken);
         HandshakeResult result = await connecting;
         Assert.Equal(HandshakeStatus.OtherVersion, result.Status);
         Assert.Contains("42", result.Text, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_peer_with_another_transport_is_refused_and_told_so_by_name()
+    {
+        await using var node = StartNode();
+        using var other = new PeerGate("test", FabricNode.Secret, _ => { }) { Transport = TransportKind.Verbs };
+        HandshakeResult result = await ConnectAsync(other, node.Address);
+        Assert.Equal(HandshakeStatus.OtherTransport, result.Status);
+        Assert.Contains("--transport verbs", result.Text, StringComparison.Ordinal);
+        Assert.Contains(node.Log, line => line.Contains("--transport", StringComparison.Ordinal));
     }
 
     [Fact]
@@ -94,7 +105,7 @@ public sealed class HandshakeTests
 
         using var listener = new TcpListener(IPAddress.Loopback, 0);
         listener.Start();
-        using var other = new PeerGate("test", TcpNode.Secret, _ => { });
+        using var other = new PeerGate("test", FabricNode.Secret, _ => { });
         Task<HandshakeResult> connecting = ConnectAsync(other, (IPEndPoint)listener.LocalEndpoint);
         using Socket accepted = await listener.AcceptSocketAsync(TestContext.Current.CancellationToken);
         await accepted.SendAsync("SSH-2.0-OpenSSH_9.2\r\n"u8.ToArray(), TestContext.Current.CancellationToken);
@@ -104,7 +115,7 @@ public sealed class HandshakeTests
     [Fact]
     public async Task Nobody_listening_and_nobody_answering_are_told_apart()
     {
-        using var other = new PeerGate("test", TcpNode.Secret, _ => { });
+        using var other = new PeerGate("test", FabricNode.Secret, _ => { });
         int port;
         using (var listener = new TcpListener(IPAddress.Loopback, 0))
         {
@@ -125,7 +136,7 @@ public sealed class HandshakeTests
     {
         await using var node = StartNode();
         byte[] hello = new byte[Handshake.HelloBytes];
-        Handshake.WriteHello(hello, HandshakePurpose.Session, Epoch5, new NodeId(1), new NodeId(0), "test");
+        Handshake.WriteHello(hello, HandshakePurpose.Session, TransportKind.Tcp, Epoch5, new NodeId(1), new NodeId(0), "test");
         byte[] body = new byte[Handshake.SessionBodyBytes];
         Handshake.WriteSessionBody(body, 77, 0);
 
@@ -150,7 +161,7 @@ public sealed class HandshakeTests
         try
         {
             for (int i = 0; i < PeerGate.MaxHalfOpen + 50; i++) silent.Add(await OpenAsync(node.Address));
-            using var other = new PeerGate("test", TcpNode.Secret, _ => { });
+            using var other = new PeerGate("test", FabricNode.Secret, _ => { });
             Assert.Equal(HandshakeStatus.Ok, (await ConnectAsync(other, node.Address)).Status);
             // The oldest made room for the newest; the others go when their time is up.
             foreach (Socket socket in silent) Assert.Empty(await ReadAllAsync(socket));
@@ -164,8 +175,8 @@ public sealed class HandshakeTests
     [Fact]
     public void A_port_that_is_taken_is_named_with_advice()
     {
-        using var one = new PeerGate("test", TcpNode.Secret, _ => { });
-        using var other = new PeerGate("test", TcpNode.Secret, _ => { });
+        using var one = new PeerGate("test", FabricNode.Secret, _ => { });
+        using var other = new PeerGate("test", FabricNode.Secret, _ => { });
         IPEndPoint address = one.Listen(new IPEndPoint(IPAddress.Loopback, 0));
         IOException error = Assert.Throws<IOException>(() => other.Listen(address));
         Assert.Contains($"{address}", error.Message, StringComparison.Ordinal);
@@ -177,14 +188,14 @@ public sealed class HandshakeTests
         byte[] proof = new byte[Handshake.ProofBytes + body.Length];
         Handshake.WriteBodyHeader(proof, HandshakeStatus.Ok, body.Length);
         body.CopyTo(proof, Handshake.ProofBytes);
-        Handshake.ComputeMac(TcpNode.Secret, byServer: false, hello, challenge, proof, body, proof.AsSpan(8, Handshake.MacBytes));
+        Handshake.ComputeMac(FabricNode.Secret, byServer: false, hello, challenge, proof, body, proof.AsSpan(8, Handshake.MacBytes));
         return proof;
     }
 
     /// <summary>Node 0, which expects node 1 to connect.</summary>
-    private static TcpNode StartNode()
+    private static FabricNode StartNode()
     {
-        var node = new TcpNode();
+        var node = new FabricNode();
         node.Fabric.SetIdentity(new NodeId(0), Epoch5);
         node.Fabric.Add(new NodeId(1), new IPEndPoint(IPAddress.Loopback, 1));
         node.Start();

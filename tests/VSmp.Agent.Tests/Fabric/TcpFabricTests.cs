@@ -16,7 +16,7 @@ public sealed class TcpFabricTests : FabricTests
     [Fact]
     public async Task A_peer_that_cannot_be_reached_is_lost_after_the_timeout_with_the_reason()
     {
-        await using var node = new TcpNode(options: new FabricOptions { LossTimeoutMicroseconds = 300_000 });
+        await using var node = new FabricNode(options: new FabricOptions { LossTimeoutMicroseconds = 300_000 });
         int port;
         using (var listener = new TcpListener(IPAddress.Loopback, 0))
         {
@@ -34,7 +34,7 @@ public sealed class TcpFabricTests : FabricTests
     [Fact]
     public async Task A_connection_that_comes_back_in_time_is_no_loss()
     {
-        await using var world = new TcpWorld { Options = new FabricOptions { LossTimeoutMicroseconds = 20_000_000 } };
+        await using var world = new SessionWorld { Options = new FabricOptions { LossTimeoutMicroseconds = 20_000_000 } };
         await world.StartAsync(2);
         for (int i = 1; i <= 5; i++)
         {
@@ -51,7 +51,7 @@ public sealed class TcpFabricTests : FabricTests
     [Fact]
     public async Task A_peer_that_stops_taking_frames_is_lost_before_memory_is()
     {
-        await using var world = new TcpWorld { Options = new FabricOptions { MaxUnacknowledgedBytes = 8 << 20 } };
+        await using var world = new SessionWorld { Options = new FabricOptions { MaxUnacknowledgedBytes = 8 << 20 } };
         await world.StartAsync(2);
         using var resume = new ManualResetEventSlim();
         await world.OnAsync(0, fabric => world[0].Reactor.Post(resume.Wait)); // node 0 hangs
@@ -71,7 +71,7 @@ public sealed class TcpFabricTests : FabricTests
     [Fact]
     public async Task Acknowledgements_alone_empty_the_outbox_of_a_peer_that_only_sends()
     {
-        await using var world = new TcpWorld();
+        await using var world = new SessionWorld();
         await world.StartAsync(2);
         await world.OnAsync(0, fabric => Send(fabric, 1, 1, 100));
         await world.UntilAsync(0, () => world[0].Fabric.IsTakenUpTo(new NodeId(1), 1));
@@ -83,8 +83,8 @@ public sealed class TcpFabricTests : FabricTests
     {
         const int WarmUp = 2_000, Measured = 20_000;
         var bouncers = new Bouncer[] { new(WarmUp, Measured), new(WarmUp, Measured) };
-        await using var first = new TcpNode(bouncers[0]);
-        await using var second = new TcpNode(bouncers[1]);
+        await using var first = new FabricNode(bouncers[0]);
+        await using var second = new FabricNode(bouncers[1]);
         bouncers[0].Fabric = first.Fabric;
         bouncers[1].Fabric = second.Fabric;
         first.Fabric.SetIdentity(new NodeId(0), new Epoch(5));
@@ -102,11 +102,11 @@ public sealed class TcpFabricTests : FabricTests
     [Fact]
     public async Task A_member_whose_frames_break_the_rules_again_and_again_is_lost_and_says_why()
     {
-        await using var node = new TcpNode(options: new FabricOptions { LossTimeoutMicroseconds = 60_000_000 });
+        await using var node = new FabricNode(options: new FabricOptions { LossTimeoutMicroseconds = 60_000_000 });
         node.Fabric.SetIdentity(new NodeId(0), new Epoch(5));
         node.Start();
         await node.OnAsync(fabric => fabric.Add(new NodeId(1), new IPEndPoint(IPAddress.Loopback, 1)));
-        using var gate = new PeerGate("test", TcpNode.Secret, _ => { });
+        using var gate = new PeerGate("test", FabricNode.Secret, _ => { });
         gate.Start();
         byte[] body = new byte[Handshake.SessionBodyBytes];
         Handshake.WriteSessionBody(body, 1, 0);
@@ -130,7 +130,7 @@ public sealed class TcpFabricTests : FabricTests
     [Fact]
     public async Task A_peer_whose_message_the_protocol_excludes_is_lost_and_the_others_go_on()
     {
-        await using var world = new TcpWorld();
+        await using var world = new SessionWorld();
         await world.StartAsync(3);
         await world.OnAsync(0, _ => world.Received(0).OnFrameHook = (peer, header) =>
         {
@@ -147,7 +147,7 @@ public sealed class TcpFabricTests : FabricTests
         await world.UntilAsync(0, () => world.Received(0).Count(2) == 1);
     }
 
-    private protected override IFabricWorld CreateWorld() => new TcpWorld();
+    private protected override IFabricWorld CreateWorld() => new SessionWorld();
 
     private static unsafe void SendNoise(int fd)
     {

@@ -202,13 +202,13 @@ public sealed class ClusterMembershipTests
     {
         public TestMember(ClusterSecret? secret = null)
         {
-            Node = new TcpNode(options: new FabricOptions { LossTimeoutMicroseconds = 1_000_000 }, secret: secret);
+            Node = new FabricNode(options: new FabricOptions { LossTimeoutMicroseconds = 1_000_000 }, secret: secret);
             Membership = new ClusterMembership(Node.Reactor, Node.Fabric, Node.Gate, Node.Recorder, Node.Log.Enqueue);
             Membership.NodeLeft += (member, _) => Left.Add(member.Name);
             Membership.Expelled += reason => Expelled = reason;
         }
 
-        public TcpNode Node { get; }
+        public FabricNode Node { get; }
 
         public ClusterMembership Membership { get; }
 

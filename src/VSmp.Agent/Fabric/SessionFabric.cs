@@ -25,32 +25,33 @@ internal sealed record FabricOptions
 }
 
 /// <summary>
-/// The fabric over TCP: one connection per peer, which may break and is made again. Everything runs on the reactor that was
-/// given;
-/// connections come authenticated from the gate.
+/// The fabric of sessions: one link per peer, which may break and is made again, over whatever transport. Everything runs on the
+/// reactor that was given; connections come authenticated from the gate.
 /// </summary>
-internal sealed unsafe class TcpFabric : IFabric
+internal sealed unsafe class SessionFabric : IFabric
 {
-    /// <summary>A connection's receive buffer: several frames of the largest size.</summary>
-    internal const int ReceiveBytes = 512 * 1024;
-
     private const long TickMicroseconds = 20_000;
 
     private readonly Action<string> _log;
     private readonly RateLimitedLog _complaints;
-    private readonly List<TcpSession> _sessions = [];
-    private List<TcpSession> _toFlush = [];
-    private List<TcpSession> _flushing = [];
-    private readonly Stack<nint> _receiveBuffers = new();
+    private readonly List<Session> _sessions = [];
+    private List<Session> _toFlush = [];
+    private List<Session> _flushing = [];
     private readonly byte* _scrap; // frames to peers that are gone are written here and forgotten
-    private TcpSession?[] _byNode = new TcpSession?[64];
+    private Session?[] _byNode = new Session?[64];
     private PeerSession? _begun;
     private FabricCounters _counters;
     private bool _disposed;
 
     /// <summary>Makes the fabric; the reactor need not run yet. The agent calls <see cref="Flush"/> at each turn's end.</summary>
-    public TcpFabric(Reactor reactor, PeerGate gate, FabricOptions options, Action<string> log)
+    /// <param name="reactor">Whose thread everything runs on.</param>
+    /// <param name="gate">Where connections are authenticated.</param>
+    /// <param name="transport">What carries sessions; the fabric's from now on.</param>
+    /// <param name="options">Limits.</param>
+    /// <param name="log">Takes lines for the log.</param>
+    public SessionFabric(Reactor reactor, PeerGate gate, ITransport transport, FabricOptions options, Action<string> log)
     {
+        Transport = transport;
         Reactor = reactor;
         Gate = gate;
         Options = options;
@@ -58,6 +59,10 @@ internal sealed unsafe class TcpFabric : IFabric
         _complaints = new RateLimitedLog(log);
         _scrap = (byte*)NativeMemory.Alloc(FrameHeader.Bytes + FrameHeader.MaxPayloadBytes);
         reactor.Every(TickMicroseconds, Tick);
+        Chunks.Freeing = chunk =>
+        {
+            foreach (Session session in _sessions) session.Forget((byte*)chunk);
+        };
         gate.SessionArrived = peer => reactor.Post(() => OnIncoming(peer));
     }
 
@@ -88,6 +93,8 @@ internal sealed unsafe class TcpFabric : IFabric
 
     internal FabricOptions Options { get; }
 
+    internal ITransport Transport { get; }
+
     internal ChunkPool Chunks { get; } = new();
 
     internal IFrameReceiver Upper => Receiver ?? throw new InvalidOperationException("the fabric has no receiver");
@@ -107,7 +114,7 @@ internal sealed unsafe class TcpFabric : IFabric
         if (peer == Self || peer.IsNone) throw new ArgumentException($"there is no session with {peer}");
         if (Find(peer) is not null) return;
         if (peer.Value >= _byNode.Length) Array.Resize(ref _byNode, Math.Max(peer.Value + 1, _byNode.Length * 2));
-        var session = new TcpSession(this, peer, address);
+        var session = new Session(this, peer, address);
         _byNode[peer.Value] = session;
         _sessions.Add(session);
         session.Start();
@@ -126,7 +133,7 @@ internal sealed unsafe class TcpFabric : IFabric
     {
         if ((uint)payloadBytes > FrameHeader.MaxPayloadBytes)
             throw new ArgumentOutOfRangeException(nameof(payloadBytes), payloadBytes, "a frame cannot carry that much");
-        TcpSession? session = Find(peer);
+        Session? session = Find(peer);
         if (session is null || !session.HasRoom())
         {
             _begun = null;
@@ -159,7 +166,7 @@ internal sealed unsafe class TcpFabric : IFabric
         if (_disposed) return;
         // A session may ask to be flushed again while it is flushed: in the next turn.
         (_toFlush, _flushing) = (_flushing, _toFlush);
-        foreach (TcpSession session in _flushing) session.Flush();
+        foreach (Session session in _flushing) session.Flush();
         _flushing.Clear();
     }
 
@@ -182,21 +189,15 @@ internal sealed unsafe class TcpFabric : IFabric
         if (_disposed) return;
         _disposed = true;
         Gate.SessionArrived = null;
-        foreach (TcpSession session in _sessions) session.Dispose();
+        foreach (Session session in _sessions) session.Dispose();
         _sessions.Clear();
         Array.Clear(_byNode);
-        while (_receiveBuffers.TryPop(out nint buffer)) NativeMemory.AlignedFree((void*)buffer);
+        Transport.Dispose();
         Chunks.Dispose();
         NativeMemory.Free(_scrap);
     }
 
-    internal byte* TakeReceiveBuffer() =>
-        _receiveBuffers.TryPop(out nint buffer) ? (byte*)buffer : (byte*)NativeMemory.AlignedAlloc(ReceiveBytes, 4096);
-
-    /// <summary>Takes a buffer back. It stays mapped: a handler further up the stack may still look at a payload in it.</summary>
-    internal void GiveReceiveBuffer(byte* buffer) => _receiveBuffers.Push((nint)buffer);
-
-    internal void QueueFlush(TcpSession session) => _toFlush.Add(session);
+    internal void QueueFlush(Session session) => _toFlush.Add(session);
 
     internal void CountReceived(int frameBytes)
     {
@@ -210,7 +211,7 @@ internal sealed unsafe class TcpFabric : IFabric
     internal void Complain(string line) => _complaints.Write(line);
 
     /// <summary>The peer is gone for good.</summary>
-    internal void Lose(TcpSession session, string reason)
+    internal void Lose(Session session, string reason)
     {
         if (Find(session.Peer) != session) return;
         Forget(session);
@@ -218,9 +219,9 @@ internal sealed unsafe class TcpFabric : IFabric
         Upper.OnPeerDown(session.Peer, reason);
     }
 
-    private TcpSession? Find(NodeId peer) => peer.Value < _byNode.Length ? _byNode[peer.Value] : null;
+    private Session? Find(NodeId peer) => peer.Value < _byNode.Length ? _byNode[peer.Value] : null;
 
-    private void Forget(TcpSession session)
+    private void Forget(Session session)
     {
         _byNode[session.Peer.Value] = null;
         _sessions.Remove(session);
@@ -230,7 +231,7 @@ internal sealed unsafe class TcpFabric : IFabric
 
     private void OnIncoming(IncomingPeer incoming)
     {
-        TcpSession? session = _disposed ? null : Find(incoming.Client);
+        Session? session = _disposed ? null : Find(incoming.Client);
         if (_disposed || Self.IsNone) incoming.Refuse(HandshakeStatus.NotReady);
         else if (incoming.Epoch != Epoch) incoming.Refuse(HandshakeStatus.OtherEpoch);
         else if (incoming.Server != Self || session is null || session.Connects) incoming.Refuse(HandshakeStatus.NotAMember);

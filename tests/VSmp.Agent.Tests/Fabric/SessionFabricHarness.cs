@@ -7,8 +7,8 @@ using Xunit;
 
 namespace VSmp.Agent.Tests.Fabric;
 
-/// <summary>A node of a test: a reactor on a thread of its own, a gate, a TCP fabric on loopback.</summary>
-internal sealed class TcpNode : IAsyncDisposable
+/// <summary>A node of a test: a reactor on a thread of its own, a gate, a fabric of sessions; by default over TCP on loopback.</summary>
+internal sealed class FabricNode : IAsyncDisposable
 {
     public static readonly ClusterSecret Secret = ClusterSecret.FromBytes(new byte[32]);
 
@@ -17,12 +17,14 @@ internal sealed class TcpNode : IAsyncDisposable
     private readonly List<(Func<bool> Condition, TaskCompletionSource Done)> _waiters = [];
     private readonly Thread _thread;
 
-    public TcpNode(IFrameReceiver? receiver = null, FabricOptions? options = null, ClusterSecret? secret = null,
-        string cluster = "test")
+    public FabricNode(IFrameReceiver? receiver = null, FabricOptions? options = null, ClusterSecret? secret = null,
+        string cluster = "test", IPAddress? address = null, Func<Reactor, IPEndPoint, ITransport>? transport = null)
     {
         Gate = new PeerGate(cluster, secret ?? Secret, Log.Enqueue);
-        Address = Gate.Listen(new IPEndPoint(IPAddress.Loopback, 0));
-        Fabric = new TcpFabric(Reactor, Gate, options ?? new FabricOptions(), Log.Enqueue) { Receiver = receiver ?? Recorder };
+        Address = Gate.Listen(new IPEndPoint(address ?? IPAddress.Loopback, 0));
+        ITransport carrier = transport?.Invoke(Reactor, Address) ?? new TcpTransport();
+        Gate.Transport = carrier.Kind;
+        Fabric = new SessionFabric(Reactor, Gate, carrier, options ?? new FabricOptions(), Log.Enqueue) { Receiver = receiver ?? Recorder };
         Reactor.AtTurnEnd(Fabric.Flush);
         Reactor.AtTurnEnd(CheckWaiters);
         _thread = new Thread(Reactor.Run) { IsBackground = true };
@@ -32,7 +34,7 @@ internal sealed class TcpNode : IAsyncDisposable
 
     public PeerGate Gate { get; }
 
-    public TcpFabric Fabric { get; }
+    public SessionFabric Fabric { get; }
 
     public IPEndPoint Address { get; }
 
@@ -47,7 +49,7 @@ internal sealed class TcpNode : IAsyncDisposable
     }
 
     /// <summary>Acts on the reactor's thread; an exception goes to the caller.</summary>
-    public Task OnAsync(Action<TcpFabric> action)
+    public Task OnAsync(Action<SessionFabric> action)
     {
         var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         Reactor.Post(() =>
@@ -95,11 +97,11 @@ internal sealed class TcpNode : IAsyncDisposable
     }
 }
 
-internal sealed class TcpWorld : IFabricWorld
+internal sealed class SessionWorld(IPAddress? address = null, Func<Reactor, IPEndPoint, ITransport>? transport = null) : IFabricWorld
 {
-    private readonly List<TcpNode> _nodes = [];
+    private readonly List<FabricNode> _nodes = [];
 
-    public TcpNode this[int node] => _nodes[node];
+    public FabricNode this[int node] => _nodes[node];
 
     public FabricOptions Options { get; init; } = new();
 
@@ -107,7 +109,7 @@ internal sealed class TcpWorld : IFabricWorld
     {
         for (int i = 0; i < nodeCount; i++)
         {
-            var node = new TcpNode(options: Options);
+            var node = new FabricNode(options: Options, address: address, transport: transport);
             node.Fabric.SetIdentity(new NodeId((ushort)i), new Epoch(5));
             _nodes.Add(node);
             node.Start();
@@ -120,7 +122,7 @@ internal sealed class TcpWorld : IFabricWorld
                     if (i != j) fabric.Add(new NodeId((ushort)j), _nodes[j].Address);
             });
         }
-        foreach (TcpNode node in _nodes) await node.UntilAsync(() => node.Recorder.Ups.Count == nodeCount - 1);
+        foreach (FabricNode node in _nodes) await node.UntilAsync(() => node.Recorder.Ups.Count == nodeCount - 1);
     }
 
     public Recorder Received(int node) => _nodes[node].Recorder;
@@ -133,6 +135,6 @@ internal sealed class TcpWorld : IFabricWorld
 
     public async ValueTask DisposeAsync()
     {
-        foreach (TcpNode node in _nodes) await node.DisposeAsync();
+        foreach (FabricNode node in _nodes) await node.DisposeAsync();
     }
 }

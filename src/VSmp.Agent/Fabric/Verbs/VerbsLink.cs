@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
+using VSmp.Agent.Interop;
+using VSmp.Coherence.Messages;
+
+namespace VSmp.Agent.Fabric.Verbs;
+
+using Verbs = Interop.Verbs;
+
+/// <summary>
+/// A reliable connected queue pair that carries a session. A message is as many whole frames as lie side by side in the outbox and fit
+/// into one of the receiver's slots; the device reads them from there, and writes them into the slot: one copy on each side is ours,
+/// into the outbox and out of the slot.
+/// </summary>
+/// <remarks>
+/// Credit: the receiver has <see cref="Slots"/> receives posted and posts each again when it has handled what was in it. The sender
+/// keeps at most half as many messages out that the session has not acknowledged; the other half is for acknowledgements that travel
+/// alone, of which there is at most one for a quarter of the slots. So a receive is posted for everything that comes, and "receiver not
+/// ready" means a peer that does not keep to this, or stands still.
+/// <code>
+///   authenticated ──resolve──► address ──► route ──connect──► established      (the side that connects)
+///   authenticated ──expects a request with the right proof──► established      (the other)
+/// </code>
+/// </remarks>
+internal sealed unsafe class VerbsLink : Link, IReactorHandler
+{
+    /// <summary>Receives posted.</summary>
+    public const int Slots = 32;
+
+    /// <summary>Longest message: one frame of the largest size.</summary>
+    public const int SlotBytes = FrameHeader.Bytes + FrameHeader.MaxPayloadBytes;
+
+    /// <summary>Memory of a link: receive slots, and headers for acknowledgements.</summary>
+    public const int MemoryBytes = (Slots * SlotBytes) + AckBytes;
+
+    /// <summary>Memory that a link locks at most: its own, and chunks of the outbox.</summary>
+    public const ulong LockedBytes = MemoryBytes + (MaxRegistered * (ulong)ChunkPool.ChunkBytes);
+
+    private const int AckBytes = SendDepth * FrameHeader.Bytes;
+    private const int MaxUnacknowledged = Slots / 2, AckAfterMessages = Slots / 4;
+    private const int SendDepth = 48, SignalEvery = 8, WantedInlineBytes = 256;
+    private const uint RnrRetries = 6, Retries = 7;
+    private const int CompletionsAtOnce = 32, PollsPerTurn = 4;
+
+    /// <summary>Chunks of the outbox that the device may know at a time.</summary>
+    private const int MaxRegistered = 16;
+
+    private readonly VerbsTransport _transport;
+    private readonly Reactor _reactor;
+    private readonly List<Registered> _registered = new(MaxRegistered);
+    private readonly Queue<ulong> _unacknowledged = new(MaxUnacknowledged); // the last frame of each message that is out
+    private readonly Queue<(nint Chunk, bool IsSignaled)> _posted = new(SendDepth); // sends whose completion has not been seen
+    private readonly Watch _watch;
+    private int _fd; // the connection that was authenticated
+    private byte* _memory; // receive slots, then headers for acknowledgements
+    private ulong _id;
+    private ulong _endpoint;
+    private int _completionFd = -1;
+    private ulong _ackHandle;
+    private uint _ackKey;
+    private uint _inlineBytes;
+    private int _unsignaled;
+    private int _nextAck;
+    private int _receivedSinceAck;
+    private bool _isPolling;
+
+    public VerbsLink(VerbsTransport transport, Session session, int fd, ReadOnlySpan<byte> key)
+        : base(session)
+    {
+        _transport = transport;
+        _reactor = session.Fabric.Reactor;
+        _fd = fd;
+        Proof = VerbsProof.Make(key, session.Connects);
+        ExpectedProof = VerbsProof.Make(key, !session.Connects);
+        _watch = new Watch(this);
+    }
+
+    /// <summary>What this side shows.</summary>
+    public VerbsProof Proof { get; }
+
+    /// <summary>What the other side has to show.</summary>
+    public VerbsProof ExpectedProof { get; }
+
+    /// <inheritdoc/>
+    public override bool IsBlocked => !CanAck || _unacknowledged.Count >= MaxUnacknowledged;
+
+    /// <inheritdoc/>
+    public override bool CanAck => _posted.Count < SendDepth;
+
+    /// <inheritdoc/>
+    public override bool OwesAckNow => _receivedSinceAck >= AckAfterMessages;
+
+    private PeerSession Core => Session.Core;
+
+    /// <inheritdoc/>
+    public override void Begin()
+    {
+        _reactor.Watch(_fd, EpollEvents.Readable, _watch);
+        _transport.Begin(this, Session.Connects ? Session.Address : null);
+    }
+
+    /// <summary>The side that connects: its id. The other: the id of the request that showed the right proof.</summary>
+    public void SetId(ulong id) => _id = id;
+
+    /// <summary>An event of the connection.</summary>
+    public void OnEvent(in VerbsEvent happened, ReadOnlySpan<byte> privateData)
+    {
+        int error = 0;
+        switch (happened.Kind)
+        {
+            case VerbsEventKind.AddressResolved:
+                if (_transport.Unsuitable(_id) is { } why) Session.Drop(why);
+                else error = Verbs.ResolveRoute(_id, VerbsTransport.ResolveMilliseconds);
+                break;
+            case VerbsEventKind.RouteResolved:
+                error = Open();
+                if (error == 0) error = WithProof(static (endpoint, data, bytes) => Verbs.Connect(endpoint, data, bytes));
+                break;
+            case VerbsEventKind.Established:
+                // The side that connects gets the other's proof with the answer; that side has seen ours with the request.
+                if (Session.Connects && !ExpectedProof.IsIn(privateData)) Session.Drop("what answered is not the agent that was asked");
+                else Established();
+                break;
+            case VerbsEventKind.Refused:
+                Session.Drop("the peer refused the RDMA connection");
+                break;
+            case VerbsEventKind.Failed:
+                Session.Drop($"the RDMA connection could not be made: {Errno.Text(Math.Abs(happened.Status))}");
+                break;
+            case VerbsEventKind.Disconnected:
+                Session.Drop("the peer closed the RDMA connection");
+                break;
+            case VerbsEventKind.DeviceGone:
+                Session.Drop("the RDMA device is gone");
+                break;
+        }
+        if (error != 0) Session.Drop($"the RDMA connection could not be set up: {Explain(-error)}");
+    }
+
+    /// <summary>A request that showed the right proof.</summary>
+    public void Accept(ulong id)
+    {
+        SetId(id);
+        int error = Open();
+        if (error == 0) error = WithProof(static (endpoint, data, bytes) => Verbs.Accept(endpoint, data, bytes));
+        if (error != 0) Session.Drop($"the RDMA connection could not be accepted: {Explain(-error)}");
+    }
+
+    /// <summary>It cannot come up.</summary>
+    public void Fail(string why)
+    {
+        if (_fd >= 0) Session.Drop(why);
+    }
+
+    /// <inheritdoc/>
+    public void OnReady(EpollEvents events)
+    {
+        // First take back what was said, then look: what comes in between makes the descriptor readable again.
+        int error = Verbs.Arm(_endpoint);
+        if (error != 0) Session.Drop($"completions cannot be waited for: {Errno.Text(-error)}");
+        else Poll();
+    }
+
+    /// <inheritdoc/>
+    public override void Send()
+    {
+        TakeCredit();
+        while (!IsBlocked)
+        {
+            byte* run = Core.Outbox.NextRun(SlotBytes, out int bytes, out byte* chunk, out ulong last);
+            if (run is null) return;
+            _unacknowledged.Enqueue(last);
+            if (!Post(run, bytes, chunk)) return;
+        }
+    }
+
+    /// <inheritdoc/>
+    public override void SendAck()
+    {
+        if (Core.Outbox.UnsentBytes > 0 && !IsBlocked)
+        {
+            Session.NeedsFlush();
+            return;
+        }
+        // As many in turn as sends can be out: the device may still read those before.
+        byte* ack = _memory + ((nint)Slots * SlotBytes) + (_nextAck * FrameHeader.Bytes);
+        _nextAck = (_nextAck + 1) % SendDepth;
+        Core.WriteAck(ack, Session.Fabric.View);
+        Post(ack, FrameHeader.Bytes, null);
+    }
+
+    /// <inheritdoc/>
+    public override void Forget(byte* chunk)
+    {
+        int index = _registered.FindIndex(r => r.Chunk == (nint)chunk);
+        if (index < 0) return;
+        _ = Verbs.Deregister(_registered[index].Handle);
+        _registered.RemoveAt(index);
+    }
+
+    /// <inheritdoc/>
+    public override void Dispose()
+    {
+        if (_fd < 0) return;
+        IsUp = false;
+        _transport.Forget(this, _id);
+        _reactor.Unwatch(_fd);
+        _ = Libc.Close(_fd);
+        _fd = -1;
+        if (_completionFd >= 0) _reactor.Unwatch(_completionFd);
+        // The queues, then the memory that they used, then the domain, then the id.
+        if (_endpoint != 0) Verbs.Disconnect(_endpoint);
+        foreach (Registered r in _registered) _ = Verbs.Deregister(r.Handle);
+        _registered.Clear();
+        if (_ackHandle != 0) _ = Verbs.Deregister(_ackHandle);
+        if (_endpoint != 0) Verbs.Close(_endpoint);
+        if (_id != 0) Verbs.CloseId(_id);
+        _endpoint = _id = 0;
+        if (_memory is null) return;
+        // A handler further up the stack may still look at a slot.
+        nint memory = (nint)_memory;
+        _memory = null;
+        _transport.GiveMemory(memory);
+    }
+
+    private static string Explain(int error) => error switch
+    {
+        Errno.ENOMEM => "the limit on locked memory is too small (ulimit -l), or memory is short",
+        Errno.EPERM or Errno.EACCES => $"{Errno.Text(error)}: the user of the agent may not use the RDMA device",
+        _ => Errno.Text(error),
+    };
+
+    private int Open()
+    {
+        _memory = (byte*)_transport.TakeMemory();
+        VerbsLimits limits = new()
+        {
+            ReceiveSlots = Slots,
+            SlotBytes = SlotBytes,
+            SendDepth = SendDepth,
+            InlineBytes = WantedInlineBytes,
+            RnrRetries = RnrRetries,
+            Retries = Retries,
+        };
+        int error = Verbs.Open(_id, &limits, _memory, out _endpoint, out _completionFd);
+        if (error != 0)
+        {
+            _completionFd = -1;
+            return error;
+        }
+        _inlineBytes = limits.InlineBytes;
+        _reactor.Watch(_completionFd, EpollEvents.Readable, this);
+        error = Verbs.Register(_endpoint, _memory + ((nint)Slots * SlotBytes), (ulong)AckBytes, out _ackHandle, out _ackKey);
+        return error != 0 ? error : Verbs.Arm(_endpoint);
+    }
+
+    private int WithProof(Handover hand)
+    {
+        byte* data = stackalloc byte[Verbs.PrivateBytes];
+        Proof.CopyTo(new Span<byte>(data, Verbs.PrivateBytes));
+        return hand(_endpoint, data, Verbs.PrivateBytes);
+    }
+
+    private void Established()
+    {
+        if (IsUp) return;
+        IsUp = true;
+        Session.OnUp();
+        if (_endpoint != 0) Poll(); // the peer may have been faster with its first message than the connection manager
+    }
+
+    private void Poll()
+    {
+        if (_isPolling) return; // from within a frame
+        _isPolling = true;
+        VerbsCompletion* found = stackalloc VerbsCompletion[CompletionsAtOnce];
+        bool wasBlocked = IsBlocked;
+        for (int round = 0; ; round++)
+        {
+            int count = _endpoint == 0 ? 0 : Verbs.Poll(_endpoint, found, CompletionsAtOnce);
+            if (count < 0)
+            {
+                Session.Drop($"completions cannot be had: {Errno.Text(-count)}");
+                break;
+            }
+            for (int i = 0; i < count && _endpoint != 0; i++)
+            {
+                if (found[i].Status != 0) OnFailed(in found[i]);
+                else if (found[i].Kind == VerbsCompletion.Received) OnReceived((int)found[i].Slot, (int)found[i].Bytes);
+                else OnSent();
+            }
+            if (count == 0 || _endpoint == 0) break;
+            if (round < PollsPerTurn) continue;
+            // Others have their turn; the descriptor may not become readable again for what is there already.
+            _reactor.Post(Poll);
+            break;
+        }
+        _isPolling = false;
+        if (_endpoint == 0) return;
+        TakeCredit();
+        if (IsUp && ((wasBlocked && !IsBlocked) || OwesAckNow)) Session.NeedsFlush();
+    }
+
+    private void TakeCredit()
+    {
+        while (_unacknowledged.TryPeek(out ulong last) && last <= Core.LastAcknowledged) _unacknowledged.Dequeue();
+    }
+
+    private void OnReceived(int slot, int bytes)
+    {
+        byte* at = _memory + ((nint)slot * SlotBytes), end = at + bytes;
+        _receivedSinceAck++;
+        if (!IsUp)
+        {
+            // RDMA promises that what arrives before the word "established" is from the peer that was let in.
+            Established();
+            if (_endpoint == 0) return;
+        }
+        while (at < end)
+        {
+            var frame = (FrameHeader*)at;
+            int frameBytes = end - at < FrameHeader.Bytes ? -1 : PeerSession.FrameBytes(frame);
+            if (frameBytes < 0 || frameBytes > end - at)
+            {
+                Session.OnViolation("bytes that are no frame");
+                return;
+            }
+            if (!Session.OnFrame(this, frame)) return;
+            at += frameBytes;
+        }
+        int error = Verbs.Post(_endpoint, (uint)slot);
+        if (error != 0) Session.Drop($"receiving failed: {Errno.Text(-error)}");
+    }
+
+    /// <summary>A signaled send is done, and with it those before.</summary>
+    private void OnSent()
+    {
+        bool isSignaled;
+        do
+        {
+            (nint chunk, isSignaled) = _posted.Dequeue();
+            CountUse(chunk, -1);
+        }
+        while (!isSignaled);
+    }
+
+    private void OnFailed(in VerbsCompletion completion)
+    {
+        string what = completion.Kind == VerbsCompletion.Received ? "receiving" : "sending";
+        Session.Drop($"{what} over RDMA failed: {Verbs.TextOf(completion.Status)}");
+    }
+
+    private bool Post(byte* message, int bytes, byte* chunk)
+    {
+        _receivedSinceAck = 0; // every frame acknowledges
+        bool isInline = bytes <= _inlineBytes;
+        uint key = 0;
+        if (!isInline && !TryFindKey(chunk, out key)) return false;
+        bool isSignaled = ++_unsignaled >= SignalEvery;
+        if (isSignaled) _unsignaled = 0;
+        uint flags = (isSignaled ? Verbs.Signaled : 0) | (isInline ? Verbs.Inline : 0);
+        int error = Verbs.Send(_endpoint, message, (uint)bytes, key, flags, 0);
+        if (error != 0)
+        {
+            Session.Drop($"sending over RDMA failed: {Errno.Text(-error)}");
+            return false;
+        }
+        nint used = isInline ? 0 : (nint)chunk;
+        CountUse(used, 1);
+        _posted.Enqueue((used, isSignaled));
+        _transport.Counters.Sends++;
+        if (isInline) _transport.Counters.InlineSends++;
+        if (isSignaled) _transport.Counters.Completions++;
+        return true;
+    }
+
+    private bool TryFindKey(byte* chunk, out uint key)
+    {
+        key = _ackKey;
+        if (chunk is null) return true;
+        foreach (Registered r in _registered)
+        {
+            if (r.Chunk != (nint)chunk) continue;
+            key = r.Key;
+            return true;
+        }
+        if (_registered.Count == MaxRegistered)
+        {
+            // At most so many messages are out that some chunk is in use by none.
+            int idle = _registered.FindIndex(r => r.UseCount == 0);
+            _ = Verbs.Deregister(_registered[idle].Handle);
+            _registered.RemoveAt(idle);
+        }
+        int error = Verbs.Register(_endpoint, chunk, ChunkPool.ChunkBytes, out ulong handle, out key);
+        if (error != 0)
+        {
+            Session.Drop($"memory to send from cannot be registered: {Explain(-error)}");
+            return false;
+        }
+        _registered.Add(new Registered((nint)chunk, handle, key));
+        return true;
+    }
+
+    private void CountUse(nint chunk, int by)
+    {
+        if (chunk == 0) return;
+        foreach (Registered r in _registered)
+        {
+            if (r.Chunk == chunk) r.UseCount += by;
+        }
+    }
+
+    private delegate int Handover(ulong endpoint, byte* data, uint bytes);
+
+    /// <summary>A chunk of the outbox that the device may read.</summary>
+    private sealed class Registered(nint chunk, ulong handle, uint key)
+    {
+        public nint Chunk { get; } = chunk;
+        public ulong Handle { get; } = handle;
+        public uint Key { get; } = key;
+        public int UseCount { get; set; }
+    }
+
+    /// <summary>The connection that was authenticated carries nothing more; it ends when the peer does.</summary>
+    private sealed class Watch(VerbsLink link) : IReactorHandler
+    {
+        public void OnReady(EpollEvents events)
+        {
+            byte* scrap = stackalloc byte[64];
+            nint got = Sockets.Receive(link._fd, scrap, 64, Sockets.MSG_DONTWAIT);
+            if (got > 0) link.Session.OnViolation("bytes beside the RDMA connection");
+            else if (got == 0) link.Session.Drop("the peer closed the connection");
+            else if (Errno.Last is not (Errno.EAGAIN or Errno.EINTR)) link.Session.Drop($"the connection broke: {Errno.Text(Errno.Last)}");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Net;
+using System.Runtime.InteropServices;
+using VSmp.Agent.Interop;
+using VSmp.Coherence.Messages;
+
+namespace VSmp.Agent.Fabric.Verbs;
+
+using Verbs = Interop.Verbs;
+
+/// <summary>What RDMA cost so far, over all links.</summary>
+internal struct VerbsCounters
+{
+    /// <summary>Messages handed to devices.</summary>
+    public ulong Sends;
+    /// <summary>Of these, those that were copied into the work request.</summary>
+    public ulong InlineSends;
+    /// <summary>Sends whose completion was asked for.</summary>
+    public ulong Completions;
+}
+
+/// <summary>
+/// Sessions over RDMA. Peers find and authenticate each other over TCP, at the same address; then they connect by RDMA-CM, each showing a
+/// proof that follows from that handshake. Nothing but the slots for receives is ever open to a peer, and those to its sends only.
+/// </summary>
+internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
+{
+    /// <summary>Time for finding an address's device, and the way to it.</summary>
+    public const uint ResolveMilliseconds = 2000;
+
+    private const int AcceptBacklog = 128, EventsPerTurn = 64;
+
+    /// <summary>Receive memory of links that are gone: kept for the next ones.</summary>
+    private const int KeepMemory = 16;
+
+    private readonly Reactor _reactor;
+    private readonly RateLimitedLog _log;
+    private readonly string? _device;
+    private readonly IPEndPoint _address;
+    private readonly Dictionary<ulong, VerbsLink> _links = []; // by id
+    private readonly List<VerbsLink> _expected = []; // authenticated, whose request has not come yet
+    private readonly Stack<nint> _memory = new();
+    private readonly List<nint> _resting = [];
+    private ulong _channel;
+    private ulong _listener;
+    private int _fd = -1;
+
+    /// <summary>What it cost.</summary>
+    public VerbsCounters Counters;
+
+    /// <summary>Opens RDMA at an address.</summary>
+    /// <param name="reactor">Whose thread everything runs on.</param>
+    /// <param name="address">The agent's address; an RDMA device must have it.</param>
+    /// <param name="device">The device that must be used, or null for any.</param>
+    /// <param name="log">Takes lines for the log.</param>
+    /// <exception cref="IOException">It cannot be used here; the message says why and what to do.</exception>
+    public VerbsTransport(Reactor reactor, IPEndPoint address, string? device, Action<string> log)
+    {
+        _reactor = reactor;
+        _address = address;
+        _device = device;
+        _log = new RateLimitedLog(log);
+        if (Verbs.Load() is { } why) throw new IOException($"RDMA cannot be used: {why}");
+        int error = Verbs.OpenChannel(out _channel, out _fd);
+        if (error != 0) throw new IOException($"RDMA cannot be used: the connection manager does not open ({Errno.Text(-error)}): load the kernel module rdma_ucm");
+        byte* raw = stackalloc byte[Sockets.AddressBytes];
+        uint rawBytes = Sockets.Encode(address, raw);
+        error = Verbs.Listen(_channel, raw, rawBytes, AcceptBacklog, out _listener);
+        string? unsuitable = error == 0 ? Unsuitable(_listener) : Explain(-error);
+        if (unsuitable is not null)
+        {
+            if (error == 0) Verbs.CloseId(_listener);
+            Verbs.CloseChannel(_channel);
+            throw new IOException($"RDMA cannot be used at {address}: {unsuitable}");
+        }
+        reactor.Watch(_fd, EpollEvents.Readable, this);
+        reactor.AtTurnEnd(Rested);
+    }
+
+    /// <inheritdoc/>
+    public TransportKind Kind => TransportKind.Verbs;
+
+    /// <summary>Connections and requests that are known.</summary>
+    public int LinkCount => _links.Count + _expected.Count;
+
+    /// <inheritdoc/>
+    public Link Create(Session session, int fd, ReadOnlySpan<byte> key) => new VerbsLink(this, session, fd, key);
+
+    /// <inheritdoc/>
+    public void OnReady(EpollEvents events)
+    {
+        for (int i = 0; i < EventsPerTurn; i++)
+        {
+            VerbsEvent happened;
+            int error = Verbs.NextEvent(_channel, &happened);
+            if (error is -Errno.EAGAIN or -Errno.EINTR) return;
+            if (error != 0)
+            {
+                _log.Write($"fabric: RDMA connection events cannot be had: {Errno.Text(-error)}");
+                return;
+            }
+            // SAFETY: on this stack.
+            var data = new ReadOnlySpan<byte>(happened.PrivateData, (int)Math.Min(happened.PrivateBytes, Verbs.PrivateBytes));
+            if (happened.Kind == VerbsEventKind.Requested) OnRequested(happened.Id, data);
+            else if (_links.TryGetValue(happened.Id, out VerbsLink? link)) link.OnEvent(in happened, data);
+        }
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        if (_fd < 0) return;
+        _reactor.Unwatch(_fd);
+        _fd = -1;
+        Verbs.CloseId(_listener);
+        Verbs.CloseChannel(_channel);
+        foreach (nint memory in _resting) _memory.Push(memory);
+        _resting.Clear();
+        while (_memory.TryPop(out nint memory)) NativeMemory.AlignedFree((void*)memory);
+    }
+
+    /// <summary>A link wants to come up: connects, or waits for the peer to.</summary>
+    internal void Begin(VerbsLink link, IPEndPoint? connectTo)
+    {
+        if (connectTo is null)
+        {
+            _expected.Add(link);
+            return;
+        }
+        byte* raw = stackalloc byte[Sockets.AddressBytes], source = stackalloc byte[Sockets.AddressBytes];
+        uint rawBytes = Sockets.Encode(connectTo, raw);
+        // From our own address, so that it is our device that connects; from any port.
+        bool hasOwn = !_address.Address.Equals(IPAddress.Any) && !_address.Address.Equals(IPAddress.IPv6Any);
+        if (hasOwn) _ = Sockets.Encode(new IPEndPoint(_address.Address, 0), source);
+        int error = Verbs.Resolve(_channel, hasOwn ? source : null, raw, rawBytes, ResolveMilliseconds, out ulong id);
+        if (error == 0)
+        {
+            link.SetId(id);
+            _links.Add(id, link);
+            return;
+        }
+        // Later: the session has not finished with making the link.
+        _reactor.Post(() => link.Fail($"no RDMA device reaches {connectTo}: {Errno.Text(-error)}"));
+    }
+
+    /// <summary>The link is gone.</summary>
+    internal void Forget(VerbsLink link, ulong id)
+    {
+        _expected.Remove(link);
+        if (id != 0) _links.Remove(id);
+    }
+
+    /// <summary>Why an id's device is not the one that must be used; null if it is.</summary>
+    internal string? Unsuitable(ulong id)
+    {
+        string? device = Verbs.DeviceOf(id);
+        if (device is null) return _device is null ? null : $"no RDMA device has that address; --transport verbs:{_device} wants {_device}";
+        return _device is null || device == _device ? null : $"the device there is {device}; --transport verbs:{_device} wants {_device}";
+    }
+
+    /// <summary>Memory for receives and acknowledgements.</summary>
+    internal nint TakeMemory() => _memory.TryPop(out nint memory)
+        ? memory
+        : (nint)NativeMemory.AlignedAlloc(VerbsLink.MemoryBytes, 4096);
+
+    /// <summary>Takes memory back: it may be used again after this turn.</summary>
+    internal void GiveMemory(nint memory) => _resting.Add(memory);
+
+    private static string Explain(int error) => error switch
+    {
+        Errno.ENODEV or Errno.EADDRNOTAVAIL => $"{Errno.Text(error)}: no RDMA device has that address (rdma link shows which there are; soft-RoCE: vsmp up --transport rxe:INTERFACE)",
+        Errno.EADDRINUSE => "another program listens there",
+        _ => Errno.Text(error),
+    };
+
+    private void OnRequested(ulong id, ReadOnlySpan<byte> privateData)
+    {
+        foreach (VerbsLink link in _expected)
+        {
+            if (!link.ExpectedProof.IsIn(privateData)) continue;
+            _expected.Remove(link);
+            _links.Add(id, link);
+            link.Accept(id);
+            return;
+        }
+        _log.Write("fabric: refused an RDMA connection: whoever made it had not authenticated itself");
+        _ = Verbs.Reject(id, null, 0);
+        Verbs.CloseId(id);
+    }
+
+    private void Rested()
+    {
+        foreach (nint memory in _resting)
+        {
+            if (_memory.Count < KeepMemory) _memory.Push(memory);
+            else NativeMemory.AlignedFree((void*)memory);
+        }
+        _resting.Clear();
+    }
+}

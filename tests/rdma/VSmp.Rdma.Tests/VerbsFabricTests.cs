@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Net;
+using VSmp.Agent.Fabric;
+using VSmp.Agent.Fabric.Verbs;
+using VSmp.Agent.Interop;
+using VSmp.Agent.Tests.Fabric;
+using VSmp.Coherence;
+using VSmp.Coherence.Messages;
+using Xunit;
+
+namespace VSmp.Rdma.Tests;
+
+/// <summary>The fabric over RDMA: what any fabric promises, on a real device (or soft-RoCE) whose address is in VSMP_RDMA_ADDRESS.</summary>
+public sealed class VerbsFabricTests : FabricTests
+{
+    private static IPAddress Address => IPAddress.Parse(Environment.GetEnvironmentVariable("VSMP_RDMA_ADDRESS")
+        ?? throw new InvalidOperationException("VSMP_RDMA_ADDRESS names no address of an RDMA device"));
+
+    [Fact]
+    public async Task Links_made_and_broken_a_thousand_times_leave_no_descriptor_and_no_locked_memory_behind()
+    {
+        await using SessionWorld world = NewWorld();
+        await world.StartAsync(2);
+        await ExchangeAsync(world, 100, 0);
+        (int descriptors, long locked) before = (OpenDescriptors(), LockedKilobytes());
+        int cuts = int.Parse(Environment.GetEnvironmentVariable("VSMP_RDMA_CUTS") ?? "100", System.Globalization.CultureInfo.InvariantCulture);
+        for (int i = 1; i <= cuts; i++)
+        {
+            await world.CutAsync(i % 2, 1 - (i % 2));
+            foreach (int node in (int[])[0, 1]) await world.UntilAsync(node, () => world[node].Fabric.IsConnected(new NodeId((ushort)(1 - node))));
+        }
+        await ExchangeAsync(world, 100, 100);
+        // The kernel takes connections down in its own time.
+        for (int i = 0; i < 100 && OpenDescriptors() > before.descriptors; i++) await Task.Delay(50, TestContext.Current.CancellationToken);
+        Assert.InRange(OpenDescriptors(), 0, before.descriptors);
+        Assert.InRange(LockedKilobytes(), 0, before.locked + 512);
+        Assert.Empty(world.Received(0).Downs);
+    }
+
+    [Fact]
+    public async Task Both_sides_at_once_with_more_than_all_credit_never_wait_for_each_other()
+    {
+        await using SessionWorld world = NewWorld();
+        await world.StartAsync(2);
+        const int Frames = 400;
+        foreach (int node in (int[])[0, 1])
+        {
+            await world.OnAsync(node, fabric =>
+            {
+                for (uint i = 1; i <= Frames; i++) Send(fabric, 1 - node, i, FrameHeader.MaxPayloadBytes);
+            });
+        }
+        foreach (int node in (int[])[0, 1]) await world.UntilAsync(node, () => world.Received(node).Count(1 - node) >= Frames);
+    }
+
+    [Fact]
+    public void An_address_that_no_device_has_is_refused_with_advice()
+    {
+        using var reactor = new VSmp.Agent.Reactor();
+        IOException refusal = Assert.Throws<IOException>(() => new VerbsTransport(reactor, new IPEndPoint(IPAddress.Parse("127.0.0.1"), 0), "no_such_device", _ => { }));
+        Assert.Contains("no_such_device", refusal.Message, StringComparison.Ordinal);
+    }
+
+    private protected override IFabricWorld CreateWorld() => NewWorld();
+
+    private static SessionWorld NewWorld() => new(Address, (reactor, address) => new VerbsTransport(reactor, address, null, line => TestContext.Current.SendDiagnosticMessage(line)));
+
+    private static async Task ExchangeAsync(SessionWorld world, int frames, int before)
+    {
+        foreach (int node in (int[])[0, 1])
+        {
+            await world.OnAsync(node, fabric =>
+            {
+                for (int i = 1; i <= frames; i++) Send(fabric, 1 - node, (uint)(before + i), i % 7 * 1000);
+            });
+        }
+        foreach (int node in (int[])[0, 1]) await world.UntilAsync(node, () => world.Received(node).Count(1 - node) >= before + frames);
+    }
+
+    private static int OpenDescriptors() => Directory.GetFiles("/proc/self/fd").Length;
+
+    private static long LockedKilobytes() => File.ReadLines("/proc/self/status").Where(l => l.StartsWith("VmPin:", StringComparison.Ordinal))
+        .Select(l => long.Parse(new string([.. l.Where(char.IsAsciiDigit)]), System.Globalization.CultureInfo.InvariantCulture)).First();
+}
