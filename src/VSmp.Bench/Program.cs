@@ -5,6 +5,7 @@ using VSmp.Bench.Checking;
 using VSmp.Bench.Hammer;
 using VSmp.Bench.History;
 using VSmp.Bench.Litmus;
+using VSmp.Bench.Micro;
 using VSmp.Bench.Simulation;
 
 if (PlantedCluster.IsFor(args)) return PlantedCluster.Run(args);
@@ -21,6 +22,7 @@ RootCommand root = new("Check, simulate and measure the coherence protocols of V
 root.Subcommands.Add(CheckCommand.New());
 root.Subcommands.Add(MutantsCommand.New());
 root.Subcommands.Add(SimulateCommand.New());
+root.Subcommands.Add(MicroCommand.New());
 root.Subcommands.Add(LitmusCommand.New());
 root.Subcommands.Add(HistoryCommand.New());
 root.Subcommands.Add(HammerCommand.New());

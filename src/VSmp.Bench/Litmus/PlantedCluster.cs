@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Agent;
-using VSmp.Agent.Cli;
 using VSmp.Coherence.Protocols;
 
 namespace VSmp.Bench.Litmus;
@@ -24,6 +23,6 @@ internal static class PlantedCluster
         Protocol msi = Msi.Protocol;
         ProtocolCatalog.Replace(new Protocol(msi.Name,
             msi.Node.With(NodeState.S, NodeEvent.Inv, NodeState.I, NodeAction.SendInvAck), msi.Directory));
-        return CommandLine.Run(arguments[0] == "planted" ? arguments[1..] : arguments, AgentHost.RunAsync);
+        return Agent.Cli.CommandLine.Run(arguments[0] == "planted" ? arguments[1..] : arguments, AgentHost.RunAsync);
     }
 }
