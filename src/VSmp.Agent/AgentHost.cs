@@ -102,7 +102,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
                 // Before this node has reported its room, no peer that keeps to the rules asks for any.
                 if (_isReady) _reservations.OnFrame(peer, in header, payload);
                 break;
-            case (>= MessageType.JobCall and <= MessageType.JobWrites) or (>= MessageType.JobStart and <= MessageType.JobNotices):
+            case (>= MessageType.JobCall and <= MessageType.JobWrites) or (>= MessageType.JobStart and <= MessageType.JobInputAck):
                 if (_isReady) _jobs.OnFrame(peer, in header, payload);
                 break;
             case MessageType.NodeReport:

@@ -21,6 +21,7 @@ internal sealed class RanksCommand : IRunListener
 
     private readonly Lock _lock = new();
     private readonly Dictionary<int, StartedRank> _ranks = []; // by process; under the lock
+    private readonly RankInput _input = new(0);
     private bool _isKilled; // under the lock: no rank is to be started any more
     private ControlClient _client = null!;
 
@@ -64,6 +65,12 @@ internal sealed class RanksCommand : IRunListener
             foreach (int processId in _ranks.Keys) _ = Libc.Kill(processId, signal); // children that we have not reaped
             if (signal == Signals.SIGKILL) _isKilled = true;
         }
+    }
+
+    /// <inheritdoc/>
+    public void OnRankInput(int rank, byte[] data)
+    {
+        if (rank == 0) _input.Add(data); // no other has any
     }
 
     /// <inheritdoc/>
@@ -130,16 +137,24 @@ internal sealed class RanksCommand : IRunListener
         {
             (int outputEnd, int output) = NewPipe();
             (int errorEnd, int error) = NewPipe();
+            (int input, int inputEnd) = number == 0 ? NewPipe() : (-1, -1);
             int pid;
             lock (_lock)
             {
                 pid = _isKilled ? -Errno.EINTR
-                    : ProcessSpawn.WithOutput(ProcessSpawn.Bytes(program.Path), arguments, RankEnvironment.OfRank(environment, number, run.GuestSocket), output, error);
+                    : ProcessSpawn.WithStreams(ProcessSpawn.Bytes(program.Path), arguments,
+                        RankEnvironment.OfRank(environment, number, run.GuestSocket), input, output, error);
                 _ = Libc.Close(output);
                 _ = Libc.Close(error);
+                if (input >= 0) _ = Libc.Close(input);
                 if (pid > 0) _ranks.Add(pid, new StartedRank(number, [Pass(number, RankStream.Output, outputEnd), Pass(number, RankStream.Error, errorEnd)]));
             }
-            if (pid > 0) continue;
+            if (pid > 0)
+            {
+                if (number == 0) _input.Start(_client, inputEnd);
+                continue;
+            }
+            if (inputEnd >= 0) _ = Libc.Close(inputEnd);
             _ = Libc.Close(outputEnd);
             _ = Libc.Close(errorEnd);
             throw new CommandException(ExitCodes.CannotExecute, $"cannot run {program.Path}: {Errno.Text(-pid)}");

@@ -30,6 +30,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     private readonly ManualResetEventSlim _isOver = new();
     private readonly Dictionary<string, RunStatistics> _figures = []; // by node; of other hosts under the lock, and complete when their ranks have ended
     private JobTicket _ticket = null!;
+    private SpmdInput? _input; // if rank 0 is on another host
     private Thread? _ender;
     private volatile bool _isAgentLost;
     private volatile bool _isClosing;
@@ -116,6 +117,9 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     }
 
     /// <inheritdoc/>
+    public void OnRankInputTaken(int rank) => _input?.OnTaken();
+
+    /// <inheritdoc/>
     public void OnRankEnded(int rank, bool isSignaled, int status, string text)
     {
         Rank? ended;
@@ -173,6 +177,9 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         }
         _leader.StartRanks(new RankProgram(remote, words, environment.Entries, Environment.CurrentDirectory, localBytes,
             Path.GetFileName(System.Text.Encoding.UTF8.GetString(words[0].AsSpan().TrimEnd((byte)0)))));
+        if (!remote.Contains(0)) return;
+        _input = new SpmdInput(_leader, 0);
+        _input.Start();
     }
 
     private void AwaitChildren()

@@ -65,6 +65,20 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     });
 
     /// <inheritdoc/>
+    public Task PassInputAsync(ulong job, int rank, byte[] data) => reactor.Ask(() =>
+    {
+        parts.Jobs.PassInput(new JobId(job), rank, data);
+        return true;
+    });
+
+    /// <inheritdoc/>
+    public Task InputTakenAsync(int processId, int rank) => reactor.Ask(() =>
+    {
+        parts.Jobs.OnInputTaken(processId, rank);
+        return true;
+    });
+
+    /// <inheritdoc/>
     public Task<RankOrders> TakeRanksAsync(int processId, IRunObserver observer) => reactor.Ask(() => parts.Jobs.TakeRanks(processId, observer));
 
     /// <inheritdoc/>

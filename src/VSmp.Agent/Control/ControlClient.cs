@@ -97,6 +97,13 @@ internal sealed class ControlClient : IDisposable
     /// <inheritdoc cref="IAgentControl.SignalRanksAsync"/>
     public void SignalRanks(int signal) => _ = Call(new() { Operation = ControlOperation.SignalRanks, Number = signal });
 
+    /// <inheritdoc cref="IAgentControl.PassInputAsync"/>
+    public void PassInput(int rank, byte[] data) => _ = Call(new() { Operation = ControlOperation.RankInput, Rank = rank, Data = data });
+
+    /// <inheritdoc cref="IAgentControl.InputTakenAsync"/>
+    public void InputTaken(int rank) =>
+        _ = Call(new() { Operation = ControlOperation.RankInputTaken, Rank = rank }, Timeout.InfiniteTimeSpan); // behind output, too
+
     /// <inheritdoc cref="IAgentControl.TakeRanksAsync"/>
     public RankOrders TakeRanks() => Call(new() { Operation = ControlOperation.TakeRanks }).Orders ?? throw Strange();
 
@@ -236,6 +243,12 @@ internal sealed class ControlClient : IDisposable
             case ControlEvent.RankEnded:
                 _listener?.OnRankEnded(reply.Rank ?? -1, reply.IsSignaled ?? false, reply.Number ?? 0, reply.Text ?? "");
                 return true;
+            case ControlEvent.RankInput:
+                _listener?.OnRankInput(reply.Rank ?? -1, reply.Data ?? []);
+                return true;
+            case ControlEvent.RankInputTaken:
+                _listener?.OnRankInputTaken(reply.Rank ?? -1);
+                return true;
             case ControlEvent.SignalRanks:
                 _listener?.OnSignalRanks(reply.Number ?? 0);
                 return true;
@@ -275,6 +288,16 @@ internal interface IRunListener
 
     /// <summary>The ranks that this process has started are to get a signal.</summary>
     void OnSignalRanks(int signal)
+    {
+    }
+
+    /// <summary>A rank that this process has started, or is to start, is to read this on its standard input; empty: nothing more.</summary>
+    void OnRankInput(int rank, byte[] data)
+    {
+    }
+
+    /// <summary>A rank on another host has taken a piece of its input: it may get the next.</summary>
+    void OnRankInputTaken(int rank)
     {
     }
 

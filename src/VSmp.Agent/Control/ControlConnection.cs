@@ -76,6 +76,12 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         Send(new ControlReply { Event = ControlEvent.RankEnded, Rank = rank, IsSignaled = isSignaled, Number = status, Text = text }, -1);
 
     /// <inheritdoc/>
+    public void OnRankInput(int rank, byte[] data) => Send(new ControlReply { Event = ControlEvent.RankInput, Rank = rank, Data = data }, -1);
+
+    /// <inheritdoc/>
+    public void OnRankInputTaken(int rank) => Send(new ControlReply { Event = ControlEvent.RankInputTaken, Rank = rank }, -1);
+
+    /// <inheritdoc/>
     public void OnSignalRanks(int signal) => Send(new ControlReply { Event = ControlEvent.SignalRanks, Number = signal }, -1);
 
     /// <summary>Closes the connection. On the control thread.</summary>
@@ -198,6 +204,8 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             ControlOperation.StartRanks => await DoAsync(agent.StartRanksAsync(Job(), peer.UserId, peer.GroupId,
                 request.Program ?? throw new ControlException("the request names no program"))).ConfigureAwait(false),
             ControlOperation.SignalRanks => await DoAsync(agent.SignalRanksAsync(Job(), request.Number ?? 0)).ConfigureAwait(false),
+            ControlOperation.RankInput => await DoAsync(agent.PassInputAsync(Job(), request.Rank ?? -1, request.Data ?? [])).ConfigureAwait(false),
+            ControlOperation.RankInputTaken => await DoAsync(agent.InputTakenAsync(peer.ProcessId, request.Rank ?? -1)).ConfigureAwait(false),
             ControlOperation.TakeRanks => new() { Orders = await agent.TakeRanksAsync(peer.ProcessId, this).ConfigureAwait(false) },
             ControlOperation.RankOutput => await DoAsync(agent.PassOutputAsync(peer.ProcessId, request.Rank ?? -1, request.Number ?? 0, request.Data ?? []))
                 .ConfigureAwait(false),

@@ -23,6 +23,8 @@ internal enum ControlOperation
     TakeRanks = 14,
     RankOutput = 15,
     RankEnded = 16,
+    RankInput = 17,
+    RankInputTaken = 18,
 }
 
 /// <summary>What a line from the agent tells without having been asked, on a connection that has begun a run.</summary>
@@ -35,6 +37,8 @@ internal enum ControlEvent
     RankOutput = 4,
     RankEnded = 5,
     SignalRanks = 6,
+    RankInput = 7,
+    RankInputTaken = 8,
 }
 
 /// <summary>One line to the agent. Which members count depends on <see cref="Operation"/>.</summary>
@@ -59,7 +63,7 @@ internal sealed record ControlRequest
     /// <summary>BeginJob: what the job wants.</summary>
     public JobRequest? Job { get; init; }
 
-    /// <summary>ReportRank, RankOutput, RankEnded: which.</summary>
+    /// <summary>ReportRank, RankOutput, RankEnded, RankInput, RankInputTaken: which.</summary>
     public int? Rank { get; init; }
 
     /// <summary>StartRanks: what.</summary>
@@ -71,7 +75,7 @@ internal sealed record ControlRequest
     /// <summary>RankEnded: whether <see cref="Number"/> is a signal.</summary>
     public bool? IsSignaled { get; init; }
 
-    /// <summary>RankOutput: what it printed.</summary>
+    /// <summary>RankOutput: what it printed. RankInput: what it is to read; empty: nothing more.</summary>
     public byte[]? Data { get; init; }
 
     /// <summary>Shutdown: why. ReportRank, RankEnded: how it ended.</summary>
@@ -105,7 +109,7 @@ internal sealed record ControlReply
     /// <summary>TakeRanks: what to start.</summary>
     public RankOrders? Orders { get; init; }
 
-    /// <summary>RankOutput, RankEnded: which.</summary>
+    /// <summary>RankOutput, RankEnded, RankInput, RankInputTaken: which.</summary>
     public int? Rank { get; init; }
 
     /// <inheritdoc cref="ControlRequest.Number"/>

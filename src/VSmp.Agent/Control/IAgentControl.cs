@@ -40,6 +40,12 @@ internal interface IAgentControl
     /// <summary>Sends a signal to the ranks that nodes of other hosts have started.</summary>
     Task SignalRanksAsync(ulong job, int signal);
 
+    /// <summary>Passes a piece of standard input on to a rank on another host. One piece may be on the way.</summary>
+    Task PassInputAsync(ulong job, int rank, byte[] data);
+
+    /// <summary>From the process that this agent has started to start ranks: a rank has taken a piece of its input.</summary>
+    Task InputTakenAsync(int processId, int rank);
+
     /// <summary>For the process that this agent has started to start ranks: what it is to do. <paramref name="observer"/> hears signals.</summary>
     Task<RankOrders> TakeRanksAsync(int processId, IRunObserver observer);
 
@@ -79,6 +85,16 @@ internal interface IRunObserver
 
     /// <summary>A rank on another host has ended.</summary>
     void OnRankEnded(int rank, bool isSignaled, int status, string text)
+    {
+    }
+
+    /// <summary>A rank that the observer has started, or is to start, is to read this; empty: nothing more.</summary>
+    void OnRankInput(int rank, byte[] data)
+    {
+    }
+
+    /// <summary>A rank on another host has taken a piece of its input.</summary>
+    void OnRankInputTaken(int rank)
     {
     }
 

@@ -43,7 +43,8 @@ internal static class FrameRules
                 or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave
                 or MessageType.JobCall or MessageType.JobReply or MessageType.JobRankGone or MessageType.JobAttach
                 or MessageType.JobAttachReply or MessageType.JobDetach or MessageType.JobAbort or MessageType.JobStart
-                or MessageType.JobOutput or MessageType.JobOutputAck or MessageType.JobSignal or MessageType.JobWrites or MessageType.JobNotices =>
+                or MessageType.JobOutput or MessageType.JobOutputAck or MessageType.JobSignal or MessageType.JobWrites or MessageType.JobNotices
+                or MessageType.JobInput or MessageType.JobInputAck =>
                 header.PayloadBytes > FrameHeader.MaxPayloadBytes ? "a payload that is too long" : null,
             MessageType.SessionAck or MessageType.SessionClose =>
                 header.PayloadBytes != 0 ? "a payload where none belongs" : null,

@@ -30,10 +30,10 @@ internal static unsafe partial class ProcessSpawn
     public static int WithoutInput(byte[] path, byte[][] arguments, byte[][] environment) =>
         Spawn(path, arguments, environment, null, hasInput: false);
 
-    /// <summary>The same, with nothing to read, and with what it prints going to two descriptors.</summary>
+    /// <summary>The same, with what it reads (negative: nothing) and prints coming from and going to descriptors.</summary>
     /// <returns>Its process id, or minus an errno value.</returns>
-    public static int WithOutput(byte[] path, byte[][] arguments, byte[][] environment, int output, int error) =>
-        Spawn(path, arguments, environment, null, hasInput: false, output, error);
+    public static int WithStreams(byte[] path, byte[][] arguments, byte[][] environment, int input, int output, int error) =>
+        Spawn(path, arguments, environment, null, hasInput: input >= 0, input, output, error);
 
     /// <summary>Starts a daemon: a session of its own, output appended to a file, no other descriptor of ours.</summary>
     /// <returns>Its process id, or minus an errno value.</returns>
@@ -41,7 +41,7 @@ internal static unsafe partial class ProcessSpawn
         Spawn(path, arguments, environment, logFile, hasInput: false);
 
     private static int Spawn(byte[] path, byte[][] arguments, byte[][] environment, string? logFile, bool hasInput,
-        int output = -1, int error = -1)
+        int input = -1, int output = -1, int error = -1)
     {
         byte* attributes = stackalloc byte[OpaqueBytes], actions = stackalloc byte[OpaqueBytes],
             signals = stackalloc byte[OpaqueBytes];
@@ -57,6 +57,7 @@ internal static unsafe partial class ProcessSpawn
             Check(AttributesSetSignalDefault(attributes, signals));
             short flags = POSIX_SPAWN_SETSIGDEF;
             if (!hasInput) Check(ActionsAddOpen(actions, 0, Pin("/dev/null"), Libc.O_RDONLY, 0));
+            if (input >= 0) Check(ActionsAddDup(actions, input, 0));
             if (output >= 0)
             {
                 Check(ActionsAddDup(actions, output, 1));

@@ -21,6 +21,15 @@ internal static unsafe partial class Terminals
         return (isTold && size[1] > 0 ? size[1] : UsualColumns, isTold && size[0] > 0 ? size[0] : UsualRows);
     }
 
+    /// <summary>Whether our process group may read from the terminal: it is in the foreground.</summary>
+    public static bool IsOurs(int fd) => GetForegroundGroup(fd) == GetProcessGroup();
+
+    [LibraryImport("libc", EntryPoint = "tcgetpgrp", SetLastError = true)]
+    private static partial int GetForegroundGroup(int fd);
+
+    [LibraryImport("libc", EntryPoint = "getpgrp")]
+    private static partial int GetProcessGroup();
+
     [LibraryImport("libc", EntryPoint = "isatty", SetLastError = true)]
     private static partial int IsATty(int fd);
 

@@ -57,7 +57,7 @@ internal sealed partial class JobServer
     public RankOrders TakeRanks(int processId, IRunObserver connection)
     {
         RankStarter starter = StarterOf(processId);
-        starter.Connection = connection;
+        starter.Connect(connection);
         return starter.Orders;
     }
 
@@ -118,6 +118,13 @@ internal sealed partial class JobServer
                 {
                     passedOn.SetResult();
                 }
+                break;
+            case MessageType.JobInput:
+                RequireLeader(peer, job);
+                OnInput(job, header.Argument1, payload);
+                break;
+            case MessageType.JobInputAck:
+                OnInputTaken(peer, job, header.Argument1);
                 break;
             case MessageType.JobSignal:
                 RequireLeader(peer, job);

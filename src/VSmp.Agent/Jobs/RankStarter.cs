@@ -27,9 +27,27 @@ internal sealed class RankStarter(RankOrders orders, int processId, SafeFileHand
     /// <summary>Output that is on its way to the leader.</summary>
     public Dictionary<uint, TaskCompletionSource> OnTheWay { get; } = [];
 
-    /// <summary>Its connection, once it has come for its orders.</summary>
-    public IRunObserver? Connection { get; set; }
+    private readonly List<(int Rank, byte[] Data)> _early = []; // input that came before it did
+    private IRunObserver? _connection;
+
+    /// <summary>It has come for its orders; what came before it, it gets.</summary>
+    public void Connect(IRunObserver connection)
+    {
+        _connection = connection;
+        foreach ((int rank, byte[] data) in _early) connection.OnRankInput(rank, data);
+        _early.Clear();
+    }
+
+    /// <summary>Passes a piece of a rank's input on to it.</summary>
+    /// <returns>False if there is one already that it has not come for.</returns>
+    public bool TryPassInput(int rank, byte[] data)
+    {
+        if (_connection is not null) _connection.OnRankInput(rank, data);
+        else if (_early.Exists(early => early.Rank == rank)) return false;
+        else _early.Add((rank, data));
+        return true;
+    }
 
     /// <summary>Sends its ranks a signal; one that comes before it has started any is lost, as it is for a program.</summary>
-    public void Signal(int signal) => Connection?.OnSignalRanks(signal);
+    public void Signal(int signal) => _connection?.OnSignalRanks(signal);
 }

@@ -120,6 +120,10 @@ public enum MessageType : byte
     JobSignal = 91,
     /// <summary>Write notices: which pages others have written, to a node before the answer to the call that acquires.</summary>
     JobNotices = 92,
+    /// <summary>What a rank that a node has started is to read on its standard input; no payload: nothing more.</summary>
+    JobInput = 93,
+    /// <summary>That rank has taken it: more may come.</summary>
+    JobInputAck = 94,
 
     // The session itself; never seen above the fabric.
 

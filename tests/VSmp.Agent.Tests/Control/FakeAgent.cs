@@ -73,6 +73,10 @@ internal sealed class FakeAgent(string name) : IAgentControl
 
     public Task SignalRanksAsync(ulong job, int signal) => Task.CompletedTask;
 
+    public Task PassInputAsync(ulong job, int rank, byte[] data) => Task.CompletedTask;
+
+    public Task InputTakenAsync(int processId, int rank) => Task.CompletedTask;
+
     public Task<RankOrders> TakeRanksAsync(int processId, IRunObserver observer) =>
         Task.FromException<RankOrders>(new ControlException("this agent has not started you to start ranks", ExitCodes.Refused));
 

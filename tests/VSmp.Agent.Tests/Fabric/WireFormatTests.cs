@@ -66,7 +66,7 @@ public sealed class WireFormatTests
             "None=0 GetS=1 GetM=2 Upgrade=3 PutM=4 PutZ=5 PutE=6 PutO=7 Diff=8 FwdGetS=16 FwdGetM=17 Inv=18 PutAck=19 WritebackAck=20 OwnerGrant=21 DataS=32 DataM=33 InvAck=34 "
             + "InstallAck=35 Nack=37 Writeback=38 DataE=39 WritebackClean=40 DiffAck=41 ReserveExtents=64 ReserveReply=65 ReleaseExtents=66 DropRegion=67 "
             + "DropRegionAck=68 JobCall=72 JobReply=73 JobRankGone=74 JobAttach=75 JobAttachReply=76 JobDetach=77 JobAbort=78 JobWrites=79 "
-            + "NodeReport=80 ViewChange=81 Leave=82 JobStart=88 JobOutput=89 JobOutputAck=90 JobSignal=91 JobNotices=92 "
+            + "NodeReport=80 ViewChange=81 Leave=82 JobStart=88 JobOutput=89 JobOutputAck=90 JobSignal=91 JobNotices=92 JobInput=93 JobInputAck=94 "
             + "SessionAck=128 SessionClose=129", Values<MessageType>());
         Assert.Equal("None=0 Zero=1 NoData=2 Prefetch=4 FromOwner=8", Values<MessageFlags>());
         Assert.Equal("Request=0 Forward=1 Response=2", Values<VirtualNetwork>());

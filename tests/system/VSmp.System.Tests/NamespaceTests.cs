@@ -74,6 +74,14 @@ public sealed class NamespaceTests : IDisposable
         string[] sums = much.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
         Assert.True(sums.Length == 2 && sums[0] == sums[1], much.Output + much.Error);
 
+        // A lot of input, too; and a rank that does not want it holds nobody up.
+        Outcome fed = In(0, 60, ["sh", "-c", $"seq 300000 | {Paths.Vsmp} spmd -n 2 --on beta,alpha -- cat | cksum; seq 300000 | cksum"]).Succeeded();
+        sums = fed.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        Assert.True(sums.Length == 2 && sums[0] == sums[1], fed.Output + fed.Error);
+        In(0, 60, ["sh", "-c", $"yes | {Paths.Vsmp} spmd -n 2 --on beta,alpha -- sh -c 'exec <&-; sleep 1'"]).Succeeded();
+        In(0, 60, ["sh", "-c", $"yes | {Paths.Vsmp} spmd -n 2 --on beta,alpha -- sleep 1"]).Succeeded();
+        Assert.Equal("0\n", In(0, 60, ["sh", "-c", $"{Paths.Vsmp} spmd -n 1 --on beta -- wc -c < /dev/null"]).Succeeded().Output);
+
         // As the user who asks, with his group alone.
         Outcome user = In(0, 60, ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
             Paths.Vsmp, "spmd", "-n", "2", "--", "sh", "-c", "echo $(id -u) $(id -g) $(id -G) $(grep CapEff /proc/self/status)"]).Succeeded();
