@@ -12,7 +12,7 @@
 
 #include "load.h"
 
-enum { MAX_COMPLETIONS = 64, MAX_RNR_RETRIES = 6, MAX_RETRIES = 7, MAX_INLINE_TRIED = 1024 };
+enum { MAX_COMPLETIONS = 64, MAX_RETRIES = 6, MAX_INLINE_TRIED = 1024 };
 
 // Queues of one connection. The protection domain is its own, so that no key of another peer's means anything in it.
 struct endpoint {
@@ -234,8 +234,8 @@ VSMP_VERBS_API int vsmp_verbs_open(uint64_t id, struct vsmp_verbs_limits *limits
                                    int32_t *fd) {
     struct rdma_cm_id *cm = id_of(id);
     if (cm->verbs == NULL) return -ENODEV;
-    if (limits->receive_slots == 0 || limits->slot_bytes == 0 || limits->send_depth == 0 ||
-        limits->rnr_retries > MAX_RNR_RETRIES || limits->retries > MAX_RETRIES || limits->inline_bytes > MAX_INLINE_TRIED)
+    if (limits->receive_slots == 0 || limits->slot_bytes == 0 || limits->send_depth == 0 || limits->rnr_retries > MAX_RETRIES ||
+        limits->retries > MAX_RETRIES || limits->inline_bytes > MAX_INLINE_TRIED)
         return -EINVAL;
     struct endpoint *e = calloc(1, sizeof *e);
     if (e == NULL) return -ENOMEM;

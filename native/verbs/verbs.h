@@ -58,7 +58,7 @@ struct vsmp_verbs_limits {
     uint32_t send_depth; // sends posted at a time
     uint32_t inline_bytes; // wanted; out: granted, 0 if the device has none
     uint32_t rnr_retries; // 0 to 6: 7 means for ever, and is refused
-    uint32_t retries; // 0 to 7
+    uint32_t retries; // 0 to 6: some devices take 7 for ever here, too
 };
 
 enum { VSMP_VERBS_RECEIVED = 1, VSMP_VERBS_SENT = 2 };

@@ -39,7 +39,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     private const int AckBytes = SendDepth * FrameHeader.Bytes;
     private const int MaxUnacknowledged = Slots / 2, AckAfterMessages = Slots / 4;
     private const int SendDepth = 48, SignalEvery = 8, WantedInlineBytes = 256;
-    private const uint RnrRetries = 6, Retries = 7;
+    private const uint RnrRetries = 6, Retries = 6; // 7 is for ever: of the former by definition, of the latter on soft-RoCE
     private const int CompletionsAtOnce = 32, PollsPerTurn = 4;
 
     /// <summary>Chunks of the outbox that the device may know at a time.</summary>
