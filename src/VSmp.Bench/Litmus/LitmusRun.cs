@@ -64,7 +64,7 @@ public sealed class LitmusRun
     {
         string plan = Path.Combine(cluster.Scratch, "plan");
         File.WriteAllLines(plan, _results.Values.Select(result => result.Test.PlanLine(result.Layout, result.Kind,
-            Math.Max(1, (int)(RunsPerTest * share * ShareOf(result.Layout))))));
+            (int)Math.Ceiling(RunsPerTest * share * ShareOf(result.Layout)))));
         List<string> program = [BenchCluster.FindProgram("vsmp-litmus"), plan, seed.ToString(CultureInfo.InvariantCulture)];
         if (isControl) program.Add("control");
         (int exitCode, string error) = cluster.RunRanks(Ranks, nodes, protocol, local: null, program, AddLine);
