@@ -5,10 +5,12 @@
 // it inherited from the pool dies of SIGBUS; freeing it does nothing; the parent's memory stays what it was.
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <time.h>
 
 #include "check.h"
 
@@ -103,6 +105,48 @@ static pid_t touching(uint64_t *inherited, bool with_handler) {
     _exit(1);
 }
 
+static void run_on(int processor) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(processor, &set);
+    check(sched_setaffinity(0, sizeof set, &set) == 0, "sched_setaffinity");
+}
+
+// Takes processor 0 for itself for 600 ms, as soon as a byte comes; 0 where that is not permitted.
+static pid_t hog(int go[2]) {
+    const struct sched_param priority = {.sched_priority = 1};
+    check(pipe(go) == 0, "pipe");
+    pid_t child = fork();
+    if (child != 0) return child;
+    char byte;
+    run_on(0);
+    const bool permitted = sched_setscheduler(0, SCHED_FIFO, &priority) == 0;
+    if (read(go[0], &byte, 1) != 1 || !permitted) _exit(1);
+    struct timespec begin, now;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    do clock_gettime(CLOCK_MONOTONIC, &now);
+    while ((now.tv_sec - begin.tv_sec) * 1000 + (now.tv_nsec - begin.tv_nsec) / 1000000 < 600);
+    _exit(0);
+}
+
+// On a busy host it may take a while until a child looks at anything: it is lent what it asks for all the same.
+static void starved(const uint64_t *inherited) {
+    int go[2];
+    if (sysconf(_SC_NPROCESSORS_ONLN) < 2) return;
+    pid_t other = hog(go);
+    pid_t child = fork();
+    if (child == 0) {
+        if (write(go[1], "!", 1) != 1) _exit(1);
+        usleep(20000); // it has begun
+        run_on(0);
+        _exit(*(volatile const uint64_t *)inherited == pattern(1, bytes / 16) ? 12 : 1);
+    }
+    check(wait_for(child) == 12, "a child that had to wait for a processor");
+    (void)wait_for(other); // 1: it was not permitted to take one
+    close(go[0]);
+    close(go[1]);
+}
+
 static pid_t own_fault(void) {
     pid_t child = fork();
     if (child != 0) return child;
@@ -150,6 +194,7 @@ int main(int argc, char **argv) {
     check(wait_for(touching(large, true)) == 128 + SIGBUS, "the same with a handler of its own");
     check(wait_for(own_fault()) == SIGSEGV, "a child's own SIGSEGV handler");
 
+    starved(large + bytes / 16);
     verify(large, 1);
     free(large);
     churn(9);
