@@ -95,16 +95,20 @@ public sealed class ProgramTests
     {
         string script = cluster.Scratch("script.py");
         File.WriteAllText(script, """
-            import subprocess, sys
+            import subprocess, sys, time
             if len(sys.argv) > 1:
                 seed = int(sys.argv[1])
                 numbers = [(i * 7919 + seed) % 1000003 for i in range(100000)]
                 data = bytearray(b"%d" % seed) * 24_000_000
                 numbers.sort()
+                print('ready', flush=True)
+                sys.stdin.readline()
                 print(sum(numbers[::1000]) + len(data) + data[12345678] + data.find(b'x'))
             else:
-                children = [subprocess.Popen([sys.executable, __file__, str(s)], stdout=subprocess.PIPE) for s in (1, 2, 3)]
-                print([int(c.communicate()[0]) for c in children], [c.returncode for c in children])
+                children = [subprocess.Popen([sys.executable, __file__, str(s)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for s in (1, 2, 3)]
+                for c in children: c.stdout.readline()
+                time.sleep(0.5) # all of them are large at the same time
+                print([int(c.communicate(b'go')[0]) for c in children], [c.returncode for c in children])
             """);
         string[] program = [File.Exists("/usr/bin/python3") ? "/usr/bin/python3" : "python3", script];
         (Outcome outcome, Statistics statistics) = cluster.Guest(program, local: "64M");
