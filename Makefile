@@ -76,6 +76,14 @@ test-long: build ## the system tests with nothing shortened (about half an hour)
 	@$(MAKE) --no-print-directory $(BUILD)/.tests-built
 	@BUILD=$(BUILD) VSMP_TEST_LONG=1 tests/run-all VSmp.System.Tests
 
+.PHONY: test-rdma
+test-rdma: build ## verbs over soft-RoCE, in virtual machines
+	@BUILD=$(BUILD) tests/rdma/run
+
+.PHONY: rdma-shell
+rdma-shell: build ## a shell in such a machine
+	@BUILD=$(BUILD) tests/rdma/run --shell
+
 .PHONY: demo
 demo: build ## a genome assembly on four agents, none of which could have held it
 	@$(NEED) packages $(DEMO_PACKAGES)

@@ -1,0 +1,49 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# For check scripts: `source "$REPOSITORY/tests/rdma/bed.sh"`.
+
+# fail TEXT…: ends the check, and it has failed.
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# skip TEXT…: ends the check, and it is counted as skipped. For what the kernel or a tool has not, never for what did not work.
+skip() {
+    echo "SKIPPED: $*" >&2
+    exit 77
+}
+
+# until_true SECONDS COMMAND…: waits until the command succeeds; fails if it never does.
+until_true() {
+    local seconds=$1 deadline=$((SECONDS + $1))
+    shift
+    until "$@" > /dev/null 2>&1; do
+        [[ $SECONDS -lt $deadline ]] || fail "not true within $seconds s: $*"
+        sleep 0.2
+    done
+}
+
+# meet NAME [SECONDS]: with two machines, both wait here for each other. NAME is for one meeting in a check.
+meet() {
+    local other=a
+    [[ $BED_MACHINE == a ]] && other=b
+    touch "$BED_DIR/$BED_CHECK.$1.$BED_MACHINE"
+    until_true "${2:-60}" test -e "$BED_DIR/$BED_CHECK.$1.$other"
+}
+
+# listening PORT: a TCP socket listens there. For `until_true`.
+listening() {
+    ss -Htln "sport = :$1" | grep -q .
+}
+
+# The RDMA device's counter NAME, as the kernel counts it.
+counter() {
+    cat "/sys/class/infiniband/$BED_DEVICE/ports/1/hw_counters/$1"
+}
+
+# rdma_listening PORT: the same for the RDMA connection manager.
+rdma_listening() {
+    rdma resource show cm_id | grep -qE "state LISTEN .*:$1( |$)"
+}

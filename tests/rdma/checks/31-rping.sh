@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# check: a connection made by the RDMA connection manager carries RDMA reads and writes (rping)
+# machines: alone
+# seconds: 60
+set -euo pipefail
+source "$REPOSITORY/tests/rdma/bed.sh"
+rping -s -a "$BED_ADDRESS" -p 7174 -C 20 -V > /tmp/server 2>&1 &
+server=$!
+until_true 20 rdma_listening 7174
+rping -c -a "$BED_ADDRESS" -p 7174 -C 20 -V -v
+wait "$server" || fail "the server: $(cat /tmp/server)"

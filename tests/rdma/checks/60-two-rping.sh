@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# check: RDMA reads and writes between two kernels (rping)
+# machines: two
+# seconds: 60
+set -euo pipefail
+source "$REPOSITORY/tests/rdma/bed.sh"
+case $BED_MACHINE in
+    a)
+        rping -s -a "$BED_ADDRESS" -p 7174 -C 10 -V &
+        server=$!
+        until_true 20 rdma_listening 7174
+        meet listening
+        wait "$server"
+        ;;
+    b)
+        meet listening
+        rping -c -a "$BED_PEER_ADDRESS" -p 7174 -C 10 -V -v
+        ;;
+esac
