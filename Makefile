@@ -78,6 +78,7 @@ test-long: build ## the system tests with nothing shortened (about half an hour)
 
 .PHONY: test-rdma
 test-rdma: build ## verbs over soft-RoCE, in virtual machines
+	@$(MAKE) --no-print-directory $(BUILD)/.tests-built
 	@BUILD=$(BUILD) tests/rdma/run
 
 .PHONY: rdma-shell
