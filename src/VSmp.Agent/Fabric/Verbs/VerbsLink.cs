@@ -42,8 +42,11 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     private const uint RnrRetries = 6, Retries = 6; // 7 is for ever: of the former by definition, of the latter on soft-RoCE
     private const int CompletionsAtOnce = 32, PollsPerTurn = 4;
 
-    /// <summary>Chunks of the outbox that the device may know at a time.</summary>
-    private const int MaxRegistered = 16;
+    /// <summary>
+    /// Chunks of the outbox that the device may know at a time: more than all sends that can be out lie in, so that there is always one
+    /// that none uses. A full chunk is at least that many messages; the first and the last may be partly used.
+    /// </summary>
+    private const int MaxRegistered = (SendDepth / (ChunkPool.ChunkBytes / SlotBytes)) + 3;
 
     private readonly VerbsTransport _transport;
     private readonly Reactor _reactor;
@@ -368,9 +371,6 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         nint used = isInline ? 0 : (nint)chunk;
         CountUse(used, 1);
         _posted.Enqueue((used, isSignaled));
-        _transport.Counters.Sends++;
-        if (isInline) _transport.Counters.InlineSends++;
-        if (isSignaled) _transport.Counters.Completions++;
         return true;
     }
 
@@ -386,7 +386,6 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         }
         if (_registered.Count == MaxRegistered)
         {
-            // At most so many messages are out that some chunk is in use by none.
             int idle = _registered.FindIndex(r => r.UseCount == 0);
             _ = Verbs.Deregister(_registered[idle].Handle);
             _registered.RemoveAt(idle);

@@ -8,17 +8,6 @@ namespace VSmp.Agent.Fabric.Verbs;
 
 using Verbs = Interop.Verbs;
 
-/// <summary>What RDMA cost so far, over all links.</summary>
-internal struct VerbsCounters
-{
-    /// <summary>Messages handed to devices.</summary>
-    public ulong Sends;
-    /// <summary>Of these, those that were copied into the work request.</summary>
-    public ulong InlineSends;
-    /// <summary>Sends whose completion was asked for.</summary>
-    public ulong Completions;
-}
-
 /// <summary>
 /// Sessions over RDMA. Peers find and authenticate each other over TCP, at the same address; then they connect by RDMA-CM, each showing a
 /// proof that follows from that handshake. Nothing but the slots for receives is ever open to a peer, and those to its sends only.
@@ -44,9 +33,6 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
     private ulong _channel;
     private ulong _listener;
     private int _fd = -1;
-
-    /// <summary>What it cost.</summary>
-    public VerbsCounters Counters;
 
     /// <summary>Opens RDMA at an address.</summary>
     /// <param name="reactor">Whose thread everything runs on.</param>
@@ -79,9 +65,6 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
 
     /// <inheritdoc/>
     public TransportKind Kind => TransportKind.Verbs;
-
-    /// <summary>Connections and requests that are known.</summary>
-    public int LinkCount => _links.Count + _expected.Count;
 
     /// <inheritdoc/>
     public Link Create(Session session, int fd, ReadOnlySpan<byte> key) => new VerbsLink(this, session, fd, key);
