@@ -6,18 +6,18 @@ namespace VSmp.Agent.Guests;
 
 /// <summary>
 /// Looks several times a second at what only the kernel knows: the private memory of the guests and the allocation of the frame files.
-/// The files in /proc are read on a thread of its own, so that no fault waits for them.
+/// The files in /proc are read on a thread of its own, so that no fault waits for them; without guests no other thread is woken.
 /// </summary>
-internal sealed class Sampler : IDisposable
+internal sealed class Sampler
 {
-    private const int PeriodMilliseconds = 100;
+    private const long PeriodMicroseconds = 100_000;
 
     private readonly Reactor _reactor;
     private readonly Runs _runs;
     private readonly Pager _pager;
-    private readonly Timer _timer;
     private ulong _lastFaults;
     private long _lastMicroseconds = Reactor.Clock();
+    private bool _isLooking;
 
     /// <summary>Starts to look.</summary>
     public Sampler(Reactor reactor, Runs runs, Pager pager)
@@ -25,7 +25,7 @@ internal sealed class Sampler : IDisposable
         _reactor = reactor;
         _runs = runs;
         _pager = pager;
-        _timer = new Timer(_ => _reactor.Post(List), null, PeriodMilliseconds, Timeout.Infinite);
+        reactor.Every(PeriodMicroseconds, List);
     }
 
     /// <summary>Faults per second, over the last period.</summary>
@@ -37,12 +37,10 @@ internal sealed class Sampler : IDisposable
     /// <summary>Memory of the guests outside the pool.</summary>
     public ulong PrivateBytes { get; private set; }
 
-    /// <inheritdoc/>
-    public void Dispose() => _timer.Dispose();
-
     /// <summary>On the reactor: what there is to look at.</summary>
     private void List()
     {
+        if (_isLooking) return;
         Guest[] guests = _runs.Guests.ToArray();
         ulong used = 0;
         foreach (PagedRegion region in _pager.Regions) used += FileUse.AllocatedBytes(region.Frames.Descriptor);
@@ -60,6 +58,12 @@ internal sealed class Sampler : IDisposable
             FaultsPerSecond = (_pager.FaultCount - _lastFaults) / seconds;
             (_lastFaults, _lastMicroseconds) = (_pager.FaultCount, now);
         }
+        if (guests.Length == 0)
+        {
+            Record(guests, []);
+            return;
+        }
+        _isLooking = true;
         ThreadPool.UnsafeQueueUserWorkItem(_ => Look(guests), null);
     }
 
@@ -72,6 +76,7 @@ internal sealed class Sampler : IDisposable
 
     private void Record(Guest[] guests, ulong[] sizes)
     {
+        _isLooking = false;
         ulong all = 0;
         for (int i = 0; i < guests.Length; i++)
         {
@@ -85,8 +90,6 @@ internal sealed class Sampler : IDisposable
             foreach (Guest guest in run.Guests) sum += guest.PrivateBytes;
             run.Counters.PeakPrivateBytes = Math.Max(run.Counters.PeakPrivateBytes, sum);
         }
-        try { _timer.Change(PeriodMilliseconds, Timeout.Infinite); }
-        catch (ObjectDisposedException) { } // the agent is ending
     }
 
     private static ulong AnonymousBytes(int processId)
