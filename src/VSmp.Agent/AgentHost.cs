@@ -221,7 +221,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _guests.GuestsChanged += OnGuestsChanged;
         _parts.Add(_guests);
         _sampler = new Sampler(_reactor, _runs, _pager);
-        var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _peers, Report, () => _membership.View.Value, () => _membership.Epoch.Value);
+        var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _peers, Report,
+            () => FabricStatistics.Of(_fabric, _pager), () => _membership.View.Value, () => _membership.Epoch.Value);
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
         _jobs.RegionsChanged += () => _reactor.Post(_control.FinishEnding); // not while a region is being dropped
         _parts.Add(new ControlServer(_options.Folder, _options.GroupId, _control));

@@ -15,7 +15,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 
     /// <inheritdoc/>
     public Task<ClusterStatus> GetStatusAsync() => reactor.Ask(() => new ClusterStatus(
-        options.Cluster, parts.View(), parts.Epoch(), options.Name, parts.Peers.All.Select(StatusOf).ToArray()));
+        options.Cluster, parts.View(), parts.Epoch(), options.Name, parts.Peers.All.Select(StatusOf).ToArray(), parts.Fabric()));
 
     /// <inheritdoc/>
     public Task<IReadOnlyList<GuestStatus>> GetGuestsAsync() => reactor.Ask(() => (IReadOnlyList<GuestStatus>)parts.Runs.Guests.Select(StatusOf).ToArray());
@@ -36,6 +36,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     public Task<RunTicket> BeginRunAsync(RunRequest request, IRunObserver observer) => reactor.Ask(() =>
     {
         Run run = parts.Runs.Begin(request, observer, parts.Reservations.Holders);
+        run.FabricBefore = parts.Fabric();
         if (request.Job is { } job) parts.Jobs.BeginRun(run, job);
         return new RunTicket(run.Token, options.Folder.GuestSocket, run.LocalBytes);
     });
@@ -203,10 +204,12 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
             PeakPrivateBytes = c.PeakPrivateBytes,
             FaultMicroseconds = new FaultMicroseconds(c.FaultLatency.QuantileMicroseconds(0.5), c.FaultLatency.QuantileMicroseconds(0.99),
                 c.FaultLatency.MaxMicroseconds),
+            Fabric = parts.Fabric().Since(run.FabricBefore),
             PeakHomeBytes = c.HomeBytes.ToDictionary(p => parts.Peers.NameOf(p.Key), p => p.Value.Peak),
         };
     }
 }
 
 /// <summary>The parts of an agent that its control socket looks into. Owned by the reactor.</summary>
-internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, Peers Peers, Func<NodeReport> Report, Func<uint> View, Func<uint> Epoch);
+internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, Peers Peers, Func<NodeReport> Report,
+    Func<FabricStatistics> Fabric, Func<uint> View, Func<uint> Epoch);

@@ -174,6 +174,8 @@ internal sealed record RunStatistics
     public FaultMicroseconds FaultMicroseconds { get; init; } = new(0, 0, 0);
     /// <summary>Peak of home bytes of the run's regions, by node name.</summary>
     public Dictionary<string, ulong> PeakHomeBytes { get; init; } = [];
+    /// <summary>Of the node while the run lasted, whoever caused it.</summary>
+    public FabricStatistics Fabric { get; init; } = new();
 }
 
 /// <summary>Figures of a job, as <c>vsmp spmd --stats</c> writes them.</summary>
@@ -186,8 +188,8 @@ internal sealed record JobStatistics(double WallSeconds, string Protocol, IReadO
 /// <summary>Time from the arrival of a fault at the agent to its resolution.</summary>
 internal sealed record FaultMicroseconds(double P50, double P99, double Max);
 
-/// <summary>A cluster as one agent sees it.</summary>
-internal sealed record ClusterStatus(string Cluster, uint View, uint Epoch, string Self, IReadOnlyList<NodeStatus> Nodes);
+/// <summary>A cluster as one agent sees it, and what that agent has sent and received since it started.</summary>
+internal sealed record ClusterStatus(string Cluster, uint View, uint Epoch, string Self, IReadOnlyList<NodeStatus> Nodes, FabricStatistics Fabric);
 
 /// <summary>A node's memory: <c>Contributed = Home + Cache + Free</c>; private memory of its guests beside them.</summary>
 /// <param name="Name">The node's name.</param>

@@ -57,7 +57,10 @@ public interface IFrameReceiver
     void OnPeerDown(NodeId peer, string reason);
 }
 
-/// <summary>Running totals over all sessions of a fabric.</summary>
+/// <summary>
+/// Running totals over all sessions of a fabric. A <em>frame</em> is what the layers above sent; a <em>message</em> is what it took to carry
+/// frames: a system call over TCP, a work request over RDMA. A message may hold several frames.
+/// </summary>
 public struct FabricCounters
 {
     /// <summary>Frames handed to the fabric.</summary>
@@ -68,6 +71,52 @@ public struct FabricCounters
     public ulong BytesSent;
     /// <summary>Bytes of those frames, headers included.</summary>
     public ulong BytesReceived;
+    /// <summary>Of the frames sent, those that keep pages coherent.</summary>
+    public ulong CoherenceFramesSent;
+    /// <summary>Of the frames received, those that keep pages coherent.</summary>
+    public ulong CoherenceFramesReceived;
+    /// <summary>Bytes of the former, headers included.</summary>
+    public ulong CoherenceBytesSent;
+    /// <summary>Bytes of the latter, headers included.</summary>
+    public ulong CoherenceBytesReceived;
+    /// <summary>Messages that carry nothing but an acknowledgement. They are not counted as frames.</summary>
+    public ulong AcknowledgementsSent;
+    /// <summary>Acknowledgements that came alone.</summary>
+    public ulong AcknowledgementsReceived;
+    /// <summary>TCP: send calls that took something. RDMA: sends posted.</summary>
+    public ulong MessagesSent;
+    /// <summary>TCP: receive calls that brought something. RDMA: receives completed.</summary>
+    public ulong MessagesReceived;
+    /// <summary>RDMA: of the sends posted, those whose data went along with the work request.</summary>
+    public ulong InlineMessagesSent;
+    /// <summary>RDMA: receives posted again after what they had brought was handled.</summary>
+    public ulong ReceivesPosted;
+    /// <summary>RDMA: sends whose completion was asked for, and polled.</summary>
+    public ulong SendsCompleted;
+    /// <summary>RDMA: looks into completion queues.</summary>
+    public ulong Polls;
+    /// <summary>RDMA: of these, those that found nothing.</summary>
+    public ulong EmptyPolls;
     /// <summary>Connections made anew after one broke.</summary>
     public ulong Reconnects;
+
+    /// <summary>Counts a frame that was handed to the fabric.</summary>
+    internal void CountSent(MessageType type, int frameBytes)
+    {
+        FramesSent++;
+        BytesSent += (ulong)frameBytes;
+        if (!MessageTypes.IsCoherence(type)) return;
+        CoherenceFramesSent++;
+        CoherenceBytesSent += (ulong)frameBytes;
+    }
+
+    /// <summary>Counts a frame that is delivered.</summary>
+    internal void CountReceived(MessageType type, int frameBytes)
+    {
+        FramesReceived++;
+        BytesReceived += (ulong)frameBytes;
+        if (!MessageTypes.IsCoherence(type)) return;
+        CoherenceFramesReceived++;
+        CoherenceBytesReceived += (ulong)frameBytes;
+    }
 }

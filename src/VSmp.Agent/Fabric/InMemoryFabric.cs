@@ -199,8 +199,7 @@ internal sealed unsafe class InMemoryFabric(InMemoryNetwork network, NodeId self
         _begun = null;
         long before = session.Outbox.UnacknowledgedBytes;
         session.Commit(header, View);
-        _counters.FramesSent++;
-        _counters.BytesSent += (ulong)(session.Outbox.UnacknowledgedBytes - before);
+        _counters.CountSent(header.Type, (int)(session.Outbox.UnacknowledgedBytes - before));
     }
 
     /// <inheritdoc/>
@@ -259,8 +258,7 @@ internal sealed unsafe class InMemoryFabric(InMemoryNetwork network, NodeId self
             switch (session.Take(frame))
             {
                 case FrameVerdict.Deliver:
-                    _counters.FramesReceived++;
-                    _counters.BytesReceived += (ulong)bytes.Length;
+                    _counters.CountReceived(frame->Type, bytes.Length);
                     receiver.OnFrame(peer, in *frame, new ReadOnlySpan<byte>(frame + 1, (int)frame->PayloadBytes));
                     return true;
                 case FrameVerdict.Close:

@@ -96,7 +96,7 @@ internal sealed unsafe class Session : IDisposable
         NeedsFlush();
         if (_everConnected)
         {
-            Fabric.CountReconnect();
+            Fabric.Count.Reconnects++;
             return;
         }
         _everConnected = true;
@@ -199,7 +199,7 @@ internal sealed unsafe class Session : IDisposable
             case FrameVerdict.Deliver:
                 _violationsInARow = 0;
                 _backoff = 0;
-                Fabric.CountReceived(PeerSession.FrameBytes(frame));
+                Fabric.Count.CountReceived(frame->Type, PeerSession.FrameBytes(frame));
                 if (Core.OwesAckNow || link.OwesAckNow) NeedsFlush();
                 if (!Deliver(frame)) return false;
                 break;
@@ -212,7 +212,8 @@ internal sealed unsafe class Session : IDisposable
             case FrameVerdict.Violation:
                 OnViolation(Core.Violation);
                 return false;
-            default:
+            case FrameVerdict.Ignore:
+                if (frame->Type == MessageType.SessionAck) Fabric.Count.AcknowledgementsReceived++;
                 break;
         }
         // The receiver may have ended this session, or broken the connection (a new one takes a later turn).

@@ -152,8 +152,7 @@ internal sealed unsafe class SessionFabric : IFabric
         _begun = null;
         long before = core.Outbox.UnacknowledgedBytes;
         core.Commit(header, View);
-        _counters.FramesSent++;
-        _counters.BytesSent += (ulong)(core.Outbox.UnacknowledgedBytes - before);
+        _counters.CountSent(header.Type, (int)(core.Outbox.UnacknowledgedBytes - before));
     }
 
     /// <inheritdoc/>
@@ -199,13 +198,8 @@ internal sealed unsafe class SessionFabric : IFabric
 
     internal void QueueFlush(Session session) => _toFlush.Add(session);
 
-    internal void CountReceived(int frameBytes)
-    {
-        _counters.FramesReceived++;
-        _counters.BytesReceived += (ulong)frameBytes;
-    }
-
-    internal void CountReconnect() => _counters.Reconnects++;
+    /// <summary>For sessions and links to count in, on the reactor's thread.</summary>
+    internal ref FabricCounters Count => ref _counters;
 
     /// <summary>Says that a peer misbehaves; how often is up to the peer, so the lines are counted.</summary>
     internal void Complain(string line) => _complaints.Write(line);

@@ -111,6 +111,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
                 OnSendFailed();
                 return;
             }
+            Session.Fabric.Count.MessagesSent++;
             Core.Outbox.MarkSent(sent);
         }
     }
@@ -128,6 +129,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
         // SAFETY: the array is pinned for good and has a header's size.
         fixed (byte* ack = _ack) Core.WriteAck(ack, Session.Fabric.View);
         _ackLeft = FrameHeader.Bytes;
+        Session.Fabric.Count.AcknowledgementsSent++;
         SendAckRest();
     }
 
@@ -143,6 +145,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
                 OnSendFailed();
                 return false;
             }
+            Session.Fabric.Count.MessagesSent++;
             _ackLeft -= (int)sent;
         }
         return _ackLeft == 0;
@@ -173,6 +176,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
         nint got = Sockets.Receive(_fd, _buffer + _bufferEnd, (nuint)(ReceiveBytes - _bufferEnd), Sockets.MSG_DONTWAIT);
         if (got > 0)
         {
+            Session.Fabric.Count.MessagesReceived++;
             _bufferEnd += (int)got;
             Parse();
         }

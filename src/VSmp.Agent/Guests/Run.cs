@@ -53,6 +53,9 @@ internal sealed class Run(string token, RunRequest request, ulong localBytes, IR
     /// <summary>Its figures.</summary>
     public RunCounters Counters { get; } = new();
 
+    /// <summary>What the node had sent and received when the run began.</summary>
+    public FabricStatistics FabricBefore { get; set; } = new();
+
     /// <summary>Extents of its regions whose home is this node.</summary>
     public ulong LocalHomeExtents { get; private set; }
 

@@ -42,6 +42,7 @@ internal sealed unsafe partial class Pager
                     break;
                 case EffectKind.Keep:
                     for (uint p = 0; p < effect.Count; p++) _kept.Keep(region.Id, effect.Page.Plus(p), region.Frames);
+                    PagesCopiedOut += effect.Count;
                     break;
                 case EffectKind.KeepZero:
                     break;
@@ -83,14 +84,15 @@ internal sealed unsafe partial class Pager
     }
 
     /// <summary>Puts the part of a message's data that an effect is about into the frames.</summary>
-    private static void WriteData(PagedRegion region, in Effect effect, in Message message, ReadOnlySpan<byte> payload)
+    private void WriteData(PagedRegion region, in Effect effect, in Message message, ReadOnlySpan<byte> payload)
     {
         ReadOnlySpan<byte> data = payload.Slice((int)(effect.Page.Value - message.Page.Value) << PageNumber.Shift, (int)effect.Count << PageNumber.Shift);
         // SAFETY: the data are pinned while they are written, and as long as the frames.
         fixed (byte* first = data) region.Frames.Write(effect.Page, first, effect.Count);
+        PagesCopiedIn += effect.Count;
     }
 
-    private static void WriteFrames(PagedRegion region, in Effect effect, in Message message, ReadOnlySpan<byte> payload)
+    private void WriteFrames(PagedRegion region, in Effect effect, in Message message, ReadOnlySpan<byte> payload)
     {
         if ((message.Flags & MessageFlags.NoData) != 0) return;
         if ((message.Flags & MessageFlags.Zero) != 0)
@@ -281,6 +283,7 @@ internal sealed unsafe partial class Pager
                     Span<byte> room = _fabric.Begin(effect.To, (int)effect.Count * PageNumber.Bytes);
                     // SAFETY: the room is unmanaged memory of that many pages.
                     region.Frames.Read(effect.Page, (byte*)Unsafe.AsPointer(ref room[0]), effect.Count);
+                    PagesCopiedOut += effect.Count;
                     Commit(region, effect.To, in effect.Message, effect.Page, effect.Count, effect.Message.Flags, room.Length);
                     break;
                 }
@@ -314,6 +317,7 @@ internal sealed unsafe partial class Pager
                     // SAFETY: a kept copy is one page of unmanaged memory.
                     new ReadOnlySpan<byte>(_kept.Find(region.Id, first.Plus((uint)i)), PageNumber.Bytes).CopyTo(room[(i * PageNumber.Bytes)..]);
                 }
+                PagesCopiedOut += run;
                 Commit(region, effect.To, in effect.Message, first, run, effect.Message.Flags, room.Length);
             }
             done += run;

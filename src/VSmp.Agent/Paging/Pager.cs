@@ -61,6 +61,15 @@ internal sealed unsafe partial class Pager : IDisposable
     /// <summary>Faults taken since the start.</summary>
     public ulong FaultCount { get; private set; }
 
+    /// <summary>
+    /// Whole pages copied on their way to peers since the start: from the frame into the outbox; or, where the frame goes at once, into a kept
+    /// copy, and from there into the outbox: two.
+    /// </summary>
+    public ulong PagesCopiedOut { get; private set; }
+
+    /// <summary>Whole pages copied from what peers sent into frames since the start.</summary>
+    public ulong PagesCopiedIn { get; private set; }
+
     /// <summary>All regions that this node uses or backs.</summary>
     public IReadOnlyCollection<PagedRegion> Regions => _regions.Values;
 

@@ -163,6 +163,9 @@ public enum VirtualNetwork : byte
 /// <summary>What follows from a message's type.</summary>
 public static class MessageTypes
 {
+    /// <summary>Whether messages of this type keep pages coherent.</summary>
+    public static bool IsCoherence(MessageType type) => type is > MessageType.None and < MessageType.ReserveExtents;
+
     /// <summary>The virtual network that messages of this type travel on.</summary>
     public static VirtualNetwork NetworkOf(MessageType type) => (byte)type switch
     {

@@ -168,7 +168,7 @@ public sealed class RunTests : IDisposable
         Assert.Equal(
             ["wallSeconds", "faultsRead", "faultsWrite", "pagesFetched", "pagesEvicted", "pagesWrittenBack", "bytesSent",
                 "bytesReceived",
-                "peakLocalBytes", "peakPoolBytes", "peakPrivateBytes", "faultMicroseconds", "peakHomeBytes"],
+                "peakLocalBytes", "peakPoolBytes", "peakPrivateBytes", "faultMicroseconds", "peakHomeBytes", "fabric"],
             document.RootElement.EnumerateObject().Select(member => member.Name));
         Assert.True(document.RootElement.GetProperty("wallSeconds").GetDouble() > 0);
         Assert.Equal(["p50", "p99", "max"], document.RootElement.GetProperty("faultMicroseconds").EnumerateObject()

@@ -222,6 +222,30 @@ public abstract class FabricTests
     }
 
     [Fact]
+    public async Task Frames_are_counted_on_both_sides_and_those_that_keep_pages_coherent_apart()
+    {
+        await using IFabricWorld world = CreateWorld();
+        await world.StartAsync(2);
+        FabricCounters sent = default, received = default;
+        await world.OnAsync(0, fabric =>
+        {
+            for (uint i = 1; i <= 10; i++) Send(fabric, 1, i, 100);
+            for (uint i = 1; i <= 5; i++)
+            {
+                fabric.Begin(new NodeId(1), PageNumber.Bytes);
+                fabric.Commit(new FrameHeader { Type = MessageType.DataS, Requestor = new NodeId(1), Transaction = i, Count = 1 });
+            }
+            sent = fabric.Counters;
+        });
+        await world.UntilAsync(1, () => world.Received(1).Count(0) == 15);
+        await world.OnAsync(1, fabric => received = fabric.Counters);
+        const ulong CoherenceBytes = 5 * (FrameHeader.Bytes + PageNumber.Bytes), Bytes = CoherenceBytes + (10 * (FrameHeader.Bytes + 100));
+        Assert.Equal((15ul, Bytes, 5ul, CoherenceBytes), (sent.FramesSent, sent.BytesSent, sent.CoherenceFramesSent, sent.CoherenceBytesSent));
+        Assert.Equal((15ul, Bytes, 5ul, CoherenceBytes),
+            (received.FramesReceived, received.BytesReceived, received.CoherenceFramesReceived, received.CoherenceBytesReceived));
+    }
+
+    [Fact]
     public async Task A_header_that_breaks_the_format_is_refused_where_it_is_sent()
     {
         await using IFabricWorld world = CreateWorld();

@@ -79,6 +79,24 @@ public sealed class TcpFabricTests : FabricTests
     }
 
     [Fact]
+    public async Task Frames_of_one_turn_share_a_message_and_acknowledgements_alone_are_told_apart()
+    {
+        await using var world = new SessionWorld();
+        await world.StartAsync(2);
+        await world.OnAsync(0, fabric =>
+        {
+            for (uint i = 1; i <= 15; i++) Send(fabric, 1, i, 100);
+        });
+        await world.UntilAsync(0, () => world[0].Fabric.IsTakenUpTo(new NodeId(1), 15));
+        FabricCounters sender = default, receiver = default;
+        await world.OnAsync(0, fabric => sender = fabric.Counters);
+        await world.OnAsync(1, fabric => receiver = fabric.Counters);
+        Assert.Equal((1ul, 0ul), (sender.MessagesSent, sender.AcknowledgementsSent));
+        Assert.True(receiver.AcknowledgementsSent > 0);
+        Assert.Equal((receiver.MessagesSent, receiver.MessagesSent), (receiver.AcknowledgementsSent, sender.AcknowledgementsReceived));
+    }
+
+    [Fact]
     public async Task Sending_and_receiving_allocate_nothing()
     {
         const int WarmUp = 2_000, Measured = 20_000;

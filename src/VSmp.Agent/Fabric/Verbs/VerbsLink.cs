@@ -189,6 +189,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         byte* ack = _memory + ((nint)Slots * SlotBytes) + (_nextAck * FrameHeader.Bytes);
         _nextAck = (_nextAck + 1) % SendDepth;
         Core.WriteAck(ack, Session.Fabric.View);
+        Session.Fabric.Count.AcknowledgementsSent++;
         Post(ack, FrameHeader.Bytes, null);
     }
 
@@ -286,6 +287,8 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
                 Session.Drop($"completions cannot be had: {Errno.Text(-count)}");
                 break;
             }
+            Session.Fabric.Count.Polls++;
+            if (count == 0) Session.Fabric.Count.EmptyPolls++;
             for (int i = 0; i < count && _endpoint != 0; i++)
             {
                 if (found[i].Status != 0) OnFailed(in found[i]);
@@ -313,6 +316,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     {
         byte* at = _memory + ((nint)slot * SlotBytes), end = at + bytes;
         _receivedSinceAck++;
+        Session.Fabric.Count.MessagesReceived++;
         if (!IsUp)
         {
             // RDMA promises that what arrives before the word "established" is from the peer that was let in.
@@ -331,6 +335,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
             if (!Session.OnFrame(this, frame)) return;
             at += frameBytes;
         }
+        Session.Fabric.Count.ReceivesPosted++;
         int error = Verbs.Post(_endpoint, (uint)slot);
         if (error != 0) Session.Drop($"receiving failed: {Errno.Text(-error)}");
     }
@@ -338,6 +343,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     /// <summary>A signaled send is done, and with it those before.</summary>
     private void OnSent()
     {
+        Session.Fabric.Count.SendsCompleted++;
         bool isSignaled;
         do
         {
@@ -368,6 +374,8 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
             Session.Drop($"sending over RDMA failed: {Errno.Text(-error)}");
             return false;
         }
+        Session.Fabric.Count.MessagesSent++;
+        if (isInline) Session.Fabric.Count.InlineMessagesSent++;
         nint used = isInline ? 0 : (nint)chunk;
         CountUse(used, 1);
         _posted.Enqueue((used, isSignaled));
