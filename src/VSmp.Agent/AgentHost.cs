@@ -222,19 +222,16 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_guests);
         _sampler = new Sampler(_reactor, _runs, _pager);
         var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _peers, Report,
-            () => FabricStatistics.Of(_fabric, _pager), () => _membership.View.Value, () => _membership.Epoch.Value);
+            SendReports, () => FabricStatistics.Of(_fabric, _pager), () => _membership.View.Value, () => _membership.Epoch.Value);
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
         _jobs.RegionsChanged += () => _reactor.Post(_control.FinishEnding); // not while a region is being dropped
         _parts.Add(new ControlServer(_options.Folder, _options.GroupId, _control));
         _reactor.AtTurnEnd(_fabric.Flush); // requests go out before room is made
         _reactor.AtTurnEnd(_pager.OnTurnEnd);
         _reactor.AtTurnEnd(_fabric.Flush);
-        _reactor.Every(ReportPeriodMicroseconds, () =>
-        {
-            foreach (Peer peer in _peers.All) SendReport(peer.Node);
-        });
+        _reactor.Every(ReportPeriodMicroseconds, SendReports);
         _isReady = true;
-        foreach (Peer peer in _peers.All) SendReport(peer.Node);
+        SendReports();
         return true;
     }
 
@@ -298,6 +295,11 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         Guests = (ulong)_runs.Guests.Count(),
         MilliFaultsPerSecond = (ulong)(_sampler.FaultsPerSecond * 1000),
     };
+
+    private void SendReports()
+    {
+        foreach (Peer peer in _peers.All) SendReport(peer.Node);
+    }
 
     private void SendReport(NodeId peer)
     {

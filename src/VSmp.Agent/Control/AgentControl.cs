@@ -37,6 +37,8 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     {
         Run run = parts.Runs.Begin(request, observer, parts.Reservations.Holders);
         run.FabricBefore = parts.Fabric();
+        // Before a rank of it can ask for memory, everybody knows what its budget has left here.
+        parts.SendReports();
         if (request.Job is { } job) parts.Jobs.BeginRun(run, job);
         return new RunTicket(run.Token, options.Folder.GuestSocket, run.LocalBytes);
     });
@@ -212,4 +214,4 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 
 /// <summary>The parts of an agent that its control socket looks into. Owned by the reactor.</summary>
 internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, Peers Peers, Func<NodeReport> Report,
-    Func<FabricStatistics> Fabric, Func<uint> View, Func<uint> Epoch);
+    Action SendReports, Func<FabricStatistics> Fabric, Func<uint> View, Func<uint> Epoch);
