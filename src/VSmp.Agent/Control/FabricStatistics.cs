@@ -24,6 +24,8 @@ internal sealed record FabricStatistics
     public ulong AcknowledgementsReceived { get; init; }
     public ulong MessagesSent { get; init; }
     public ulong MessagesReceived { get; init; }
+    public ulong CoherenceMessagesSent { get; init; }
+    public ulong CoherenceMessagesReceived { get; init; }
     public ulong InlineMessagesSent { get; init; }
     public ulong ReceivesPosted { get; init; }
     public ulong SendsCompleted { get; init; }
@@ -54,6 +56,8 @@ internal sealed record FabricStatistics
             AcknowledgementsReceived = c.AcknowledgementsReceived,
             MessagesSent = c.MessagesSent,
             MessagesReceived = c.MessagesReceived,
+            CoherenceMessagesSent = c.CoherenceMessagesSent,
+            CoherenceMessagesReceived = c.CoherenceMessagesReceived,
             InlineMessagesSent = c.InlineMessagesSent,
             ReceivesPosted = c.ReceivesPosted,
             SendsCompleted = c.SendsCompleted,
@@ -85,6 +89,8 @@ internal sealed record FabricStatistics
         AcknowledgementsReceived = combine(AcknowledgementsReceived, other.AcknowledgementsReceived),
         MessagesSent = combine(MessagesSent, other.MessagesSent),
         MessagesReceived = combine(MessagesReceived, other.MessagesReceived),
+        CoherenceMessagesSent = combine(CoherenceMessagesSent, other.CoherenceMessagesSent),
+        CoherenceMessagesReceived = combine(CoherenceMessagesReceived, other.CoherenceMessagesReceived),
         InlineMessagesSent = combine(InlineMessagesSent, other.InlineMessagesSent),
         ReceivesPosted = combine(ReceivesPosted, other.ReceivesPosted),
         SendsCompleted = combine(SendsCompleted, other.SendsCompleted),

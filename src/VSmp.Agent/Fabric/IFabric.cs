@@ -87,7 +87,11 @@ public struct FabricCounters
     public ulong MessagesSent;
     /// <summary>TCP: receive calls that brought something. RDMA: receives completed.</summary>
     public ulong MessagesReceived;
-    /// <summary>RDMA: of the sends posted, those whose data went along with the work request.</summary>
+    /// <summary>Of the messages sent, those that carry frames that keep pages coherent.</summary>
+    public ulong CoherenceMessagesSent;
+    /// <summary>Of the messages received, those that complete such a frame.</summary>
+    public ulong CoherenceMessagesReceived;
+    /// <summary>RDMA: of <see cref="CoherenceMessagesSent"/>, those whose data went along with the work request.</summary>
     public ulong InlineMessagesSent;
     /// <summary>RDMA: receives posted again after what they had brought was handled.</summary>
     public ulong ReceivesPosted;

@@ -45,6 +45,9 @@ internal sealed unsafe class PeerSession(NodeId self, NodeId peer, Epoch epoch, 
     /// <summary>Frames not yet acknowledged.</summary>
     public Outbox Outbox { get; } = new(pool);
 
+    /// <summary>Whether frames that keep pages coherent are in the outbox and have not been sent yet.</summary>
+    public bool HasCoherenceUnsent { get; set; }
+
     /// <summary>Number of the last frame that was sent or queued.</summary>
     public ulong LastCommitted { get; private set; }
 
@@ -91,6 +94,7 @@ internal sealed unsafe class PeerSession(NodeId self, NodeId peer, Epoch epoch, 
             int frameBytes = FrameHeader.Bytes + _reservedPayloadBytes;
             frame->Crc = Crc32C.Compute(_reserved, frameBytes);
             Outbox.Append(frameBytes);
+            HasCoherenceUnsent |= MessageTypes.IsCoherence(frame->Type);
         }
         LastCommitted++;
     }

@@ -220,6 +220,24 @@ internal sealed unsafe class Session : IDisposable
         return !_disposed && _link == link;
     }
 
+    /// <summary>Counts a message that has taken frames out of the outbox.</summary>
+    public void CountSent(bool isInline)
+    {
+        Fabric.Count.MessagesSent++;
+        if (!Core.HasCoherenceUnsent) return;
+        Fabric.Count.CoherenceMessagesSent++;
+        if (isInline) Fabric.Count.InlineMessagesSent++;
+        Core.HasCoherenceUnsent = Core.Outbox.UnsentBytes > 0;
+    }
+
+    /// <summary>Counts a message that has come.</summary>
+    /// <param name="coherenceFramesBefore">What <see cref="FabricCounters.CoherenceFramesReceived"/> was before its frames were taken.</param>
+    public void CountReceived(ulong coherenceFramesBefore)
+    {
+        Fabric.Count.MessagesReceived++;
+        if (Fabric.Count.CoherenceFramesReceived != coherenceFramesBefore) Fabric.Count.CoherenceMessagesReceived++;
+    }
+
     /// <summary>What came over the link was no frame, or not the next one.</summary>
     public void OnViolation(string what)
     {

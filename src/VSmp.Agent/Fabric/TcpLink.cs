@@ -111,8 +111,8 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
                 OnSendFailed();
                 return;
             }
-            Session.Fabric.Count.MessagesSent++;
             Core.Outbox.MarkSent(sent);
+            Session.CountSent(isInline: false);
         }
     }
 
@@ -176,9 +176,10 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
         nint got = Sockets.Receive(_fd, _buffer + _bufferEnd, (nuint)(ReceiveBytes - _bufferEnd), Sockets.MSG_DONTWAIT);
         if (got > 0)
         {
-            Session.Fabric.Count.MessagesReceived++;
+            ulong before = Session.Fabric.Count.CoherenceFramesReceived;
             _bufferEnd += (int)got;
             Parse();
+            Session.CountReceived(before);
         }
         else if (got == 0)
         {

@@ -87,11 +87,17 @@ public sealed class TcpFabricTests : FabricTests
         {
             for (uint i = 1; i <= 15; i++) Send(fabric, 1, i, 100);
         });
-        await world.UntilAsync(0, () => world[0].Fabric.IsTakenUpTo(new NodeId(1), 15));
+        await world.OnAsync(0, fabric =>
+        {
+            fabric.Begin(new NodeId(1), 0);
+            fabric.Commit(new FrameHeader { Type = MessageType.GetS, Requestor = new NodeId(0), Count = 1 });
+        });
+        await world.UntilAsync(0, () => world[0].Fabric.IsTakenUpTo(new NodeId(1), 16));
         FabricCounters sender = default, receiver = default;
         await world.OnAsync(0, fabric => sender = fabric.Counters);
         await world.OnAsync(1, fabric => receiver = fabric.Counters);
-        Assert.Equal((1ul, 0ul), (sender.MessagesSent, sender.AcknowledgementsSent));
+        Assert.Equal((2ul, 1ul, 0ul), (sender.MessagesSent, sender.CoherenceMessagesSent, sender.AcknowledgementsSent));
+        Assert.Equal(1ul, receiver.CoherenceMessagesReceived);
         Assert.True(receiver.AcknowledgementsSent > 0);
         Assert.Equal((receiver.MessagesSent, receiver.MessagesSent), (receiver.AcknowledgementsSent, sender.AcknowledgementsReceived));
     }

@@ -316,7 +316,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     {
         byte* at = _memory + ((nint)slot * SlotBytes), end = at + bytes;
         _receivedSinceAck++;
-        Session.Fabric.Count.MessagesReceived++;
+        ulong coherenceFrames = Session.Fabric.Count.CoherenceFramesReceived;
         if (!IsUp)
         {
             // RDMA promises that what arrives before the word "established" is from the peer that was let in.
@@ -335,6 +335,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
             if (!Session.OnFrame(this, frame)) return;
             at += frameBytes;
         }
+        Session.CountReceived(coherenceFrames);
         Session.Fabric.Count.ReceivesPosted++;
         int error = Verbs.Post(_endpoint, (uint)slot);
         if (error != 0) Session.Drop($"receiving failed: {Errno.Text(-error)}");
@@ -374,8 +375,8 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
             Session.Drop($"sending over RDMA failed: {Errno.Text(-error)}");
             return false;
         }
-        Session.Fabric.Count.MessagesSent++;
-        if (isInline) Session.Fabric.Count.InlineMessagesSent++;
+        if (chunk is null) Session.Fabric.Count.MessagesSent++;
+        else Session.CountSent(isInline);
         nint used = isInline ? 0 : (nint)chunk;
         CountUse(used, 1);
         _posted.Enqueue((used, isSignaled));
