@@ -2,6 +2,7 @@
 using System.CommandLine;
 using Spectre.Console;
 using VSmp.Bench.Checking;
+using VSmp.Bench.Fault;
 using VSmp.Bench.Hammer;
 using VSmp.Bench.History;
 using VSmp.Bench.Litmus;
@@ -26,4 +27,5 @@ root.Subcommands.Add(MicroCommand.New());
 root.Subcommands.Add(LitmusCommand.New());
 root.Subcommands.Add(HistoryCommand.New());
 root.Subcommands.Add(HammerCommand.New());
+root.Subcommands.Add(FaultCommand.New());
 return root.Parse(args).Invoke();

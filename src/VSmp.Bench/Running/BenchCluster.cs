@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Diagnostics;
 using System.Globalization;
+using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using System.Text;
 
@@ -25,9 +26,10 @@ public sealed class BenchCluster : IDisposable
     /// <summary>Starts a cluster.</summary>
     /// <param name="agents">How many agents.</param>
     /// <param name="memory">What each contributes, as <c>vsmp up --memory</c> takes it.</param>
+    /// <param name="transport">What carries frames, as <c>vsmp up --transport</c> takes it; null: its default.</param>
     /// <param name="isPlanted">Whether the agents have a bug (<see cref="Litmus.PlantedCluster"/>).</param>
     /// <exception cref="BenchException">It does not start.</exception>
-    public BenchCluster(int agents, string memory, bool isPlanted = false)
+    public BenchCluster(int agents, string memory, string? transport = null, bool isPlanted = false)
     {
         _vsmp = FindProgram("vsmp");
         Nodes = [.. Enumerable.Range(0, agents).Select(i => string.Create(CultureInfo.InvariantCulture, $"n{i}"))];
@@ -42,7 +44,8 @@ public sealed class BenchCluster : IDisposable
         {
             _isUp = true;
             StringBuilder said = new();
-            string[] up = ["up", "--agents", $"{agents}", "--memory", memory];
+            List<string> up = ["up", "--agents", $"{agents}", "--memory", memory];
+            if (transport is not null) up.AddRange(["--transport", transport]);
             int exitCode = isPlanted
                 ? Execute(Environment.ProcessPath!, ["planted", .. up], _ => { }, line => said.AppendLine(line))
                 : Execute(_vsmp, up, _ => { }, line => said.AppendLine(line));
@@ -86,12 +89,13 @@ public sealed class BenchCluster : IDisposable
     /// <param name="protocol">What keeps the region coherent.</param>
     /// <param name="local">The budget of each node for copies of others' pages, or null.</param>
     /// <param name="program">The program, and its arguments.</param>
-    /// <param name="onLine">Called for each line that a rank prints.</param>
+    /// <param name="onLine">Called for each line that a rank prints. What it throws ends the ranks.</param>
     /// <param name="statisticsFile">Where to write what happened at each node, or null.</param>
+    /// <param name="hasInput">Whether rank 0 reads what <see cref="Tell"/> says, not what this process would read.</param>
     /// <returns>The exit code, and what was said on standard error.</returns>
     /// <exception cref="BenchException">It was interrupted.</exception>
     public (int ExitCode, string Error) RunRanks(int ranks, IEnumerable<string> nodes, string protocol, string? local,
-        IEnumerable<string> program, Action<string> onLine, string? statisticsFile = null)
+        IEnumerable<string> program, Action<string> onLine, string? statisticsFile = null, bool hasInput = false)
     {
         List<string> arguments =
         [
@@ -101,9 +105,12 @@ public sealed class BenchCluster : IDisposable
         if (local is not null) arguments.AddRange(["--local", local]);
         if (statisticsFile is not null) arguments.AddRange(["--stats", statisticsFile]);
         StringBuilder error = new();
-        int exitCode = Execute(_vsmp, [.. arguments, "--", .. program], onLine, line => error.AppendLine(line));
+        int exitCode = Execute(_vsmp, [.. arguments, "--", .. program], onLine, line => error.AppendLine(line), hasInput);
         return (exitCode, error.ToString().Trim());
     }
+
+    /// <summary>Gives rank 0 a line on its standard input. For the <c>onLine</c> of ranks that have input.</summary>
+    public void Tell(string line) => _running?.StandardInput.WriteLine(line);
 
     /// <inheritdoc/>
     public void Dispose()
@@ -120,14 +127,30 @@ public sealed class BenchCluster : IDisposable
         if (Directory.Exists(Scratch)) Directory.Delete(Scratch, recursive: true);
     }
 
-    private int Execute(string program, IEnumerable<string> arguments, Action<string> onLine, Action<string> onError)
+    private int Execute(string program, IEnumerable<string> arguments, Action<string> onLine, Action<string> onError, bool hasInput = false)
     {
-        ProcessStartInfo start = new(program, arguments) { RedirectStandardOutput = true, RedirectStandardError = true };
+        ProcessStartInfo start = new(program, arguments)
+        {
+            RedirectStandardInput = hasInput,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+        };
         start.Environment["VSMP_CLUSTER"] = Name;
         using Process process = new() { StartInfo = start };
+        ExceptionDispatchInfo? failure = null;
         process.OutputDataReceived += (_, line) =>
         {
-            if (line.Data is not null) onLine(line.Data);
+            try
+            {
+                if (line.Data is not null && failure is null) onLine(line.Data);
+            }
+#pragma warning disable CA1031 // it is the caller's, whatever it is; here it would end the process
+            catch (Exception e)
+#pragma warning restore CA1031
+            {
+                failure = ExceptionDispatchInfo.Capture(e);
+                process.Kill();
+            }
         };
         process.ErrorDataReceived += (_, line) =>
         {
@@ -147,6 +170,7 @@ public sealed class BenchCluster : IDisposable
             _running = null;
             if (_isInterrupted) throw new BenchException("interrupted");
         }
+        failure?.Throw();
         return process.ExitCode;
     }
 

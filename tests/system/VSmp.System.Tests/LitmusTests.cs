@@ -9,7 +9,7 @@ public sealed partial class LitmusTests
     [Fact]
     public void Nothing_that_x86_TSO_forbids_is_seen_in_a_hundred_thousand_runs_of_each_test()
     {
-        Outcome outcome = Bench(900, "litmus").Succeeded();
+        Outcome outcome = Bench.Run(900, "litmus").Succeeded();
         Assert.Equal(CoherentProtocols().Length, Regex.Count(outcome.Output, @"^\d+ pass, 0 VIOLATION", RegexOptions.Multiline));
         // The runs were such that something could be seen: most of the 117 are conclusive, over all protocols.
         int conclusive = PassCount().Matches(outcome.Output).Sum(match => int.Parse(match.Groups[1].Value));
@@ -19,7 +19,7 @@ public sealed partial class LitmusTests
     [Fact]
     public void Litmus_tests_find_copies_that_lag_and_a_protocol_with_a_planted_bug()
     {
-        Outcome outcome = Bench(600, "litmus", "--control").Succeeded();
+        Outcome outcome = Bench.Run(600, "litmus", "--control").Succeeded();
         Assert.Equal(2, Regex.Count(outcome.Output, "^control: .*: found out by ", RegexOptions.Multiline));
     }
 
@@ -29,7 +29,7 @@ public sealed partial class LitmusTests
         foreach (string protocol in CoherentProtocols())
         {
             int operations = protocol == "msi" ? 1_000_000 : 100_000; // a million once, and every protocol
-            Outcome outcome = Bench(600, "history", "--protocol", protocol, "--operations", $"{operations}").Succeeded();
+            Outcome outcome = Bench.Run(600, "history", "--protocol", protocol, "--operations", $"{operations}").Succeeded();
             Assert.Contains("linearizable: all 8 words", outcome.Output, StringComparison.Ordinal);
             // Values did travel between ranks.
             Assert.DoesNotContain("; 0 reads and fetch-and-adds found", outcome.Output, StringComparison.Ordinal);
@@ -42,7 +42,7 @@ public sealed partial class LitmusTests
         foreach (string protocol in Protocols())
         {
             string seconds = Paths.IsLong ? "60" : "10";
-            Outcome outcome = Bench(300, "hammer", "--protocol", protocol, "--seconds", seconds).Succeeded();
+            Outcome outcome = Bench.Run(300, "hammer", "--protocol", protocol, "--seconds", seconds).Succeeded();
             Assert.Contains("every counter is exact", outcome.Output, StringComparison.Ordinal);
             Assert.Equal(8, Regex.Count(outcome.Output, @"^rank +\d", RegexOptions.Multiline));
             // Every node had to give pages back.
@@ -59,18 +59,6 @@ public sealed partial class LitmusTests
         .Groups[1].Value.Split(',', StringSplitOptions.TrimEntries | StringSplitOptions.RemoveEmptyEntries);
 
     private static string[] CoherentProtocols() => [.. Protocols().Where(protocol => protocol != "lazy")];
-
-    // Runs vsmp-bench, and checks that its cluster is gone afterwards.
-    private static Outcome Bench(int seconds, params string[] arguments)
-    {
-        Prerequisites.Check();
-        using Command command = new(Path.Combine(Paths.Build, "vsmp-bench"), arguments);
-        command.EndInput();
-        string cluster = $"bench-{command.ProcessId}";
-        Outcome outcome = command.WaitForEnd(seconds);
-        Assert.Empty(Leftovers.Of(cluster));
-        return outcome;
-    }
 
     [GeneratedRegex(@"^(\d+) pass, 0 VIOLATION", RegexOptions.Multiline)]
     private static partial Regex PassCount();

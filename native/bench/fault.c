@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// vsmp-fault PAGES HOME:STEPS…
+//
+// Takes pages through steps, one page after the other, and times the last step, which is rank 0's. A step is r or w and the rank that
+// reads or writes: 1:w2r0 has rank 2 write pages whose home is the node of rank 1, then rank 0 read them. Each rank is on a node of its
+// own, and each HOME:STEPS has pages of its own.
+//
+// Before and after what is timed, when all other ranks wait in a barrier, rank 0 prints a line and waits for one: time for who
+// started it to read the agents' counters.
+//     begin
+//     end NANOSECONDS…     one for each page
+#include "common.h"
+
+#define EXTENT_BYTES (2ul << 20)
+#define PAGES_PER_EXTENT (EXTENT_BYTES / PAGE_BYTES)
+
+enum { MAX_STEPS = 16 };
+
+struct step {
+    bool is_write;
+    int rank;
+};
+
+struct transition {
+    int home;
+    int step_count;
+    struct step steps[MAX_STEPS];
+};
+
+struct pages {
+    char *base;
+    uint64_t count, extents_each;
+};
+
+static struct transition parse(const char *text) {
+    struct transition transition = {0};
+    char *at;
+    transition.home = (int)strtol(text, &at, 10);
+    bool is_right = at > text && *at++ == ':' && transition.home >= 0 && transition.home < vsmp_size();
+    while (is_right && *at != '\0') {
+        struct step step = {.is_write = *at == 'w'};
+        char *end;
+        is_right = (*at == 'r' || *at == 'w') && transition.step_count < MAX_STEPS;
+        step.rank = (int)strtol(at + 1, &end, 10);
+        is_right = is_right && end > at + 1 && step.rank >= 0 && step.rank < vsmp_size();
+        at = end;
+        if (is_right) transition.steps[transition.step_count++] = step;
+    }
+    if (!is_right || transition.step_count == 0 || transition.steps[transition.step_count - 1].rank != 0) {
+        fail(EXIT_USAGE, "'%s' is no HOME:STEPS that ends with rank 0, for %d ranks", text, vsmp_size());
+    }
+    return transition;
+}
+
+// The pages of a transition. Homes of extents go round the ranks, since every node has as much memory. The last page comes first: who
+// walks backwards is not read ahead for.
+static volatile uint64_t *page_at(const struct pages *pages, int number, int home, uint64_t index) {
+    const uint64_t round = (uint64_t)number * pages->extents_each + index / PAGES_PER_EXTENT;
+    const uint64_t extent = round * (uint64_t)vsmp_size() + (uint64_t)home;
+    const uint64_t page = PAGES_PER_EXTENT - 1 - index % PAGES_PER_EXTENT;
+    return (volatile uint64_t *)(pages->base + extent * EXTENT_BYTES + page * PAGE_BYTES);
+}
+
+static void touch(volatile uint64_t *page, bool is_write) {
+    if (is_write)
+        *page = (uint64_t)vsmp_rank() + 1;
+    else
+        (void)*page;
+}
+
+// The other side has read the counters.
+static void await_go(void) {
+    fflush(stdout);
+    char line[16];
+    if (fgets(line, sizeof line, stdin) == NULL) fail(EXIT_UNABLE, "standard input has ended");
+}
+
+static void run(const struct pages *pages, int number, const struct transition *transition, uint64_t *took) {
+    const int last = transition->step_count - 1;
+    for (int s = 0; s < last; s++) {
+        const struct step *step = &transition->steps[s];
+        for (uint64_t i = 0; i < pages->count && step->rank == vsmp_rank(); i++) {
+            touch(page_at(pages, number, transition->home, i), step->is_write);
+        }
+        barrier();
+    }
+    if (vsmp_rank() == 0) {
+        printf("begin\n");
+        await_go();
+        for (uint64_t i = 0; i < pages->count; i++) {
+            volatile uint64_t *page = page_at(pages, number, transition->home, i);
+            const uint64_t before = nanoseconds();
+            touch(page, transition->steps[last].is_write);
+            took[i] = nanoseconds() - before;
+        }
+        printf("end");
+        for (uint64_t i = 0; i < pages->count; i++) printf(" %" PRIu64, took[i]);
+        printf("\n");
+        await_go();
+    }
+    barrier();
+}
+
+int main(int argc, char **argv) {
+    if (argc < 3) {
+        fprintf(stderr, "usage: vsmp-fault PAGES HOME:STEPS...\n");
+        return EXIT_USAGE;
+    }
+    const int count = argc - 2;
+    struct pages pages = {.count = number("PAGES", argv[1], 1, 1 << 20)};
+    pages.extents_each = (pages.count + PAGES_PER_EXTENT - 1) / PAGES_PER_EXTENT;
+    struct transition *transitions = calloc((size_t)count, sizeof *transitions);
+    uint64_t *took = calloc(pages.count, sizeof *took);
+    if (transitions == NULL || took == NULL) fail(EXIT_UNABLE, "no memory");
+    for (int i = 0; i < count; i++) transitions[i] = parse(argv[2 + i]);
+    must(vsmp_start(), "vsmp_start");
+    struct vsmp_region *region;
+    must(vsmp_attach(NULL, (size_t)count * pages.extents_each * (size_t)vsmp_size() * EXTENT_BYTES, &region), "vsmp_attach");
+    pages.base = vsmp_base(region);
+    for (int i = 0; i < count; i++) run(&pages, i, &transitions[i], took);
+    must(vsmp_finish(), "vsmp_finish");
+    free(took);
+    free(transitions);
+    return 0;
+}

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Text.Json;
+
+namespace VSmp.SystemTests;
+
+/// <summary>What page faults cost in frames, messages and copies; and that the command that measures it tells when they cost more.</summary>
+public sealed class FaultTests
+{
+    [Fact]
+    public void Faults_take_the_frames_that_the_protocol_says_and_one_copy_of_a_page_on_each_side()
+    {
+        string file = Path.GetTempFileName();
+        Outcome outcome = Bench.Run(120, "fault", "--agents", "3", "--pages", "50", "--json", file).Succeeded();
+        using JsonDocument report = JsonDocument.Parse(File.ReadAllText(file));
+        File.Delete(file);
+        Dictionary<string, JsonElement> results = report.RootElement.GetProperty("results").EnumerateArray()
+            .ToDictionary(result => result.GetProperty("transition").GetProperty("name").GetString()!);
+        double Of(string transition, string figure) => results[transition].GetProperty(figure).GetDouble();
+        Assert.Equal("tcp", report.RootElement.GetProperty("transport").GetString());
+        Assert.All(results, result => Assert.True(result.Value.GetProperty("isAsExpected").GetBoolean(), $"{result.Key}\n{outcome.Output}"));
+        Assert.All(results.Keys, name =>
+        {
+            Assert.InRange(Of(name, "messages"), 1, Of(name, "frames")); // a message has one frame at least
+            Assert.InRange(Of(name, "medianMicroseconds"), 0.1, Of(name, "p99Microseconds"));
+            Assert.Contains($"| {name} ", outcome.Output, StringComparison.Ordinal);
+        });
+        // A request and a response, with the page copied once on each side.
+        Assert.Equal((2, 4352, 1, 1), (Of("I→S clean", "frames"), Of("I→S clean", "bytes"), Of("I→S clean", "copiesOut"), Of("I→S clean", "copiesIn")));
+        // The same without a page, and the word to the home that the right has arrived.
+        Assert.Equal((3, 384, 0, 0),
+            (Of("S→M no other sharer", "frames"), Of("S→M no other sharer", "bytes"), Of("S→M no other sharer", "copiesOut"), Of("S→M no other sharer", "copiesIn")));
+    }
+}
