@@ -142,7 +142,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         Log.Error($"node {name} is lost: {reason}");
         if (_peers.Find(peer) is { } p) p.IsUp = false;
         if (!_isReady) return;
-        foreach (Guest guest in _runs.Guests.ToArray())
+        foreach (Guest guest in _runs.Guests.Where(guest => !guest.IsRank).ToArray()) // of ranks, their jobs know
         {
             if (guest.Run.Counters.HomeBytes.TryGetValue(peer, out var home) && home.Now > 0 && IsHomeOf(guest, peer))
             {

@@ -110,6 +110,25 @@ public sealed class NamespaceTests : IDisposable
         StopHosts();
     }
 
+    [Fact]
+    public void A_host_that_dies_ends_the_jobs_that_it_is_part_of_and_the_others_agent_goes_on()
+    {
+        StartHosts();
+        using (Command job = StartIn(0, [Paths.Vsmp, "spmd", "-n", "2", "--local", "8M", "--", Paths.Program("spmd-hold"), "256"]))
+        {
+            job.WaitFor("ready");
+            _hosts[1].Agent.Signal(Native.SIGKILL);
+            Outcome ended = job.WaitForEnd(60);
+            Assert.True(ended.ExitCode == 9, $"{ended.ExitCode}\n{ended.Error}");
+            Assert.Contains("node beta is lost", ended.Error, StringComparison.Ordinal);
+        }
+        _hosts[1].Agent.Dispose();
+        _hosts.RemoveAt(1);
+        In(0, 60, [Paths.Vsmp, "spmd", "-n", "2", "--", Paths.Program("spmd-hello"), "100"]).Succeeded();
+        Wait.Until(() => AllocatedBytes(0) == 0, 15, () => "guests have ended, but their pages are there");
+        StopHosts();
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {
