@@ -511,5 +511,8 @@ internal sealed class IncomingJoin(PeerGate gate, IncomingHandshake connection, 
 
     public ReadOnlySpan<byte> Request => request;
 
+    /// <summary>Whether who asked has gone away. A little late: the connection is the gate's thread's.</summary>
+    public bool HasEnded => connection.Fd < 0;
+
     public void Reply(HandshakeStatus status, byte[] body) => gate.Post(() => connection.Reply(status, body));
 }

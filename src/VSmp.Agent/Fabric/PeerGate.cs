@@ -14,7 +14,7 @@ internal sealed class PeerGate : IDisposable
     public const long HandshakeDeadlineMicroseconds = 2_000_000;
 
     /// <summary>Time for a node that has authenticated itself to be made a member.</summary>
-    public const long JoinDeadlineMicroseconds = 10_000_000;
+    public const long JoinDeadlineMicroseconds = 20_000_000;
 
     /// <summary>Half-open incoming connections; one more ends the oldest, which is the least likely to be honest.</summary>
     public const int MaxHalfOpen = 128;

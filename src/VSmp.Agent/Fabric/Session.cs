@@ -20,6 +20,9 @@ internal sealed unsafe class Session : IDisposable
     /// <summary>Time for a link to come up once the handshake is made.</summary>
     private const long LinkDeadlineMicroseconds = 3_000_000;
 
+    /// <summary>The same for the first link of a session, which finds much that has never run.</summary>
+    private const long FirstLinkDeadlineMicroseconds = 10_000_000;
+
     /// <summary>Links in a row that end in a violation before anything was taken: the stream itself is bad.</summary>
     private const int MaxViolationsInARow = 8;
 
@@ -142,13 +145,13 @@ internal sealed unsafe class Session : IDisposable
             if (now - _since > StableMicroseconds) _backoff = 0;
             if (CanAck && Core.OwesAck) _link!.SendAck();
         }
-        else if (now - _downSince > Fabric.Options.LossTimeoutMicroseconds)
+        else if (now - _downSince > (_everConnected ? Fabric.Options.LossTimeoutMicroseconds : Fabric.Options.FirstConnectionTimeoutMicroseconds))
         {
             Fabric.Lose(this, $"no connection for {(now - _downSince) / 1000} ms; {_lastFailure}");
         }
         else if (_link is not null)
         {
-            if (now - _since > LinkDeadlineMicroseconds) Drop("the connection did not come up in time");
+            if (now - _since > (_everConnected ? LinkDeadlineMicroseconds : FirstLinkDeadlineMicroseconds)) Drop("the connection did not come up in time");
         }
         else if (Connects && !_connecting && now >= _nextAttempt)
         {

@@ -15,6 +15,12 @@ internal sealed record FabricOptions
     /// <summary>How long a peer may be without a connection before it is lost. Microseconds.</summary>
     public long LossTimeoutMicroseconds { get; init; } = 5_000_000;
 
+    /// <summary>
+    /// How long before it is connected for the first time. Microseconds. Longer: a node that joins connects to the others once it has been
+    /// answered, and it is answered when all others know it.
+    /// </summary>
+    public long FirstConnectionTimeoutMicroseconds { get; init; } = PeerGate.JoinDeadlineMicroseconds + 5_000_000;
+
     /// <summary>Unacknowledged bytes to one peer beyond which it is lost: it has stopped taking frames.</summary>
     public long MaxUnacknowledgedBytes { get; init; } = 256L << 20;
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Buffers.Binary;
+using System.Diagnostics;
 using System.Net;
 using System.Security.Cryptography;
 using VSmp.Agent.Fabric;
@@ -17,6 +18,14 @@ namespace VSmp.Agent.Membership;
 internal sealed class ClusterMembership : IFrameReceiver
 {
     private const int MaxRedirects = 3;
+    private const int AskAgainMilliseconds = 200;
+
+    /// <summary>
+    /// How long a newcomer asks again where it got no answer, or heard that the agent there is not in a cluster yet: agents that are
+    /// started together come up in any order.
+    /// </summary>
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
+
     private const string Removed = "the coordinator has removed this node from the cluster: another node could not reach it";
 
     private readonly Reactor _reactor;
@@ -99,12 +108,19 @@ internal sealed class ClusterMembership : IFrameReceiver
         int bodyBytes = MemberList.Write(body, new Member(NodeId.None, name, address, contributedBytes));
         Array.Resize(ref body, bodyBytes);
         IPEndPoint at = seed;
-        for (int hop = 0; hop <= MaxRedirects; hop++)
+        long started = Stopwatch.GetTimestamp();
+        for (int hop = 0; hop <= MaxRedirects;)
         {
             HandshakeResult result = await AskToJoinAsync(at, body).ConfigureAwait(false);
             if (result.Status == HandshakeStatus.Redirect && ReadCoordinator(result.Body) is { } coordinator)
             {
                 at = coordinator;
+                hop++;
+                continue;
+            }
+            if (result.Status is HandshakeStatus.NotReady or HandshakeStatus.TimedOut && Stopwatch.GetElapsedTime(started) < Patience)
+            {
+                await Task.Delay(AskAgainMilliseconds).ConfigureAwait(false);
                 continue;
             }
             if (result.Status != HandshakeStatus.Ok)
@@ -341,6 +357,12 @@ internal sealed class ClusterMembership : IFrameReceiver
         for (int i = _pendingJoins.Count - 1; i >= 0; i--)
         {
             PendingJoin pending = _pendingJoins[i];
+            if (pending.Join.HasEnded)
+            {
+                _pendingJoins.RemoveAt(i);
+                if (_view!.Find(pending.Id) is not null) Announce(_view.Without(pending.Id), "it went away before it was answered");
+                continue;
+            }
             if (!pending.MustKnow.TrueForAll(wait => _fabric.IsTakenUpTo(wait.Member, wait.Sequence))) continue;
             _pendingJoins.RemoveAt(i);
             if (_view!.Find(pending.Id) is null) pending.Join.Reply(HandshakeStatus.NotReady, []);

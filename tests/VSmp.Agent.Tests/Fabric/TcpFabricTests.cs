@@ -16,7 +16,7 @@ public sealed class TcpFabricTests : FabricTests
     [Fact]
     public async Task A_peer_that_cannot_be_reached_is_lost_after_the_timeout_with_the_reason()
     {
-        await using var node = new FabricNode(options: new FabricOptions { LossTimeoutMicroseconds = 300_000 });
+        await using var node = new FabricNode(options: new FabricOptions { FirstConnectionTimeoutMicroseconds = 300_000 });
         int port;
         using (var listener = new TcpListener(IPAddress.Loopback, 0))
         {
@@ -126,7 +126,11 @@ public sealed class TcpFabricTests : FabricTests
     [Fact]
     public async Task A_member_whose_frames_break_the_rules_again_and_again_is_lost_and_says_why()
     {
-        await using var node = new FabricNode(options: new FabricOptions { LossTimeoutMicroseconds = 60_000_000 });
+        await using var node = new FabricNode(options: new FabricOptions
+        {
+            LossTimeoutMicroseconds = 60_000_000,
+            FirstConnectionTimeoutMicroseconds = 60_000_000,
+        });
         node.Fabric.SetIdentity(new NodeId(0), new Epoch(5));
         node.Start();
         await node.OnAsync(fabric => fabric.Add(new NodeId(1), new IPEndPoint(IPAddress.Loopback, 1)));

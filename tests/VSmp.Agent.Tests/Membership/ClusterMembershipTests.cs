@@ -45,6 +45,37 @@ public sealed class ClusterMembershipTests
     }
 
     [Fact]
+    public async Task A_newcomer_waits_for_the_agent_that_it_asks_to_be_in_a_cluster_itself()
+    {
+        await using var cluster = new TestCluster();
+        TestMember alpha = cluster.Start(), beta = cluster.Start();
+        Task joined = beta.Membership.JoinAsync(alpha.Node.Address, "beta", beta.Node.Address, Memory);
+        await Task.Delay(50, TestContext.Current.CancellationToken); // more likely than not it has asked once by now
+        await alpha.Node.OnAsync(_ => alpha.Membership.Found("alpha", alpha.Node.Address, Memory));
+        await joined;
+        Assert.Equal(new NodeId(1), beta.Membership.Self);
+    }
+
+    [Fact]
+    public async Task A_newcomer_that_goes_away_before_it_is_answered_is_no_member_for_long()
+    {
+        await using var cluster = new TestCluster();
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta");
+        TestMember alpha = cluster.Nodes[0], beta = cluster.Nodes[1];
+        using var resume = new ManualResetEventSlim();
+        beta.Node.Reactor.Post(resume.Wait); // nobody is answered before beta knows of it
+        TestMember gamma = cluster.Start();
+        Task joining = gamma.Membership.JoinAsync(alpha.Node.Address, "gamma", gamma.Node.Address, Memory);
+        await alpha.Node.UntilAsync(() => alpha.Membership.Members.Count == 3);
+        Assert.False(joining.IsCompleted);
+        await cluster.KillAsync(2);
+        await alpha.Node.UntilAsync(() => alpha.Membership.Members.Count == 2);
+        resume.Set();
+        Assert.Equal(["gamma"], alpha.Left);
+    }
+
+    [Fact]
     public async Task A_name_that_is_taken_is_refused()
     {
         await using var cluster = new TestCluster();
@@ -249,7 +280,7 @@ public sealed class ClusterMembershipTests
                 if (member.IsAlive) await member.Node.DisposeAsync();
         }
 
-        private TestMember Start()
+        public TestMember Start()
         {
             var member = new TestMember { IsAlive = true };
             Nodes.Add(member);
