@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// vsmp-litmus PLAN SEED [control]
+// vsmp-litmus SEED [control] < PLAN
 //
 // Runs litmus tests on pooled memory, one rank per thread of a test, and counts their outcomes. Which outcomes a memory model
-// allows is not known here: vsmp-bench computes that, and writes the plan. A line of the plan is one test:
+// allows is not known here: vsmp-bench computes that, and writes the plan, which rank 0 reads. A line of the plan is one test:
 //
 //     NAME LAYOUT KIND RUNS THREADS        SB two mfence 20000 Wx1;Ry|Wy1;Rx
 //
@@ -460,19 +460,24 @@ static double measure_cycles_per_us(void) {
     return (double)(__rdtsc() - cycles) * 1000.0 / (double)(nanoseconds() - start);
 }
 
+// Rank 0's next line, in all ranks; false at the end.
+static bool next_line(char *line, size_t bytes) {
+    if (vsmp_rank() == 0 && fgets(line, (int)bytes, stdin) == NULL) line[0] = '\0';
+    must(vsmp_broadcast(line, bytes, 0), "vsmp_broadcast");
+    return line[0] != '\0';
+}
+
 int main(int argc, char **argv) {
-    if (argc < 3 || argc > 4 || (argc == 4 && strcmp(argv[3], "control") != 0)) {
-        fprintf(stderr, "usage: vsmp-litmus PLAN SEED [control]\n");
+    if (argc < 2 || argc > 3 || (argc == 3 && strcmp(argv[2], "control") != 0)) {
+        fprintf(stderr, "usage: vsmp-litmus SEED [control] < PLAN\n");
         return EXIT_USAGE;
     }
-    const uint64_t seed = number("SEED", argv[2], 0, UINT64_MAX);
-    FILE *plan = fopen(argv[1], "r");
-    if (plan == NULL) fail(EXIT_USAGE, "plan %s: %s", argv[1], strerror(errno));
+    const uint64_t seed = number("SEED", argv[1], 0, UINT64_MAX);
     must(vsmp_start(), "vsmp_start");
     struct vsmp_region *region;
     must(vsmp_attach(NULL, 2 * half_bytes(), &region), "vsmp_attach");
     state.region = vsmp_base(region);
-    state.is_control = argc == 4;
+    state.is_control = argc == 3;
     if (state.is_control) {
         state.copy = mmap(NULL, half_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (state.copy == MAP_FAILED) fail(EXIT_UNABLE, "mmap: %s", strerror(errno));
@@ -489,7 +494,7 @@ int main(int argc, char **argv) {
     bool can_lock = can_lock_across_lines();
     must(vsmp_broadcast(&can_lock, sizeof can_lock, 0), "vsmp_broadcast");
     char line[512];
-    while (fgets(line, sizeof line, plan) != NULL) {
+    while (next_line(line, sizeof line)) {
         if (line[0] == '\n' || line[0] == '#') continue;
         const struct test test = parse_test(line);
         if (test.layout == CROSSING && test.kind >= XCHG && !can_lock) {
@@ -498,7 +503,6 @@ int main(int argc, char **argv) {
         }
         run_test(&test);
     }
-    fclose(plan);
     must(vsmp_finish(), "vsmp_finish");
     return 0;
 }

@@ -56,18 +56,18 @@ public sealed class LitmusRun
         ArgumentNullException.ThrowIfNull(cluster);
         // Every thread on a node of its own; then threads in twos, so that what one node's processes see of each other is tested, too.
         // On one node memory is the machine's own: that is where x86's store buffers show.
-        Run(cluster, protocol, seed, isControl, cluster.Nodes.Take(4), share: 0.7);
-        Run(cluster, protocol, seed + 1, isControl, cluster.Nodes.Take(2), share: 0.3);
+        double shareOfTwo = cluster.Nodes.Count > 2 ? 0.3 : 1;
+        if (shareOfTwo < 1) Run(cluster, protocol, seed, isControl, cluster.Nodes.Take(4), 1 - shareOfTwo);
+        Run(cluster, protocol, seed + 1, isControl, cluster.Nodes.Take(2), shareOfTwo);
     }
 
     private void Run(BenchCluster cluster, string protocol, ulong seed, bool isControl, IEnumerable<string> nodes, double share)
     {
-        string plan = Path.Combine(cluster.Scratch, "plan");
-        File.WriteAllLines(plan, _results.Values.Select(result => result.Test.PlanLine(result.Layout, result.Kind,
+        string plan = string.Join('\n', _results.Values.Select(result => result.Test.PlanLine(result.Layout, result.Kind,
             (int)Math.Ceiling(RunsPerTest * share * ShareOf(result.Layout)))));
-        List<string> program = [BenchCluster.FindProgram("vsmp-litmus"), plan, seed.ToString(CultureInfo.InvariantCulture)];
+        List<string> program = [BenchCluster.FindProgram("vsmp-litmus"), seed.ToString(CultureInfo.InvariantCulture)];
         if (isControl) program.Add("control");
-        (int exitCode, string error) = cluster.RunRanks(Ranks, nodes, protocol, local: null, program, AddLine);
+        (int exitCode, string error) = cluster.RunRanks(Ranks, nodes, protocol, local: null, program, AddLine, input: plan);
         if (exitCode != 0) throw new BenchException($"the ranks ended with exit code {exitCode}: {error}");
     }
 

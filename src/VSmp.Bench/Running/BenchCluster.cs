@@ -4,6 +4,7 @@ using System.Globalization;
 using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using System.Text;
+using System.Text.Json;
 
 namespace VSmp.Bench.Running;
 
@@ -12,7 +13,7 @@ public sealed class BenchException(string message) : Exception(message);
 
 /// <summary>
 /// A cluster of a benchmark's own on this host: started with <c>vsmp up</c>, used with <c>vsmp spmd</c>, as a user would, and taken down
-/// when it is disposed of, after an interruption as well.
+/// when it is disposed of, after an interruption as well. Or one that is up already, which stays as it is.
 /// </summary>
 public sealed class BenchCluster : IDisposable
 {
@@ -30,17 +31,10 @@ public sealed class BenchCluster : IDisposable
     /// <param name="isPlanted">Whether the agents have a bug (<see cref="Litmus.PlantedCluster"/>).</param>
     /// <exception cref="BenchException">It does not start.</exception>
     public BenchCluster(int agents, string memory, string? transport = null, bool isPlanted = false)
+        : this(string.Create(CultureInfo.InvariantCulture, $"bench-{Environment.ProcessId}"))
     {
-        _vsmp = FindProgram("vsmp");
         Nodes = [.. Enumerable.Range(0, agents).Select(i => string.Create(CultureInfo.InvariantCulture, $"n{i}"))];
-        Name = string.Create(CultureInfo.InvariantCulture, $"bench-{Environment.ProcessId}");
-        Scratch = Directory.CreateTempSubdirectory("vsmp-bench-").FullName;
-        // An interruption ends what runs; then everything is taken down on the usual way out.
-        foreach (PosixSignal signal in new[] { PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP })
-        {
-            _registrations.Add(PosixSignalRegistration.Create(signal, OnSignal));
-        }
-        try
+        Prepare(() =>
         {
             _isUp = true;
             StringBuilder said = new();
@@ -50,11 +44,18 @@ public sealed class BenchCluster : IDisposable
                 ? Execute(Environment.ProcessPath!, ["planted", .. up], _ => { }, line => said.AppendLine(line))
                 : Execute(_vsmp, up, _ => { }, line => said.AppendLine(line));
             if (exitCode != 0) throw new BenchException($"vsmp up ended with exit code {exitCode}: {said.ToString().Trim()}");
-        }
-        catch
+        });
+    }
+
+    private BenchCluster(string name)
+    {
+        _vsmp = FindProgram("vsmp");
+        Name = name;
+        Scratch = Directory.CreateTempSubdirectory("vsmp-bench-").FullName;
+        // An interruption ends what runs; then everything is taken down on the usual way out.
+        foreach (PosixSignal signal in new[] { PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP })
         {
-            Dispose();
-            throw;
+            _registrations.Add(PosixSignalRegistration.Create(signal, OnSignal));
         }
     }
 
@@ -62,10 +63,28 @@ public sealed class BenchCluster : IDisposable
     public string Name { get; }
 
     /// <summary>Its nodes' names.</summary>
-    public IReadOnlyList<string> Nodes { get; }
+    public IReadOnlyList<string> Nodes { get; private set; } = [];
 
     /// <summary>A folder for files of this run, removed with the cluster.</summary>
     public string Scratch { get; }
+
+    /// <summary>Uses a cluster that is up: one with an agent on this host, whose other nodes may be on any.</summary>
+    /// <param name="name">Its name.</param>
+    /// <exception cref="BenchException">It cannot be asked.</exception>
+    public static BenchCluster Use(string name)
+    {
+        BenchCluster cluster = new(name);
+        cluster.Prepare(() =>
+        {
+            StringBuilder status = new(), error = new();
+            int exitCode = cluster.Execute(cluster._vsmp, ["status", "--json"], line => status.AppendLine(line), line => error.AppendLine(line));
+            if (exitCode != 0) throw new BenchException($"cluster {name} cannot be used: {error.ToString().Trim()}");
+            using var document = JsonDocument.Parse(status.ToString());
+            cluster.Nodes = [.. document.RootElement.GetProperty("nodes").EnumerateArray()
+                .Where(node => node.GetProperty("state").GetString() == "up").Select(node => node.GetProperty("name").GetString()!)];
+        });
+        return cluster;
+    }
 
     /// <summary>A program that <c>make build</c> leaves: in the build folder that this one is in, or of the tree that this one is in.</summary>
     /// <exception cref="BenchException">It is in neither place.</exception>
@@ -92,10 +111,11 @@ public sealed class BenchCluster : IDisposable
     /// <param name="onLine">Called for each line that a rank prints. What it throws ends the ranks.</param>
     /// <param name="statisticsFile">Where to write what happened at each node, or null.</param>
     /// <param name="hasInput">Whether rank 0 reads what <see cref="Tell"/> says, not what this process would read.</param>
+    /// <param name="input">All that rank 0 reads, if not null.</param>
     /// <returns>The exit code, and what was said on standard error.</returns>
     /// <exception cref="BenchException">It was interrupted.</exception>
     public (int ExitCode, string Error) RunRanks(int ranks, IEnumerable<string> nodes, string protocol, string? local,
-        IEnumerable<string> program, Action<string> onLine, string? statisticsFile = null, bool hasInput = false)
+        IEnumerable<string> program, Action<string> onLine, string? statisticsFile = null, bool hasInput = false, string? input = null)
     {
         List<string> arguments =
         [
@@ -105,7 +125,7 @@ public sealed class BenchCluster : IDisposable
         if (local is not null) arguments.AddRange(["--local", local]);
         if (statisticsFile is not null) arguments.AddRange(["--stats", statisticsFile]);
         StringBuilder error = new();
-        int exitCode = Execute(_vsmp, [.. arguments, "--", .. program], onLine, line => error.AppendLine(line), hasInput);
+        int exitCode = Execute(_vsmp, [.. arguments, "--", .. program], onLine, line => error.AppendLine(line), hasInput, input);
         return (exitCode, error.ToString().Trim());
     }
 
@@ -127,11 +147,26 @@ public sealed class BenchCluster : IDisposable
         if (Directory.Exists(Scratch)) Directory.Delete(Scratch, recursive: true);
     }
 
-    private int Execute(string program, IEnumerable<string> arguments, Action<string> onLine, Action<string> onError, bool hasInput = false)
+    // What begins may be interrupted, or fail, half-way.
+    private void Prepare(Action begin)
+    {
+        try
+        {
+            begin();
+        }
+        catch
+        {
+            Dispose();
+            throw;
+        }
+    }
+
+    private int Execute(string program, IEnumerable<string> arguments, Action<string> onLine, Action<string> onError,
+        bool hasInput = false, string? input = null)
     {
         ProcessStartInfo start = new(program, arguments)
         {
-            RedirectStandardInput = hasInput,
+            RedirectStandardInput = hasInput || input is not null,
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
@@ -164,6 +199,7 @@ public sealed class BenchCluster : IDisposable
         }
         process.BeginOutputReadLine();
         process.BeginErrorReadLine();
+        if (input is not null) WriteInput(process, input);
         process.WaitForExit();
         lock (_lock)
         {
@@ -172,6 +208,19 @@ public sealed class BenchCluster : IDisposable
         }
         failure?.Throw();
         return process.ExitCode;
+    }
+
+    private static void WriteInput(Process process, string input)
+    {
+        try
+        {
+            process.StandardInput.Write(input);
+            process.StandardInput.Close();
+        }
+        catch (IOException)
+        {
+            // It has ended before it read everything; its exit code says why.
+        }
     }
 
     private void OnSignal(PosixSignalContext context)

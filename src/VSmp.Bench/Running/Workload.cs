@@ -42,6 +42,13 @@ public static class Workload
         DefaultValueFactory = _ => (ulong)Random.Shared.NextInt64(),
     };
 
+    /// <summary>The option that names a cluster which is up already.</summary>
+    public static Option<string?> NewClusterOption() => new("--cluster")
+    {
+        Description = "Use this cluster, which is up, instead of starting one on this host",
+        HelpName = "NAME",
+    };
+
     /// <summary>An option that takes a count of at least 1.</summary>
     public static Option<int> NewCountOption(string name, string description, int defaultCount, int most, int least = 1)
     {
