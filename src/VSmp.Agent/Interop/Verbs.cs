@@ -69,31 +69,31 @@ internal static unsafe partial class Verbs
     public static partial void CloseChannel(ulong channel);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_next_event")]
-    public static partial int NextEvent(ulong channel, VerbsEvent* happened);
+    public static partial int NextEvent(VerbsChannel channel, VerbsEvent* happened);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_listen")]
-    public static partial int Listen(ulong channel, byte* address, uint addressBytes, uint backlog, out ulong id);
+    public static partial int Listen(VerbsChannel channel, byte* address, uint addressBytes, uint backlog, out ulong id);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_resolve")]
-    public static partial int Resolve(ulong channel, byte* source, byte* address, uint addressBytes, uint timeoutMilliseconds, out ulong id);
+    public static partial int Resolve(VerbsChannel channel, byte* source, byte* address, uint addressBytes, uint timeoutMilliseconds, out ulong id);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_resolve_route")]
-    public static partial int ResolveRoute(ulong id, uint timeoutMilliseconds);
+    public static partial int ResolveRoute(VerbsId id, uint timeoutMilliseconds);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_id_close")]
     public static partial void CloseId(ulong id);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_open")]
-    public static partial int Open(ulong id, VerbsLimits* limits, void* receiveMemory, out ulong endpoint, out int fd);
+    public static partial int Open(VerbsId id, VerbsLimits* limits, void* receiveMemory, out ulong endpoint, out int fd);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_connect")]
-    public static partial int Connect(ulong endpoint, byte* privateData, uint privateBytes);
+    public static partial int Connect(VerbsEndpoint endpoint, byte* privateData, uint privateBytes);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_accept")]
-    public static partial int Accept(ulong endpoint, byte* privateData, uint privateBytes);
+    public static partial int Accept(VerbsEndpoint endpoint, byte* privateData, uint privateBytes);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_reject")]
-    public static partial int Reject(ulong id, byte* privateData, uint privateBytes);
+    public static partial int Reject(VerbsId id, byte* privateData, uint privateBytes);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_disconnect")]
     public static partial void Disconnect(ulong endpoint);
@@ -102,7 +102,7 @@ internal static unsafe partial class Verbs
     public static partial void Close(ulong endpoint);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_register")]
-    public static partial int Register(ulong endpoint, void* memory, ulong bytes, out ulong handle, out uint key);
+    public static partial int Register(VerbsEndpoint endpoint, void* memory, ulong bytes, out ulong handle, out uint key);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_deregister")]
     public static partial int Deregister(ulong handle);
@@ -120,7 +120,7 @@ internal static unsafe partial class Verbs
     public static partial int Arm(ulong endpoint);
 
     /// <summary>The name of the device that an id is bound to, or null.</summary>
-    public static string? DeviceOf(ulong id)
+    public static string? DeviceOf(VerbsId id)
     {
         byte* name = stackalloc byte[64];
         return GetDevice(id, name, 64) == 0 ? Text(name) : null;
@@ -138,7 +138,7 @@ internal static unsafe partial class Verbs
     private static partial int GetPorts(VerbsPortRecord* ports, uint capacity);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_device_of")]
-    private static partial int GetDevice(ulong id, byte* name, uint bytes);
+    private static partial int GetDevice(VerbsId id, byte* name, uint bytes);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_status_text")]
     private static partial byte* StatusText(uint status);

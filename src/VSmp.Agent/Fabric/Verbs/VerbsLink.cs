@@ -56,11 +56,11 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     private readonly Watch _watch;
     private int _fd; // the connection that was authenticated
     private byte* _memory; // receive slots, then headers for acknowledgements
-    private ulong _id;
-    private ulong _endpoint;
+    private VerbsId? _id;
+    private VerbsEndpoint? _queues;
+    private VerbsMemory? _acks;
+    private ulong _endpoint; // that of the queues, for the path of frames; 0 before and after
     private int _completionFd = -1;
-    private ulong _ackHandle;
-    private uint _ackKey;
     private uint _inlineBytes;
     private int _unsignaled;
     private int _nextAck;
@@ -103,7 +103,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     }
 
     /// <summary>The side that connects: its id. The other: the id of the request that showed the right proof.</summary>
-    public void SetId(ulong id) => _id = id;
+    public void SetId(VerbsId id) => _id = id;
 
     /// <summary>An event of the connection.</summary>
     public void OnEvent(in VerbsEvent happened, ReadOnlySpan<byte> privateData)
@@ -112,12 +112,12 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         switch (happened.Kind)
         {
             case VerbsEventKind.AddressResolved:
-                if (_transport.Unsuitable(_id) is { } why) Session.Drop(why);
-                else error = Verbs.ResolveRoute(_id, VerbsTransport.ResolveMilliseconds);
+                if (_transport.Unsuitable(_id!) is { } why) Session.Drop(why);
+                else error = Verbs.ResolveRoute(_id!, VerbsTransport.ResolveMilliseconds);
                 break;
             case VerbsEventKind.RouteResolved:
                 error = Open();
-                if (error == 0) error = WithProof(static (endpoint, data, bytes) => Verbs.Connect(endpoint, data, bytes));
+                if (error == 0) error = WithProof(static (queues, data, bytes) => Verbs.Connect(queues, data, bytes));
                 break;
             case VerbsEventKind.Established:
                 // The side that connects gets the other's proof with the answer; that side has seen ours with the request.
@@ -141,11 +141,11 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     }
 
     /// <summary>A request that showed the right proof.</summary>
-    public void Accept(ulong id)
+    public void Accept(VerbsId id)
     {
         SetId(id);
         int error = Open();
-        if (error == 0) error = WithProof(static (endpoint, data, bytes) => Verbs.Accept(endpoint, data, bytes));
+        if (error == 0) error = WithProof(static (queues, data, bytes) => Verbs.Accept(queues, data, bytes));
         if (error != 0) Session.Drop($"the RDMA connection could not be accepted: {Explain(-error)}");
     }
 
@@ -198,7 +198,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     {
         int index = _registered.FindIndex(r => r.Chunk == (nint)chunk);
         if (index < 0) return;
-        _ = Verbs.Deregister(_registered[index].Handle);
+        _registered[index].Memory.Dispose();
         _registered.RemoveAt(index);
     }
 
@@ -212,14 +212,13 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         _ = Libc.Close(_fd);
         _fd = -1;
         if (_completionFd >= 0) _reactor.Unwatch(_completionFd);
-        // The queues, then the memory that they used, then the domain, then the id.
-        if (_endpoint != 0) Verbs.Disconnect(_endpoint);
-        foreach (Registered r in _registered) _ = Verbs.Deregister(r.Handle);
+        _endpoint = 0;
+        // The queues at once, then the memory that they used; with the last of it what they were made of.
+        _queues?.Dispose();
+        foreach (Registered r in _registered) r.Memory.Dispose();
         _registered.Clear();
-        if (_ackHandle != 0) _ = Verbs.Deregister(_ackHandle);
-        if (_endpoint != 0) Verbs.Close(_endpoint);
-        if (_id != 0) Verbs.CloseId(_id);
-        _endpoint = _id = 0;
+        _acks?.Dispose();
+        _id?.Dispose();
         if (_memory is null) return;
         // A handler further up the stack may still look at a slot.
         nint memory = (nint)_memory;
@@ -246,15 +245,13 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
             RnrRetries = RnrRetries,
             Retries = Retries,
         };
-        int error = Verbs.Open(_id, &limits, _memory, out _endpoint, out _completionFd);
-        if (error != 0)
-        {
-            _completionFd = -1;
-            return error;
-        }
+        int error = _id!.Open(&limits, _memory, out _queues, out int completionFd);
+        if (_queues is null) return error;
+        _endpoint = _queues.Raw;
+        _completionFd = completionFd;
         _inlineBytes = limits.InlineBytes;
         _reactor.Watch(_completionFd, EpollEvents.Readable, this);
-        error = Verbs.Register(_endpoint, _memory + ((nint)Slots * SlotBytes), (ulong)AckBytes, out _ackHandle, out _ackKey);
+        error = _queues.Register(_memory + ((nint)Slots * SlotBytes), AckBytes, out _acks);
         return error != 0 ? error : Verbs.Arm(_endpoint);
     }
 
@@ -262,7 +259,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     {
         byte* data = stackalloc byte[Verbs.PrivateBytes];
         Proof.CopyTo(new Span<byte>(data, Verbs.PrivateBytes));
-        return hand(_endpoint, data, Verbs.PrivateBytes);
+        return hand(_queues!, data, Verbs.PrivateBytes);
     }
 
     private void Established()
@@ -385,27 +382,28 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
 
     private bool TryFindKey(byte* chunk, out uint key)
     {
-        key = _ackKey;
+        key = _acks!.Key;
         if (chunk is null) return true;
         foreach (Registered r in _registered)
         {
             if (r.Chunk != (nint)chunk) continue;
-            key = r.Key;
+            key = r.Memory.Key;
             return true;
         }
         if (_registered.Count == MaxRegistered)
         {
             int idle = _registered.FindIndex(r => r.UseCount == 0);
-            _ = Verbs.Deregister(_registered[idle].Handle);
+            _registered[idle].Memory.Dispose();
             _registered.RemoveAt(idle);
         }
-        int error = Verbs.Register(_endpoint, chunk, ChunkPool.ChunkBytes, out ulong handle, out key);
-        if (error != 0)
+        int error = _queues!.Register(chunk, ChunkPool.ChunkBytes, out VerbsMemory? memory);
+        if (memory is null)
         {
             Session.Drop($"memory to send from cannot be registered: {Explain(-error)}");
             return false;
         }
-        _registered.Add(new Registered((nint)chunk, handle, key));
+        _registered.Add(new Registered((nint)chunk, memory));
+        key = memory.Key;
         return true;
     }
 
@@ -418,14 +416,13 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         }
     }
 
-    private delegate int Handover(ulong endpoint, byte* data, uint bytes);
+    private delegate int Handover(VerbsEndpoint queues, byte* data, uint bytes);
 
     /// <summary>A chunk of the outbox that the device may read.</summary>
-    private sealed class Registered(nint chunk, ulong handle, uint key)
+    private sealed class Registered(nint chunk, VerbsMemory memory)
     {
         public nint Chunk { get; } = chunk;
-        public ulong Handle { get; } = handle;
-        public uint Key { get; } = key;
+        public VerbsMemory Memory { get; } = memory;
         public int UseCount { get; set; }
     }
 

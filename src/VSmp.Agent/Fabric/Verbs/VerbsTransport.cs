@@ -30,8 +30,8 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
     private readonly List<VerbsLink> _expected = []; // authenticated, whose request has not come yet
     private readonly Stack<nint> _memory = new();
     private readonly List<nint> _resting = [];
-    private ulong _channel;
-    private ulong _listener;
+    private readonly VerbsChannel _channel;
+    private readonly VerbsId _listener;
     private int _fd = -1;
 
     /// <summary>Opens RDMA at an address.</summary>
@@ -47,18 +47,20 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
         _device = device;
         _log = new RateLimitedLog(log);
         if (Verbs.Load() is { } why) throw new IOException($"RDMA cannot be used: {why}");
-        int error = Verbs.OpenChannel(out _channel, out _fd);
-        if (error != 0) throw new IOException($"RDMA cannot be used: the connection manager does not open ({Errno.Text(-error)}): load the kernel module rdma_ucm");
+        int error = VerbsChannel.Open(out VerbsChannel? channel, out _fd);
+        if (channel is null) throw new IOException($"RDMA cannot be used: the connection manager does not open ({Errno.Text(-error)}): load the kernel module rdma_ucm");
         byte* raw = stackalloc byte[Sockets.AddressBytes];
         uint rawBytes = Sockets.Encode(address, raw);
-        error = Verbs.Listen(_channel, raw, rawBytes, AcceptBacklog, out _listener);
-        string? unsuitable = error == 0 ? Unsuitable(_listener) : Explain(-error);
+        error = channel.Listen(raw, rawBytes, AcceptBacklog, out VerbsId? listener);
+        string? unsuitable = listener is null ? Explain(-error) : Unsuitable(listener);
         if (unsuitable is not null)
         {
-            if (error == 0) Verbs.CloseId(_listener);
-            Verbs.CloseChannel(_channel);
+            listener?.Dispose();
+            channel.Dispose();
             throw new IOException($"RDMA cannot be used at {address}: {unsuitable}");
         }
+        _channel = channel;
+        _listener = listener!;
         reactor.Watch(_fd, EpollEvents.Readable, this);
         reactor.AtTurnEnd(Rested);
     }
@@ -84,7 +86,7 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
             }
             // SAFETY: on this stack.
             var data = new ReadOnlySpan<byte>(happened.PrivateData, (int)Math.Min(happened.PrivateBytes, Verbs.PrivateBytes));
-            if (happened.Kind == VerbsEventKind.Requested) OnRequested(happened.Id, data);
+            if (happened.Kind == VerbsEventKind.Requested) OnRequested(_channel.Adopt(happened.Id), data);
             else if (_links.TryGetValue(happened.Id, out VerbsLink? link)) link.OnEvent(in happened, data);
         }
     }
@@ -95,8 +97,8 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
         if (_fd < 0) return;
         _reactor.Unwatch(_fd);
         _fd = -1;
-        Verbs.CloseId(_listener);
-        Verbs.CloseChannel(_channel);
+        _listener.Dispose();
+        _channel.Dispose();
         foreach (nint memory in _resting) _memory.Push(memory);
         _resting.Clear();
         while (_memory.TryPop(out nint memory)) NativeMemory.AlignedFree((void*)memory);
@@ -115,11 +117,11 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
         // From our own address, so that it is our device that connects; from any port.
         bool hasOwn = !_address.Address.Equals(IPAddress.Any) && !_address.Address.Equals(IPAddress.IPv6Any);
         if (hasOwn) _ = Sockets.Encode(new IPEndPoint(_address.Address, 0), source);
-        int error = Verbs.Resolve(_channel, hasOwn ? source : null, raw, rawBytes, ResolveMilliseconds, out ulong id);
-        if (error == 0)
+        int error = _channel.Resolve(hasOwn ? source : null, raw, rawBytes, ResolveMilliseconds, out VerbsId? id);
+        if (id is not null)
         {
             link.SetId(id);
-            _links.Add(id, link);
+            _links.Add(id.Raw, link);
             return;
         }
         // Later: the session has not finished with making the link.
@@ -127,14 +129,14 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
     }
 
     /// <summary>The link is gone.</summary>
-    internal void Forget(VerbsLink link, ulong id)
+    internal void Forget(VerbsLink link, VerbsId? id)
     {
         _expected.Remove(link);
-        if (id != 0) _links.Remove(id);
+        if (id is not null) _links.Remove(id.Raw);
     }
 
     /// <summary>Why an id's device is not the one that must be used; null if it is.</summary>
-    internal string? Unsuitable(ulong id)
+    internal string? Unsuitable(VerbsId id)
     {
         string? device = Verbs.DeviceOf(id);
         if (device is null) return _device is null ? null : $"no RDMA device has that address; --transport verbs:{_device} wants {_device}";
@@ -156,19 +158,19 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
         _ => Errno.Text(error),
     };
 
-    private void OnRequested(ulong id, ReadOnlySpan<byte> privateData)
+    private void OnRequested(VerbsId id, ReadOnlySpan<byte> privateData)
     {
         foreach (VerbsLink link in _expected)
         {
             if (!link.ExpectedProof.IsIn(privateData)) continue;
             _expected.Remove(link);
-            _links.Add(id, link);
+            _links.Add(id.Raw, link);
             link.Accept(id);
             return;
         }
         _log.Write("fabric: refused an RDMA connection: whoever made it had not authenticated itself");
         _ = Verbs.Reject(id, null, 0);
-        Verbs.CloseId(id);
+        id.Dispose();
     }
 
     private void Rested()
