@@ -54,18 +54,28 @@ static void find_netdev(const char *device, char netdev[16]) {
 
 static uint32_t mtu_bytes(enum ibv_mtu mtu) { return mtu >= IBV_MTU_256 && mtu <= IBV_MTU_4096 ? 128u << mtu : 0; }
 
-static void describe_port(struct ibv_context *context, uint32_t number, struct vsmp_verbs_port *port) {
+static int describe(struct ibv_context *context, uint32_t number, struct vsmp_verbs_port *port) {
+    struct ibv_device_attr device;
     struct ibv_port_attr attributes;
     memset(&attributes, 0, sizeof attributes);
-    const int error = rdma.ibv_query_port(context, (uint8_t)number, (struct _compat_ibv_port_attr *)&attributes);
-    if (error != 0) {
-        port->error = -error;
-        return;
-    }
+    int error = rdma.ibv_query_device(context, &device);
+    if (error == 0) error = rdma.ibv_query_port(context, (uint8_t)number, (struct _compat_ibv_port_attr *)&attributes);
+    if (error != 0) return -error;
     port->is_active = attributes.state == IBV_PORT_ACTIVE;
     port->mtu = mtu_bytes(attributes.active_mtu);
     port->is_ethernet = attributes.link_layer == IBV_LINK_LAYER_ETHERNET;
-    port->gid_count = (uint32_t)attributes.gid_tbl_len;
+    port->max_queue_depth = (uint32_t)device.max_qp_wr;
+    port->max_completions = (uint32_t)device.max_cqe;
+    port->max_segments = (uint32_t)device.max_sge;
+    port->max_message_bytes = attributes.max_msg_sz;
+    port->max_registered_bytes = device.max_mr_size;
+    return 0;
+}
+
+static void name_port(struct ibv_device *device, struct vsmp_verbs_port *port) {
+    memset(port, 0, sizeof *port);
+    snprintf(port->device, sizeof port->device, "%s", rdma.ibv_get_device_name(device));
+    find_netdev(port->device, port->netdev);
 }
 
 VSMP_VERBS_API int vsmp_verbs_ports(struct vsmp_verbs_port *ports, uint32_t capacity) {
@@ -74,9 +84,8 @@ VSMP_VERBS_API int vsmp_verbs_ports(struct vsmp_verbs_port *ports, uint32_t capa
     struct ibv_device **devices = rdma.ibv_get_device_list(&device_count);
     if (devices == NULL) return failure();
     for (int i = 0; i < device_count; i++) {
-        struct vsmp_verbs_port found = {0};
-        snprintf(found.device, sizeof found.device, "%s", rdma.ibv_get_device_name(devices[i]));
-        find_netdev(found.device, found.netdev);
+        struct vsmp_verbs_port found;
+        name_port(devices[i], &found);
         struct ibv_context *context = rdma.ibv_open_device(devices[i]);
         struct ibv_device_attr attributes = {0};
         if (context == NULL || rdma.ibv_query_device(context, &attributes) != 0) {
@@ -86,7 +95,7 @@ VSMP_VERBS_API int vsmp_verbs_ports(struct vsmp_verbs_port *ports, uint32_t capa
         for (uint32_t number = 1; number <= attributes.phys_port_cnt; number++, count++) {
             struct vsmp_verbs_port port = found;
             port.port = number;
-            if (found.error == 0) describe_port(context, number, &port);
+            if (found.error == 0) port.error = describe(context, number, &port);
             if (count < capacity) ports[count] = port;
         }
         if (context != NULL) rdma.ibv_close_device(context);
@@ -198,10 +207,12 @@ VSMP_VERBS_API int vsmp_verbs_resolve_route(uint64_t id, uint32_t timeout_millis
     return rdma.rdma_resolve_route(id_of(id), (int)timeout_milliseconds) != 0 ? failure() : 0;
 }
 
-VSMP_VERBS_API int vsmp_verbs_device_of(uint64_t id, char *name, uint32_t bytes) {
-    if (id_of(id)->verbs == NULL) return -ENODEV;
-    snprintf(name, bytes, "%s", rdma.ibv_get_device_name(id_of(id)->verbs->device));
-    return 0;
+VSMP_VERBS_API int vsmp_verbs_port_of(uint64_t id, struct vsmp_verbs_port *port) {
+    const struct rdma_cm_id *cm = id_of(id);
+    if (cm->verbs == NULL) return -ENODEV;
+    name_port(cm->verbs->device, port);
+    port->port = cm->port_num;
+    return describe(cm->verbs, cm->port_num, port);
 }
 
 VSMP_VERBS_API void vsmp_verbs_id_close(uint64_t id) { rdma.rdma_destroy_id(id_of(id)); }

@@ -13,12 +13,12 @@
 
 #include <stdint.h>
 
-#define VSMP_VERBS_VERSION 1
+#define VSMP_VERBS_VERSION 2
 #define VSMP_VERBS_PRIVATE_BYTES 56 // what every transport carries with a connection request
 
 #define VSMP_VERBS_API __attribute__((visibility("default")))
 
-// A port of an RDMA device.
+// A port of an RDMA device, and what the device allows.
 struct vsmp_verbs_port {
     char device[64];
     char netdev[16]; // the network interface behind it; "" if none, or not known
@@ -26,8 +26,12 @@ struct vsmp_verbs_port {
     uint32_t is_active; // 1: the link is up
     uint32_t mtu; // bytes of payload per packet
     uint32_t is_ethernet;
-    uint32_t gid_count;
+    uint32_t max_queue_depth; // work requests in a queue
+    uint32_t max_completions; // in a completion queue
+    uint32_t max_segments; // of a work request
     int32_t error; // 0, or the negative errno with which it could not be looked at
+    uint64_t max_message_bytes;
+    uint64_t max_registered_bytes; // in one piece of memory
 };
 
 enum vsmp_verbs_event_kind {
@@ -91,7 +95,7 @@ VSMP_VERBS_API int vsmp_verbs_listen(uint64_t channel, const void *address, uint
 VSMP_VERBS_API int vsmp_verbs_resolve(uint64_t channel, const void *source, const void *address, uint32_t address_bytes,
                                       uint32_t timeout_milliseconds, uint64_t *id);
 VSMP_VERBS_API int vsmp_verbs_resolve_route(uint64_t id, uint32_t timeout_milliseconds);
-VSMP_VERBS_API int vsmp_verbs_device_of(uint64_t id, char *name, uint32_t bytes); // -ENODEV: bound to none
+VSMP_VERBS_API int vsmp_verbs_port_of(uint64_t id, struct vsmp_verbs_port *port); // -ENODEV: bound to none
 VSMP_VERBS_API void vsmp_verbs_id_close(uint64_t id); // its endpoint is closed
 
 // Queues, protection domain and receive slots for a connection: posted, so that nothing that arrives finds no room.

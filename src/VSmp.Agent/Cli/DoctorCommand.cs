@@ -207,9 +207,11 @@ internal sealed class DoctorCommand
         }
         string kind = port.IsEthernet ? "RoCE" : "InfiniBand";
         string address = RdmaHost.AddressOf(port)?.ToString() ?? "no IP address";
-        string found = $"{kind}, MTU {port.MtuBytes}, {(port.Netdev.Length > 0 ? port.Netdev : "no interface")}, {address}, link {(port.IsActive ? "up" : "down")}";
+        string gids = port.IsEthernet ? string.Concat(RdmaHost.AddressesByGid(port).Select(g => $", GID {g.Gid} {g.Address}")) : "";
+        string found = $"{kind}, MTU {port.MtuBytes}, {(port.Netdev.Length > 0 ? port.Netdev : "no interface")}, {address}{gids}, link {(port.IsActive ? "up" : "down")}";
         if (!port.IsActive) Add(Result.Warn, what, found, $"ip link set {port.Netdev} up");
         else if (RdmaHost.AddressOf(port) is null) Add(Result.Warn, what, found, $"connections are made by IP address: ip address add … dev {port.Netdev}");
+        else if (Fabric.Verbs.VerbsLink.Shortfall(port) is { } shortfall) Add(Result.Warn, what, found, shortfall);
         else Add(Result.Ok, what, found, "");
     }
 

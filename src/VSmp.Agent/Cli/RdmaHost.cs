@@ -29,8 +29,8 @@ internal static class RdmaHost
                 : $"there is no RDMA device {transport.Device}; {Names()}"));
         if (transport.Gid is { } gid)
         {
-            return AddressOfGid(port.Device, port.Port, gid) ?? throw new CommandException(ExitCodes.Usage,
-                $"--transport {transport}: GID {gid} of {port.Device} has no address: vsmp doctor shows those that have");
+            return AddressesByGid(port).Where(g => g.Gid == gid).Select(g => g.Address).FirstOrDefault() ?? throw new CommandException(ExitCodes.Usage,
+                $"--transport {transport}: {port.Device} has no address by GID {gid}, it has {string.Join(", ", AddressesByGid(port).Select(g => $"{g.Gid} ({g.Address})"))}");
         }
         return AddressOf(port) ?? throw new CommandException(ExitCodes.Failed,
             $"--transport {transport}: RDMA device {port.Device} has no IP address: give its interface one");
@@ -41,18 +41,14 @@ internal static class RdmaHost
         .SelectMany(i => i.GetIPProperties().UnicastAddresses).Select(a => a.Address)
         .OrderBy(a => a.AddressFamily == AddressFamily.InterNetwork ? 0 : a.IsIPv6LinkLocal ? 2 : 1).FirstOrDefault();
 
-    /// <summary>The address that a GID stands for (RoCE: its interface's), or null.</summary>
-    public static IPAddress? AddressOfGid(string device, int port, int gid)
+    /// <summary>The addresses that a port's GIDs stand for (RoCE: its interface's), by index.</summary>
+    public static IEnumerable<(int Gid, IPAddress Address)> AddressesByGid(VerbsPort port)
     {
-        try
+        string folder = string.Create(CultureInfo.InvariantCulture, $"/sys/class/infiniband/{port.Device}/ports/{port.Port}/gids");
+        if (!Directory.Exists(folder)) yield break;
+        foreach (int gid in Directory.EnumerateFiles(folder).Select(f => int.Parse(Path.GetFileName(f), CultureInfo.InvariantCulture)).Order())
         {
-            string text = File.ReadAllText(string.Create(CultureInfo.InvariantCulture, $"/sys/class/infiniband/{device}/ports/{port}/gids/{gid}")).Trim();
-            if (!IPAddress.TryParse(text, out IPAddress? address) || address.Equals(IPAddress.IPv6Any)) return null;
-            return address.IsIPv4MappedToIPv6 ? address.MapToIPv4() : address;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return null;
+            if (AddressOfGid(folder, gid) is { } address) yield return (gid, address);
         }
     }
 
@@ -95,6 +91,20 @@ internal static class RdmaHost
     /// <summary>Takes a soft-RoCE device down again.</summary>
     /// <returns>Null, or why it could not be.</returns>
     public static string? RemoveSoftRoce(string device) => Tool("rdma", "link", "delete", device);
+
+    private static IPAddress? AddressOfGid(string folder, int gid)
+    {
+        try
+        {
+            string text = File.ReadAllText(string.Create(CultureInfo.InvariantCulture, $"{folder}/{gid}")).Trim();
+            if (!IPAddress.TryParse(text, out IPAddress? address) || address.Equals(IPAddress.IPv6Any)) return null;
+            return address.IsIPv4MappedToIPv6 ? address.MapToIPv4() : address;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
 
     private static string Names()
     {

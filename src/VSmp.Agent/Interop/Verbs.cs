@@ -8,7 +8,7 @@ namespace VSmp.Agent.Interop;
 internal static unsafe partial class Verbs
 {
     /// <summary>What this code was written for (VSMP_VERBS_VERSION).</summary>
-    public const uint Version = 1;
+    public const uint Version = 2;
 
     /// <summary>Bytes that travel with a connection request.</summary>
     public const int PrivateBytes = 56;
@@ -48,15 +48,18 @@ internal static unsafe partial class Verbs
         if (count == -Errno.ENOSYS) return [];
         if (count < 0) throw new IOException($"cannot list the RDMA devices: {Errno.Text(-count)}");
         var ports = new VerbsPort[Math.Min(count, records.Length)];
-        for (int i = 0; i < ports.Length; i++)
-        {
-            ref VerbsPortRecord r = ref records[i];
-            fixed (byte* device = r.Device, netdev = r.Netdev)
-            {
-                ports[i] = new VerbsPort(Text(device), Text(netdev), (int)r.Port, r.IsActive != 0, (int)r.Mtu, r.IsEthernet != 0, -r.Error);
-            }
-        }
+        for (int i = 0; i < ports.Length; i++) ports[i] = Describe(ref records[i]);
         return ports;
+    }
+
+    /// <summary>The port that an id is bound to; null if to none.</summary>
+    public static VerbsPort? PortOf(VerbsId id)
+    {
+        VerbsPortRecord record;
+        int error = GetPort(id, &record);
+        if (error == -Errno.ENODEV) return null;
+        record.Error = error;
+        return Describe(ref record);
     }
 
     /// <summary>What a failed completion means.</summary>
@@ -119,11 +122,19 @@ internal static unsafe partial class Verbs
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_arm")]
     public static partial int Arm(ulong endpoint);
 
-    /// <summary>The name of the device that an id is bound to, or null.</summary>
-    public static string? DeviceOf(VerbsId id)
+    private static VerbsPort Describe(ref VerbsPortRecord r)
     {
-        byte* name = stackalloc byte[64];
-        return GetDevice(id, name, 64) == 0 ? Text(name) : null;
+        fixed (byte* device = r.Device, netdev = r.Netdev)
+        {
+            return new VerbsPort(Text(device), Text(netdev), (int)r.Port, r.IsActive != 0, (int)r.Mtu, r.IsEthernet != 0, -r.Error)
+            {
+                MaxQueueDepth = r.MaxQueueDepth,
+                MaxCompletions = r.MaxCompletions,
+                MaxSegments = r.MaxSegments,
+                MaxMessageBytes = r.MaxMessageBytes,
+                MaxRegisteredBytes = r.MaxRegisteredBytes,
+            };
+        }
     }
 
     private static string Text(byte* text) => Encoding.UTF8.GetString(MemoryMarshal.CreateReadOnlySpanFromNullTerminated(text));
@@ -137,8 +148,8 @@ internal static unsafe partial class Verbs
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_ports")]
     private static partial int GetPorts(VerbsPortRecord* ports, uint capacity);
 
-    [LibraryImport(Name, EntryPoint = "vsmp_verbs_device_of")]
-    private static partial int GetDevice(VerbsId id, byte* name, uint bytes);
+    [LibraryImport(Name, EntryPoint = "vsmp_verbs_port_of")]
+    private static partial int GetPort(VerbsId id, VerbsPortRecord* port);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_status_text")]
     private static partial byte* StatusText(uint status);
@@ -152,8 +163,12 @@ internal static unsafe partial class Verbs
         public uint IsActive;
         public uint Mtu;
         public uint IsEthernet;
-        public uint GidCount;
+        public uint MaxQueueDepth;
+        public uint MaxCompletions;
+        public uint MaxSegments;
         public int Error;
+        public ulong MaxMessageBytes;
+        public ulong MaxRegisteredBytes;
     }
 }
 
@@ -165,7 +180,23 @@ internal static unsafe partial class Verbs
 /// <param name="MtuBytes">Payload of a packet.</param>
 /// <param name="IsEthernet">RoCE, not InfiniBand.</param>
 /// <param name="Errno">0, or why it could not be looked at.</param>
-internal sealed record VerbsPort(string Device, string Netdev, int Port, bool IsActive, int MtuBytes, bool IsEthernet, int Errno);
+internal sealed record VerbsPort(string Device, string Netdev, int Port, bool IsActive, int MtuBytes, bool IsEthernet, int Errno)
+{
+    /// <summary>Work requests in a queue of a queue pair (max_qp_wr).</summary>
+    public uint MaxQueueDepth { get; init; }
+
+    /// <summary>Completions in a completion queue (max_cqe).</summary>
+    public uint MaxCompletions { get; init; }
+
+    /// <summary>Pieces of memory in a work request (max_sge).</summary>
+    public uint MaxSegments { get; init; }
+
+    /// <summary>Longest message (max_msg_sz).</summary>
+    public ulong MaxMessageBytes { get; init; }
+
+    /// <summary>Most memory that is registered at once (max_mr_size).</summary>
+    public ulong MaxRegisteredBytes { get; init; }
+}
 
 /// <summary>What can happen to connections (<c>enum vsmp_verbs_event_kind</c>).</summary>
 internal enum VerbsEventKind : uint

@@ -102,6 +102,24 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         _transport.Begin(this, Session.Connects ? Session.Address : null);
     }
 
+    /// <summary>What a device lacks to carry links, in words; null if nothing.</summary>
+    public static string? Shortfall(VerbsPort port)
+    {
+        (string What, ulong Allowed, ulong Needed)[] limits =
+        [
+            ("work requests in a queue (max_qp_wr)", port.MaxQueueDepth, (ulong)Math.Max(Slots, SendDepth)),
+            ("completions in a completion queue (max_cqe)", port.MaxCompletions, Slots + SendDepth),
+            ("segments in a work request (max_sge)", port.MaxSegments, 1),
+            ("bytes in a message (max_msg_sz)", port.MaxMessageBytes, SlotBytes),
+            ("bytes in a memory region (max_mr_size)", port.MaxRegisteredBytes, (ulong)Math.Max(Slots * SlotBytes, ChunkPool.ChunkBytes)),
+        ];
+        foreach ((string what, ulong allowed, ulong needed) in limits)
+        {
+            if (allowed < needed) return $"RDMA device {port.Device} allows {allowed} {what}, a link needs {needed}: use another device";
+        }
+        return null;
+    }
+
     /// <summary>The side that connects: its id. The other: the id of the request that showed the right proof.</summary>
     public void SetId(VerbsId id) => _id = id;
 
@@ -144,6 +162,11 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     public void Accept(VerbsId id)
     {
         SetId(id);
+        if (_transport.Unsuitable(id) is { } why)
+        {
+            Session.Drop(why);
+            return;
+        }
         int error = Open();
         if (error == 0) error = WithProof(static (queues, data, bytes) => Verbs.Accept(queues, data, bytes));
         if (error != 0) Session.Drop($"the RDMA connection could not be accepted: {Explain(-error)}");

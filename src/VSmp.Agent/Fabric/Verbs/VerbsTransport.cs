@@ -135,12 +135,13 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
         if (id is not null) _links.Remove(id.Raw);
     }
 
-    /// <summary>Why an id's device is not the one that must be used; null if it is.</summary>
+    /// <summary>Why an id's device cannot carry links, or is not the one that must be used; null if it can and is.</summary>
     internal string? Unsuitable(VerbsId id)
     {
-        string? device = Verbs.DeviceOf(id);
-        if (device is null) return _device is null ? null : $"no RDMA device has that address; --transport verbs:{_device} wants {_device}";
-        return _device is null || device == _device ? null : $"the device there is {device}; --transport verbs:{_device} wants {_device}";
+        VerbsPort? port = Verbs.PortOf(id);
+        if (port is null) return _device is null ? null : $"no RDMA device has that address; --transport verbs:{_device} wants {_device}";
+        if (_device is not null && port.Device != _device) return $"the device there is {port.Device}; --transport verbs:{_device} wants {_device}";
+        return port.Errno != 0 ? $"RDMA device {port.Device} cannot be asked for its limits: {Errno.Text(port.Errno)}" : VerbsLink.Shortfall(port);
     }
 
     /// <summary>Memory for receives and acknowledgements.</summary>
