@@ -30,7 +30,7 @@ NEED := packaging/need
 SETTINGS := $(wildcard Directory.*.props global.json .editorconfig)
 SOURCES := $(shell find src -type f \( -name '*.cs' -o -name '*.csproj' -o -name '*.json' \) -not -path '*/bin/*' -not -path '*/obj/*')
 TEST_SOURCES := $(shell find tests -type f \( -name '*.cs' -o -name '*.csproj' \) -not -path '*/bin/*' -not -path '*/obj/*')
-C_SOURCES := $(shell find native examples -type f \( -name '*.c' -o -name '*.h' \))
+C_SOURCES := $(shell find native examples tests/rdma -type f \( -name '*.c' -o -name '*.h' \))
 
 .PHONY: build
 build: native $(BUILD)/vsmp $(BUILD)/bench/vsmp-bench $(BUILD)/examples/wordcount/wordcount ## build/vsmp, ready to run from here

@@ -29,6 +29,7 @@
     X(ibv, int, ibv_destroy_comp_channel, (struct ibv_comp_channel *))                                                           \
     X(ibv, struct ibv_cq *, ibv_create_cq, (struct ibv_context *, int, void *, struct ibv_comp_channel *, int))                  \
     X(ibv, int, ibv_destroy_cq, (struct ibv_cq *))                                                                               \
+    X(ibv, int, ibv_modify_qp, (struct ibv_qp *, struct ibv_qp_attr *, int))                                                     \
     X(ibv, int, ibv_get_cq_event, (struct ibv_comp_channel *, struct ibv_cq **, void **))                                        \
     X(ibv, void, ibv_ack_cq_events, (struct ibv_cq *, unsigned int))                                                             \
     X(ibv, const char *, ibv_wc_status_str, (enum ibv_wc_status))                                                                \

@@ -148,6 +148,13 @@ static uint32_t kind_of(enum rdma_cm_event_type type) {
     }
 }
 
+// The connection manager lets every peer write to memory, as far as there is memory that it may write to. There is none; but a write
+// of nothing needs none, and takes a receive. Possible once the queue pair is ready to send.
+static int forbid_memory_operations(struct ibv_qp *qp) {
+    struct ibv_qp_attr none = {.qp_access_flags = 0};
+    return -rdma.ibv_modify_qp(qp, &none, IBV_QP_ACCESS_FLAGS);
+}
+
 VSMP_VERBS_API int vsmp_verbs_next_event(uint64_t channel, struct vsmp_verbs_event *event) {
     struct rdma_cm_event *happened;
     if (rdma.rdma_get_cm_event(channel_of(channel), &happened) != 0) return failure();
@@ -157,6 +164,10 @@ VSMP_VERBS_API int vsmp_verbs_next_event(uint64_t channel, struct vsmp_verbs_eve
     event->status = happened->status;
     event->id = handle_of(happened->id);
     event->listener = handle_of(happened->listen_id);
+    if (happened->event == RDMA_CM_EVENT_ESTABLISHED && happened->id->qp != NULL) {
+        event->status = forbid_memory_operations(happened->id->qp);
+        if (event->status != 0) event->kind = VSMP_VERBS_FAILED;
+    }
     const bool has_data =
         event->kind == VSMP_VERBS_REQUESTED || event->kind == VSMP_VERBS_ESTABLISHED || event->kind == VSMP_VERBS_REFUSED;
     if (has_data && with->private_data != NULL) {
@@ -293,7 +304,9 @@ VSMP_VERBS_API int vsmp_verbs_connect(uint64_t endpoint, const void *private_dat
 VSMP_VERBS_API int vsmp_verbs_accept(uint64_t endpoint, const void *private_data, uint32_t private_bytes) {
     if (private_bytes > VSMP_VERBS_PRIVATE_BYTES) return -EMSGSIZE;
     struct rdma_conn_param with = connection(endpoint_of(endpoint), private_data, private_bytes);
-    return rdma.rdma_accept(endpoint_of(endpoint)->id, &with) != 0 ? failure() : 0;
+    struct rdma_cm_id *id = endpoint_of(endpoint)->id;
+    // Now and not once it is established: the peer's first message may be faster.
+    return rdma.rdma_accept(id, &with) != 0 ? failure() : forbid_memory_operations(id->qp);
 }
 
 VSMP_VERBS_API int vsmp_verbs_reject(uint64_t id, const void *private_data, uint32_t private_bytes) {
@@ -362,10 +375,13 @@ VSMP_VERBS_API int vsmp_verbs_poll(uint64_t endpoint, struct vsmp_verbs_completi
     if (count < 0) return -EIO;
     for (int i = 0; i < count; i++) {
         // Of a completion that failed only status and number are defined.
+        const bool is_good = found[i].status == IBV_WC_SUCCESS;
         completions[i] = (struct vsmp_verbs_completion){.kind = (uint32_t)(found[i].wr_id >> 32),
                                                         .status = (uint32_t)found[i].status,
                                                         .slot = (uint32_t)found[i].wr_id,
-                                                        .bytes = found[i].status == IBV_WC_SUCCESS ? found[i].byte_len : 0};
+                                                        .bytes = is_good ? found[i].byte_len : 0};
+        const bool is_plain = found[i].opcode == IBV_WC_RECV && (found[i].wc_flags & (IBV_WC_WITH_IMM | IBV_WC_WITH_INV)) == 0;
+        if (is_good && completions[i].kind == VSMP_VERBS_RECEIVED && !is_plain) completions[i].kind = VSMP_VERBS_FOREIGN;
     }
     return count;
 }

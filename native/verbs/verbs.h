@@ -65,7 +65,11 @@ struct vsmp_verbs_limits {
     uint32_t retries; // 0 to 6: some devices take 7 for ever here, too
 };
 
-enum { VSMP_VERBS_RECEIVED = 1, VSMP_VERBS_SENT = 2 };
+enum {
+    VSMP_VERBS_RECEIVED = 1,
+    VSMP_VERBS_SENT = 2,
+    VSMP_VERBS_FOREIGN = 3, // received, but not by a plain send: with an immediate value, or an invalidation
+};
 
 struct vsmp_verbs_completion {
     uint32_t kind;

@@ -266,7 +266,7 @@ internal sealed unsafe class InMemoryFabric(InMemoryNetwork network, NodeId self
                     return true;
                 default:
                     return false;
-                case FrameVerdict.Ignore:
+                case FrameVerdict.Ignore or FrameVerdict.Repeated:
                     return true;
             }
         }

@@ -109,11 +109,11 @@ internal sealed unsafe class Outbox(ChunkPool pool) : IDisposable
     /// <param name="maxBytes">Room for at least one frame.</param>
     /// <param name="bytes">How long they are; 0 if there is nothing to be sent.</param>
     /// <param name="chunk">The chunk that they lie in.</param>
-    /// <param name="last">The number of the last of them.</param>
-    public byte* NextRun(int maxBytes, out int bytes, out byte* chunk, out ulong last)
+    /// <param name="last">The last of them.</param>
+    public byte* NextRun(int maxBytes, out int bytes, out byte* chunk, out FrameHeader* last)
     {
         bytes = 0;
-        last = 0;
+        last = null;
         chunk = null;
         if (UnsentBytes == 0) return null;
         SkipToNextChunk();
@@ -126,7 +126,7 @@ internal sealed unsafe class Outbox(ChunkPool pool) : IDisposable
             int frameBytes = FrameHeader.Bytes + (int)frame->PayloadBytes;
             if (bytes + frameBytes > maxBytes) break;
             bytes += frameBytes;
-            last = frame->Sequence;
+            last = frame;
         }
         MarkSent(bytes);
         return first;

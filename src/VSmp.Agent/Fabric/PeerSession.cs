@@ -10,8 +10,10 @@ internal enum FrameVerdict
 {
     /// <summary>The next frame of the stream: hand it upwards.</summary>
     Deliver,
-    /// <summary>It served the session only, or has been taken before.</summary>
+    /// <summary>It served the session only.</summary>
     Ignore,
+    /// <summary>It has been taken before.</summary>
+    Repeated,
     /// <summary>The peer ends the session.</summary>
     Close,
     /// <summary>Frames before it are missing: only a new connection brings them back.</summary>
@@ -142,7 +144,7 @@ internal sealed unsafe class PeerSession(NodeId self, NodeId peer, Epoch epoch, 
             if (frame->Type == MessageType.SessionAck)
                 return frame->Sequence == 0 ? FrameVerdict.Ignore : Violate("a numbered SessionAck");
             if (frame->Sequence <= LastTaken)
-                return frame->Sequence == 0 ? Violate("a frame without number") : FrameVerdict.Ignore;
+                return frame->Sequence == 0 ? Violate("a frame without number") : FrameVerdict.Repeated;
             if (frame->Sequence != LastTaken + 1) return FrameVerdict.Gap;
             LastTaken++;
             _takenBytesSinceAck += frameBytes;

@@ -209,6 +209,10 @@ internal sealed unsafe class Session : IDisposable
             case FrameVerdict.Close:
                 Fabric.Lose(this, "it has ended the session");
                 return false;
+            case FrameVerdict.Repeated:
+                // Links neither lose nor repeat, and a new one begins where the handshake said.
+                OnViolation("a frame for the second time");
+                return false;
             case FrameVerdict.Gap:
                 OnViolation("a gap in the stream");
                 return false;

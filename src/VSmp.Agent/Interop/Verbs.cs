@@ -241,7 +241,10 @@ internal struct VerbsLimits
 [StructLayout(LayoutKind.Sequential)]
 internal struct VerbsCompletion
 {
-    public const uint Received = 1, Sent = 2;
+    public const uint Received = 1, Sent = 2, Foreign = 3;
+
+    /// <summary>The status of what was posted when the queue pair broke (IBV_WC_WR_FLUSH_ERR).</summary>
+    public const uint Flushed = 5;
 
     public uint Kind;
     public uint Status;

@@ -163,7 +163,7 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
                     if (Has(SimulationBugs.OldViewDropped) && frame->View != cluster.View) break;
                     node.OnFrame(in *frame, new ReadOnlySpan<byte>(frame + 1, (int)frame->PayloadBytes));
                     break;
-                case FrameVerdict.Ignore:
+                case FrameVerdict.Ignore or FrameVerdict.Repeated:
                     break;
                 case FrameVerdict.Gap:
                     Cut(end);
@@ -183,8 +183,7 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
         if (Has(SimulationBugs.EpochNotChecked) && frame->Epoch != cluster.Epoch) Restamp(frame, frame->Sequence, cluster.Epoch);
         if (Has(SimulationBugs.GapsNotNoticed) && frame->Sequence > session.LastTaken + 1) Restamp(frame, session.LastTaken + 1);
         FrameVerdict verdict = session.Take(frame);
-        bool isDuplicate = verdict == FrameVerdict.Ignore && frame->Type != MessageType.SessionAck;
-        return isDuplicate && Has(SimulationBugs.DuplicatesTaken) ? FrameVerdict.Deliver : verdict;
+        return verdict == FrameVerdict.Repeated && Has(SimulationBugs.DuplicatesTaken) ? FrameVerdict.Deliver : verdict;
     }
 
     private bool Has(SimulationBugs bug) => (cluster.Planted & bug) != 0;

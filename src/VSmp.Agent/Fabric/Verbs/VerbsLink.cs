@@ -16,7 +16,7 @@ using Verbs = Interop.Verbs;
 /// Credit: the receiver has <see cref="Slots"/> receives posted and posts each again when it has handled what was in it. The sender
 /// keeps at most half as many messages out that the session has not acknowledged; the other half is for acknowledgements that travel
 /// alone, of which there is at most one for a quarter of the slots. So a receive is posted for everything that comes, and "receiver not
-/// ready" means a peer that does not keep to this, or stands still.
+/// ready" means a peer that does not keep to this, or stands still. The receiver counts, too: who sends more loses the connection.
 /// <code>
 ///   authenticated ──resolve──► address ──► route ──connect──► established      (the side that connects)
 ///   authenticated ──expects a request with the right proof──► established      (the other)
@@ -52,6 +52,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     private readonly Reactor _reactor;
     private readonly List<Registered> _registered = new(MaxRegistered);
     private readonly Queue<ulong> _unacknowledged = new(MaxUnacknowledged); // the last frame of each message that is out
+    private readonly Queue<ulong> _unacknowledgedHere = new(MaxUnacknowledged + 1); // the last frame of each message that the peer has out
     private readonly Queue<(nint Chunk, bool IsSignaled)> _posted = new(SendDepth); // sends whose completion has not been seen
     private readonly Watch _watch;
     private int _fd; // the connection that was authenticated
@@ -64,7 +65,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     private uint _inlineBytes;
     private int _unsignaled;
     private int _nextAck;
-    private int _receivedSinceAck;
+    private int _idleMessages; // in a row that brought neither a frame nor an acknowledgement
     private bool _isPolling;
 
     public VerbsLink(VerbsTransport transport, Session session, int fd, ReadOnlySpan<byte> key)
@@ -91,7 +92,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     public override bool CanAck => _posted.Count < SendDepth;
 
     /// <inheritdoc/>
-    public override bool OwesAckNow => _receivedSinceAck >= AckAfterMessages;
+    public override bool OwesAckNow => _unacknowledgedHere.Count >= AckAfterMessages;
 
     private PeerSession Core => Session.Core;
 
@@ -193,10 +194,10 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         TakeCredit();
         while (!IsBlocked)
         {
-            byte* run = Core.Outbox.NextRun(SlotBytes, out int bytes, out byte* chunk, out ulong last);
+            byte* run = Core.Outbox.NextRun(SlotBytes, out int bytes, out byte* chunk, out FrameHeader* last);
             if (run is null) return;
-            _unacknowledged.Enqueue(last);
-            if (!Post(run, bytes, chunk)) return;
+            _unacknowledged.Enqueue(last->Sequence);
+            if (!Post(run, bytes, chunk, last->CumulativeAck)) return;
         }
     }
 
@@ -213,7 +214,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         _nextAck = (_nextAck + 1) % SendDepth;
         Core.WriteAck(ack, Session.Fabric.View);
         Session.Fabric.Count.AcknowledgementsSent++;
-        Post(ack, FrameHeader.Bytes, null);
+        Post(ack, FrameHeader.Bytes, null, Core.LastTaken);
     }
 
     /// <inheritdoc/>
@@ -313,7 +314,8 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
             {
                 if (found[i].Status != 0) OnFailed(in found[i]);
                 else if (found[i].Kind == VerbsCompletion.Received) OnReceived((int)found[i].Slot, (int)found[i].Bytes);
-                else OnSent();
+                else if (found[i].Kind == VerbsCompletion.Sent) OnSent();
+                else Session.OnViolation("a message with an immediate value, or with an invalidation");
             }
             if (count == 0 || _endpoint == 0) break;
             if (round < PollsPerTurn) continue;
@@ -335,15 +337,15 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     private void OnReceived(int slot, int bytes)
     {
         byte* at = _memory + ((nint)slot * SlotBytes), end = at + bytes;
-        _receivedSinceAck++;
         ulong coherenceFrames = Session.Fabric.Count.CoherenceFramesReceived;
+        ulong taken = Core.LastTaken, acknowledged = Core.LastAcknowledged;
         if (!IsUp)
         {
             // RDMA promises that what arrives before the word "established" is from the peer that was let in.
             Established();
             if (_endpoint == 0) return;
         }
-        while (at < end)
+        do
         {
             var frame = (FrameHeader*)at;
             int frameBytes = end - at < FrameHeader.Bytes ? -1 : PeerSession.FrameBytes(frame);
@@ -355,10 +357,25 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
             if (!Session.OnFrame(this, frame)) return;
             at += frameBytes;
         }
+        while (at < end);
         Session.CountReceived(coherenceFrames);
+        if (!KeepsToCredit(Core.LastTaken != taken, Core.LastAcknowledged != acknowledged)) return;
         Session.Fabric.Count.ReceivesPosted++;
         int error = Verbs.Post(_endpoint, (uint)slot);
         if (error != 0) Session.Drop($"receiving failed: {Errno.Text(-error)}");
+    }
+
+    /// <summary>
+    /// After each message. The peer knows of no other acknowledgements than those that were posted, so what these leave open it has out;
+    /// and an acknowledgement that travels alone acknowledges something.
+    /// </summary>
+    private bool KeepsToCredit(bool hasBroughtFrames, bool hasBroughtAck)
+    {
+        if (hasBroughtFrames) _unacknowledgedHere.Enqueue(Core.LastTaken);
+        _idleMessages = hasBroughtFrames || hasBroughtAck ? 0 : _idleMessages + 1;
+        if (_unacknowledgedHere.Count <= MaxUnacknowledged && _idleMessages <= Slots) return true;
+        Session.OnViolation("more messages than it had credit for");
+        return false;
     }
 
     /// <summary>A signaled send is done, and with it those before.</summary>
@@ -376,13 +393,20 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
 
     private void OnFailed(in VerbsCompletion completion)
     {
-        string what = completion.Kind == VerbsCompletion.Received ? "receiving" : "sending";
-        Session.Drop($"{what} over RDMA failed: {Verbs.TextOf(completion.Status)}");
+        string why = Verbs.TextOf(completion.Status);
+        // A receive fails by what the peer does; but receives that are flushed only tell that the queue pair is broken.
+        if (completion.Kind == VerbsCompletion.Sent) Session.Drop($"sending over RDMA failed: {why}");
+        else if (completion.Status == VerbsCompletion.Flushed) Session.Drop("the RDMA connection broke");
+        else Session.OnViolation($"a message that could not be received: {why}");
     }
 
-    private bool Post(byte* message, int bytes, byte* chunk)
+    /// <summary>Posts a message.</summary>
+    /// <param name="message">Whole frames.</param>
+    /// <param name="bytes">Their length.</param>
+    /// <param name="chunk">The outbox's chunk that they lie in, or null for an acknowledgement alone.</param>
+    /// <param name="acknowledges">What the last of them acknowledges: written when it was queued, which may be some time ago.</param>
+    private bool Post(byte* message, int bytes, byte* chunk, ulong acknowledges)
     {
-        _receivedSinceAck = 0; // every frame acknowledges
         bool isInline = bytes <= _inlineBytes;
         uint key = 0;
         if (!isInline && !TryFindKey(chunk, out key)) return false;
@@ -400,6 +424,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         nint used = isInline ? 0 : (nint)chunk;
         CountUse(used, 1);
         _posted.Enqueue((used, isSignaled));
+        while (_unacknowledgedHere.TryPeek(out ulong last) && last <= acknowledges) _unacknowledgedHere.Dequeue();
         return true;
     }
 
