@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Globalization;
 using System.Net;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Fabric.Verbs;
@@ -18,18 +19,17 @@ public sealed class VerbsFabricTests : FabricTests
     {
         await using SessionWorld world = NewWorld();
         await world.StartAsync(2);
+        await CutAsync(world, 2); // what the runtime opens once is open then
         await ExchangeAsync(world, 100, 0);
-        (string resources, int descriptors, long locked) before = (Device.Resources(), OpenDescriptors(), LockedKilobytes());
-        int cuts = int.Parse(Environment.GetEnvironmentVariable("VSMP_RDMA_CUTS") ?? "100", System.Globalization.CultureInfo.InvariantCulture);
-        for (int i = 1; i <= cuts; i++)
-        {
-            await world.CutAsync(i % 2, 1 - (i % 2));
-            foreach (int node in (int[])[0, 1]) await world.UntilAsync(node, () => world[node].Fabric.IsConnected(new NodeId((ushort)(1 - node))));
-        }
+        (string resources, string[] descriptors, long locked) before = (Device.Resources(), OpenDescriptors(), LockedKilobytes());
+        int cuts = int.Parse(Environment.GetEnvironmentVariable("VSMP_RDMA_CUTS") ?? "1000", CultureInfo.InvariantCulture);
+        await CutAsync(world, cuts);
         await ExchangeAsync(world, 100, 100);
         await Device.HasAgainAsync(before.resources);
-        Assert.InRange(OpenDescriptors(), 0, before.descriptors);
+        string[] after = OpenDescriptors();
+        Assert.True(after.Length <= before.descriptors.Length, $"{string.Join(' ', after)} were {string.Join(' ', before.descriptors)}");
         Assert.InRange(LockedKilobytes(), 0, before.locked + 512);
+        Assert.InRange(LockedKilobytes(), 0, 2 * (long)VerbsLink.LockedBytes / 1024);
         Assert.Empty(world.Received(0).Downs);
     }
 
@@ -59,7 +59,10 @@ public sealed class VerbsFabricTests : FabricTests
 
     private protected override IFabricWorld CreateWorld() => NewWorld();
 
-    private static SessionWorld NewWorld() => new(Device.Address, (reactor, address) => new VerbsTransport(reactor, address, null, line => TestContext.Current.SendDiagnosticMessage(line)));
+    private static SessionWorld NewWorld() => new(Device.Address, NewTransport);
+
+    private static VerbsTransport NewTransport(VSmp.Agent.Reactor reactor, IPEndPoint address) =>
+        new(reactor, address, null, line => TestContext.Current.SendDiagnosticMessage(line));
 
     private static async Task ExchangeAsync(SessionWorld world, int frames, int before)
     {
@@ -73,8 +76,21 @@ public sealed class VerbsFabricTests : FabricTests
         foreach (int node in (int[])[0, 1]) await world.UntilAsync(node, () => world.Received(node).Count(1 - node) >= before + frames);
     }
 
-    private static int OpenDescriptors() => Directory.GetFiles("/proc/self/fd").Length;
+    /// <summary>Breaks the connection, by turns from either side, and waits until it has been made again.</summary>
+    private static async Task CutAsync(SessionWorld world, int cuts)
+    {
+        for (int i = 1; i <= cuts; i++)
+        {
+            ulong[] reconnects = [world[0].Fabric.Counters.Reconnects, world[1].Fabric.Counters.Reconnects];
+            await world.CutAsync(i % 2, 1 - (i % 2));
+            foreach (int node in (int[])[0, 1]) await world.UntilAsync(node, () => world[node].Fabric.Counters.Reconnects > reconnects[node]);
+        }
+    }
+
+    /// <summary>What each open descriptor is of.</summary>
+    private static string[] OpenDescriptors() =>
+        [.. Directory.GetFiles("/proc/self/fd").Select(fd => File.ResolveLinkTarget(fd, returnFinalTarget: false)?.Name ?? "").Order()];
 
     private static long LockedKilobytes() => File.ReadLines("/proc/self/status").Where(l => l.StartsWith("VmPin:", StringComparison.Ordinal))
-        .Select(l => long.Parse(new string([.. l.Where(char.IsAsciiDigit)]), System.Globalization.CultureInfo.InvariantCulture)).First();
+        .Select(l => long.Parse(new string([.. l.Where(char.IsAsciiDigit)]), CultureInfo.InvariantCulture)).First();
 }
