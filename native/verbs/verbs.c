@@ -386,14 +386,15 @@ VSMP_VERBS_API int vsmp_verbs_poll(uint64_t endpoint, struct vsmp_verbs_completi
     return count;
 }
 
-VSMP_VERBS_API int vsmp_verbs_arm(uint64_t endpoint) {
+VSMP_VERBS_API int vsmp_verbs_arm(uint64_t endpoint) { return -ibv_req_notify_cq(endpoint_of(endpoint)->cq, 0); }
+
+VSMP_VERBS_API void vsmp_verbs_take_events(uint64_t endpoint) {
     struct endpoint *e = endpoint_of(endpoint);
     struct ibv_cq *cq;
     void *context;
     unsigned int events = 0;
     while (rdma.ibv_get_cq_event(e->completions, &cq, &context) == 0) events++;
     if (events > 0) rdma.ibv_ack_cq_events(e->cq, events);
-    return -ibv_req_notify_cq(e->cq, 0);
 }
 
 VSMP_VERBS_API const char *vsmp_verbs_status_text(uint32_t status) { return rdma.ibv_wc_status_str((enum ibv_wc_status)status); }

@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define VSMP_VERBS_VERSION 2
+#define VSMP_VERBS_VERSION 3
 #define VSMP_VERBS_PRIVATE_BYTES 56 // what every transport carries with a connection request
 
 #define VSMP_VERBS_API __attribute__((visibility("default")))
@@ -125,8 +125,10 @@ VSMP_VERBS_API int vsmp_verbs_send(uint64_t endpoint, const void *message, uint3
 // A slot may be filled again.
 VSMP_VERBS_API int vsmp_verbs_post(uint64_t endpoint, uint32_t slot);
 VSMP_VERBS_API int vsmp_verbs_poll(uint64_t endpoint, struct vsmp_verbs_completion *completions, uint32_t capacity);
-// Has `fd` become readable at the next completion; takes back what it said before. Poll once more afterwards.
+// Has `fd` become readable, once, at the next completion. Poll once more afterwards: for those that are there it does not.
 VSMP_VERBS_API int vsmp_verbs_arm(uint64_t endpoint);
+// Takes back what `fd` said.
+VSMP_VERBS_API void vsmp_verbs_take_events(uint64_t endpoint);
 VSMP_VERBS_API const char *vsmp_verbs_status_text(uint32_t status);
 
 #endif

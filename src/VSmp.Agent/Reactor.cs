@@ -12,6 +12,17 @@ internal interface IReactorHandler
     void OnReady(EpollEvents events);
 }
 
+/// <summary>Something that can be looked at without asking the kernel, and whose descriptor becomes readable only if that is asked for.</summary>
+internal interface IReactorPoller
+{
+    /// <summary>Handles what is there. Must not block.</summary>
+    /// <returns>Whether there was something.</returns>
+    bool Poll();
+
+    /// <summary>The reactor is about to sleep: the descriptor is to become readable for what comes from now on.</summary>
+    void Arm();
+}
+
 /// <summary>
 /// The one thread that owns a shard: it waits for userfaultfds, sockets and pidfds together and runs their handlers to the end,
 /// one after the other. State that belongs to a reactor is touched on its thread only; others get in by <see cref="Post"/>.
@@ -19,6 +30,9 @@ internal interface IReactorHandler
 internal sealed unsafe class Reactor : IDisposable
 {
     private const int EventsPerTurn = 64;
+
+    /// <summary>A round trip on RDMA hardware and what the peer does in between; a sleep and what it takes to be woken cost about as much.</summary>
+    private const long MaxSpinMicroseconds = 50;
 
     private readonly int _epoll;
     private readonly int _wake;
@@ -28,14 +42,18 @@ internal sealed unsafe class Reactor : IDisposable
     private readonly List<long> _tickerDue = [];
     private readonly PriorityQueue<Action, long> _once = new();
     private readonly ConcurrentQueue<Action> _posted = new();
+    private readonly List<IReactorPoller> _pollers = [];
+    private SpinBudget _spin;
     private long _wakeDue = long.MaxValue;
     private int _wakePending;
     private volatile bool _stop;
     private Thread? _thread;
 
     /// <summary>Makes a reactor; nothing runs before <see cref="Run"/>.</summary>
-    public Reactor()
+    /// <param name="maxSpinMicroseconds">How long it looks at its pollers, at most, before it sleeps; on one processor it never does.</param>
+    public Reactor(long maxSpinMicroseconds = MaxSpinMicroseconds)
     {
+        _spin = new SpinBudget(Environment.ProcessorCount > 1 ? maxSpinMicroseconds : 0);
         _epoll = Libc.EpollCreate(Libc.EPOLL_CLOEXEC);
         if (_epoll < 0) throw Errno.Exception("cannot create an epoll descriptor");
         _wake = Libc.EventFd(0, Libc.EFD_CLOEXEC | Libc.EFD_NONBLOCK);
@@ -45,6 +63,9 @@ internal sealed unsafe class Reactor : IDisposable
 
     /// <summary>Monotonic time, in microseconds, read at the start of the turn: all of a turn happens at one time.</summary>
     public long NowMicroseconds { get; private set; } = Clock();
+
+    /// <summary>How often it slept, for statistics and tests.</summary>
+    public ulong SleepCount { get; private set; }
 
     /// <summary>Whether the caller runs on this reactor's thread (or no thread runs yet).</summary>
     public bool IsCurrent => _thread is null || _thread == Thread.CurrentThread;
@@ -76,6 +97,12 @@ internal sealed unsafe class Reactor : IDisposable
         EpollEvent change = default;
         _ = Libc.EpollControl(_epoll, Libc.EPOLL_CTL_DEL, fd, &change);
     }
+
+    /// <summary>Looks at it before sleeping. On the reactor's thread.</summary>
+    public void AddPoller(IReactorPoller poller) => _pollers.Add(poller);
+
+    /// <summary>Looks at it no more. On the reactor's thread.</summary>
+    public void RemovePoller(IReactorPoller poller) => _pollers.Remove(poller);
 
     /// <summary>Runs after the handlers of every turn, in the order of registration: flushing, evicting ahead of need.</summary>
     public void AtTurnEnd(Action action) => _turnEnds.Add(action);
@@ -138,14 +165,13 @@ internal sealed unsafe class Reactor : IDisposable
         EpollEvent* events = stackalloc EpollEvent[EventsPerTurn];
         while (!_stop)
         {
-            int ready = Libc.EpollWait(_epoll, events, EventsPerTurn, MicrosecondsToNextTick());
+            int ready = _pollers.Count == 0 ? Sleep(events) : Look(events);
             if (ready < 0)
             {
                 if (Errno.Last == Errno.EINTR) continue;
                 throw Errno.Exception("epoll_wait failed");
             }
             NowMicroseconds = Clock();
-            _wakeDue = long.MaxValue;
             for (int i = 0; i < ready; i++) _handlers[(int)events[i].Data]?.OnReady(events[i].Events);
             RunTickers();
             foreach (Action action in _turnEnds) action();
@@ -157,6 +183,53 @@ internal sealed unsafe class Reactor : IDisposable
     {
         _ = Libc.Close(_wake);
         _ = Libc.Close(_epoll);
+    }
+
+    /// <summary>
+    /// Waits as long as it pays with open eyes, then asleep. Descriptors are looked at as often as pollers, so nobody waits for others'
+    /// luck; and whoever else can run on this processor does, after each look.
+    /// </summary>
+    private int Look(EpollEvent* events)
+    {
+        long start = Clock();
+        for (long now = start; now - start < _spin.Microseconds; now = Clock())
+        {
+            NowMicroseconds = now;
+            bool hasFound = Poll();
+            int ready = Libc.EpollWait(_epoll, events, EventsPerTurn, 0);
+            if (hasFound || ready != 0)
+            {
+                _spin.OnWaited(now - start);
+                return ready;
+            }
+            Thread.Yield();
+        }
+        for (int i = 0; i < _pollers.Count; i++) _pollers[i].Arm();
+        // What came before they were armed says nothing more.
+        NowMicroseconds = Clock();
+        if (Poll()) return Libc.EpollWait(_epoll, events, EventsPerTurn, 0);
+        int woken = Sleep(events);
+        _spin.OnWaited(Clock() - start);
+        return woken;
+    }
+
+    private int Sleep(EpollEvent* events)
+    {
+        SleepCount++;
+        int ready = Libc.EpollWait(_epoll, events, EventsPerTurn, MicrosecondsToNextTick());
+        if (ready >= 0) _wakeDue = long.MaxValue;
+        return ready;
+    }
+
+    private bool Poll()
+    {
+        bool hasFound = false;
+        // Handlers may break links, which takes them out.
+        for (int i = _pollers.Count - 1; i >= 0; i--)
+        {
+            if (i < _pollers.Count) hasFound |= _pollers[i].Poll();
+        }
+        return hasFound;
     }
 
     private long MicrosecondsToNextTick()

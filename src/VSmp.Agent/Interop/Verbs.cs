@@ -8,7 +8,7 @@ namespace VSmp.Agent.Interop;
 internal static unsafe partial class Verbs
 {
     /// <summary>What this code was written for (VSMP_VERBS_VERSION).</summary>
-    public const uint Version = 2;
+    public const uint Version = 3;
 
     /// <summary>Bytes that travel with a connection request.</summary>
     public const int PrivateBytes = 56;
@@ -118,6 +118,9 @@ internal static unsafe partial class Verbs
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_poll")]
     public static partial int Poll(ulong endpoint, VerbsCompletion* completions, uint capacity);
+
+    [LibraryImport(Name, EntryPoint = "vsmp_verbs_take_events")]
+    public static partial void TakeEvents(ulong endpoint);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_arm")]
     public static partial int Arm(ulong endpoint);

@@ -18,8 +18,9 @@ internal sealed class FabricNode : IAsyncDisposable
     private readonly Thread _thread;
 
     public FabricNode(IFrameReceiver? receiver = null, FabricOptions? options = null, ClusterSecret? secret = null,
-        string cluster = "test", IPAddress? address = null, Func<Reactor, IPEndPoint, ITransport>? transport = null)
+        string cluster = "test", IPAddress? address = null, Func<Reactor, IPEndPoint, ITransport>? transport = null, Reactor? reactor = null)
     {
+        Reactor = reactor ?? new Reactor();
         Gate = new PeerGate(cluster, secret ?? Secret, Log.Enqueue);
         Address = Gate.Listen(new IPEndPoint(address ?? IPAddress.Loopback, 0));
         ITransport carrier = transport?.Invoke(Reactor, Address) ?? new TcpTransport();
@@ -30,7 +31,7 @@ internal sealed class FabricNode : IAsyncDisposable
         _thread = new Thread(Reactor.Run) { IsBackground = true };
     }
 
-    public Reactor Reactor { get; } = new();
+    public Reactor Reactor { get; }
 
     public PeerGate Gate { get; }
 

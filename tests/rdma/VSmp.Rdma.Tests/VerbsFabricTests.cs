@@ -14,6 +14,8 @@ namespace VSmp.Rdma.Tests;
 /// <summary>The fabric over RDMA: what any fabric promises.</summary>
 public sealed class VerbsFabricTests : FabricTests
 {
+    private const int RoundTrips = 1000;
+
     [Fact]
     public async Task Links_made_and_broken_again_and_again_leave_nothing_behind()
     {
@@ -50,6 +52,15 @@ public sealed class VerbsFabricTests : FabricTests
     }
 
     [Fact]
+    public async Task Reactors_that_look_before_they_sleep_sleep_less()
+    {
+        ulong sleeping = await PingPongAsync(maxSpinMicroseconds: 0);
+        ulong looking = await PingPongAsync(maxSpinMicroseconds: 50_000); // emulation is slow
+        TestContext.Current.TestOutputHelper?.WriteLine($"sleeps in {RoundTrips} round trips: {sleeping}; where they may look first: {looking}");
+        Assert.InRange(looking, 0ul, sleeping / 2);
+    }
+
+    [Fact]
     public void An_address_that_no_device_has_is_refused_with_advice()
     {
         using var reactor = new VSmp.Agent.Reactor();
@@ -74,6 +85,35 @@ public sealed class VerbsFabricTests : FabricTests
             });
         }
         foreach (int node in (int[])[0, 1]) await world.UntilAsync(node, () => world.Received(node).Count(1 - node) >= before + frames);
+    }
+
+    /// <summary>Sends one frame to and fro.</summary>
+    /// <returns>How often both sides together slept.</returns>
+    private static async Task<ulong> PingPongAsync(long maxSpinMicroseconds)
+    {
+        await using FabricNode left = NewNode(0, maxSpinMicroseconds), right = NewNode(1, maxSpinMicroseconds);
+        await left.OnAsync(fabric => fabric.Add(new NodeId(1), right.Address));
+        await right.OnAsync(fabric => fabric.Add(new NodeId(0), left.Address));
+        left.Recorder.OnFrameHook = (_, header) => Answer(left, 1, header);
+        right.Recorder.OnFrameHook = (_, header) => Answer(right, 0, header);
+        await left.UntilAsync(() => left.Recorder.Ups.Count == 1);
+        ulong before = left.Reactor.SleepCount + right.Reactor.SleepCount;
+        await left.OnAsync(fabric => Send(fabric, 1, 1, 100));
+        await left.UntilAsync(() => left.Recorder.Count(1) == RoundTrips);
+        return left.Reactor.SleepCount + right.Reactor.SleepCount - before;
+    }
+
+    private static FabricNode NewNode(ushort id, long maxSpinMicroseconds)
+    {
+        var node = new FabricNode(address: Device.Address, transport: NewTransport, reactor: new VSmp.Agent.Reactor(maxSpinMicroseconds));
+        node.Fabric.SetIdentity(new NodeId(id), new Epoch(5));
+        node.Start();
+        return node;
+    }
+
+    private static void Answer(FabricNode node, int peer, FrameHeader header)
+    {
+        if (header.Transaction < 2 * RoundTrips) Send(node.Fabric, peer, header.Transaction + 1, 100);
     }
 
     /// <summary>Breaks the connection, by turns from either side, and waits until it has been made again.</summary>

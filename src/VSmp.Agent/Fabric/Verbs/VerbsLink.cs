@@ -22,7 +22,7 @@ using Verbs = Interop.Verbs;
 ///   authenticated ──expects a request with the right proof──► established      (the other)
 /// </code>
 /// </remarks>
-internal sealed unsafe class VerbsLink : Link, IReactorHandler
+internal sealed unsafe class VerbsLink : Link, IReactorHandler, IReactorPoller
 {
     /// <summary>Receives posted.</summary>
     public const int Slots = 32;
@@ -67,6 +67,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     private int _nextAck;
     private int _idleMessages; // in a row that brought neither a frame nor an acknowledgement
     private bool _isPolling;
+    private bool _isArmed;
 
     public VerbsLink(VerbsTransport transport, Session session, int fd, ReadOnlySpan<byte> key)
         : base(session)
@@ -182,10 +183,18 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
     /// <inheritdoc/>
     public void OnReady(EpollEvents events)
     {
-        // First take back what was said, then look: what comes in between makes the descriptor readable again.
+        Verbs.TakeEvents(_endpoint);
+        _isArmed = false;
+        Poll();
+    }
+
+    /// <inheritdoc/>
+    public void Arm()
+    {
+        if (_isArmed || _endpoint == 0) return;
         int error = Verbs.Arm(_endpoint);
-        if (error != 0) Session.Drop($"completions cannot be waited for: {Errno.Text(-error)}");
-        else Poll();
+        if (error == 0) _isArmed = true;
+        else _reactor.Post(() => Session.Drop($"completions cannot be waited for: {Errno.Text(-error)}")); // the reactor walks its pollers
     }
 
     /// <inheritdoc/>
@@ -235,7 +244,11 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         _reactor.Unwatch(_fd);
         _ = Libc.Close(_fd);
         _fd = -1;
-        if (_completionFd >= 0) _reactor.Unwatch(_completionFd);
+        if (_completionFd >= 0)
+        {
+            _reactor.Unwatch(_completionFd);
+            _reactor.RemovePoller(this);
+        }
         _endpoint = 0;
         // The queues at once, then the memory that they used; with the last of it what they were made of.
         _queues?.Dispose();
@@ -275,8 +288,8 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         _completionFd = completionFd;
         _inlineBytes = limits.InlineBytes;
         _reactor.Watch(_completionFd, EpollEvents.Readable, this);
-        error = _queues.Register(_memory + ((nint)Slots * SlotBytes), AckBytes, out _acks);
-        return error != 0 ? error : Verbs.Arm(_endpoint);
+        _reactor.AddPoller(this);
+        return _queues.Register(_memory + ((nint)Slots * SlotBytes), AckBytes, out _acks);
     }
 
     private int WithProof(Handover hand)
@@ -294,10 +307,12 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
         if (_endpoint != 0) Poll(); // the peer may have been faster with its first message than the connection manager
     }
 
-    private void Poll()
+    /// <inheritdoc/>
+    public bool Poll()
     {
-        if (_isPolling) return; // from within a frame
+        if (_isPolling) return false; // from within a frame
         _isPolling = true;
+        bool hasFound = false;
         VerbsCompletion* found = stackalloc VerbsCompletion[CompletionsAtOnce];
         bool wasBlocked = IsBlocked;
         for (int round = 0; ; round++)
@@ -317,16 +332,15 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler
                 else if (found[i].Kind == VerbsCompletion.Sent) OnSent();
                 else Session.OnViolation("a message with an immediate value, or with an invalidation");
             }
-            if (count == 0 || _endpoint == 0) break;
-            if (round < PollsPerTurn) continue;
-            // Others have their turn; the descriptor may not become readable again for what is there already.
-            _reactor.Post(Poll);
-            break;
+            hasFound |= count > 0;
+            // Others have their turn; this is looked at again before the reactor sleeps.
+            if (count == 0 || _endpoint == 0 || round == PollsPerTurn) break;
         }
         _isPolling = false;
-        if (_endpoint == 0) return;
+        if (_endpoint == 0) return hasFound;
         TakeCredit();
         if (IsUp && ((wasBlocked && !IsBlocked) || OwesAckNow)) Session.NeedsFlush();
+        return hasFound;
     }
 
     private void TakeCredit()
