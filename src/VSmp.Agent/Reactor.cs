@@ -165,11 +165,15 @@ internal sealed unsafe class Reactor : IDisposable
         EpollEvent* events = stackalloc EpollEvent[EventsPerTurn];
         while (!_stop)
         {
-            int ready = _pollers.Count == 0 ? Sleep(events) : Look(events);
+            // What is asked for from here on is for the wait after this one.
+            long wakeDue = _wakeDue;
+            _wakeDue = long.MaxValue;
+            int ready = _pollers.Count == 0 ? Sleep(events, wakeDue) : Look(events, wakeDue);
             if (ready < 0)
             {
-                if (Errno.Last == Errno.EINTR) continue;
-                throw Errno.Exception("epoll_wait failed");
+                if (Errno.Last != Errno.EINTR) throw Errno.Exception("epoll_wait failed");
+                _wakeDue = wakeDue;
+                continue;
             }
             NowMicroseconds = Clock();
             for (int i = 0; i < ready; i++) _handlers[(int)events[i].Data]?.OnReady(events[i].Events);
@@ -189,7 +193,7 @@ internal sealed unsafe class Reactor : IDisposable
     /// Waits as long as it pays with open eyes, then asleep. Descriptors are looked at as often as pollers, so nobody waits for others'
     /// luck; and whoever else can run on this processor does, after each look.
     /// </summary>
-    private int Look(EpollEvent* events)
+    private int Look(EpollEvent* events, long wakeDue)
     {
         long start = Clock();
         for (long now = start; now - start < _spin.Microseconds; now = Clock())
@@ -208,17 +212,15 @@ internal sealed unsafe class Reactor : IDisposable
         // What came before they were armed says nothing more.
         NowMicroseconds = Clock();
         if (Poll()) return Libc.EpollWait(_epoll, events, EventsPerTurn, 0);
-        int woken = Sleep(events);
+        int woken = Sleep(events, wakeDue);
         _spin.OnWaited(Clock() - start);
         return woken;
     }
 
-    private int Sleep(EpollEvent* events)
+    private int Sleep(EpollEvent* events, long wakeDue)
     {
         SleepCount++;
-        int ready = Libc.EpollWait(_epoll, events, EventsPerTurn, MicrosecondsToNextTick());
-        if (ready >= 0) _wakeDue = long.MaxValue;
-        return ready;
+        return Libc.EpollWait(_epoll, events, EventsPerTurn, MicrosecondsToNextTick(wakeDue));
     }
 
     private bool Poll()
@@ -232,9 +234,9 @@ internal sealed unsafe class Reactor : IDisposable
         return hasFound;
     }
 
-    private long MicrosecondsToNextTick()
+    private long MicrosecondsToNextTick(long wakeDue)
     {
-        long due = Math.Min(_wakeDue, _once.TryPeek(out _, out long first) ? first : long.MaxValue);
+        long due = Math.Min(wakeDue, _once.TryPeek(out _, out long first) ? first : long.MaxValue);
         foreach (long tick in _tickerDue) due = Math.Min(due, tick);
         return due == long.MaxValue ? -1 : Math.Max(due - Clock(), 0);
     }

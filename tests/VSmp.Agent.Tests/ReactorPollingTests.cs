@@ -56,8 +56,8 @@ public sealed class ReactorPollingTests
         {
             if (Reactor.Clock() < _due) return false;
             Finds++;
-            Found?.Invoke();
             _due = ComesWhenArmed ? long.MaxValue : Reactor.Clock() + PeriodMicroseconds;
+            Found?.Invoke();
             return true;
         }
 
