@@ -18,7 +18,7 @@ namespace VSmp.Rdma.Tests;
 internal sealed partial class HostilePeer : IDisposable
 {
     /// <summary>Opcodes of <see cref="Post"/> (enum ibv_wr_opcode).</summary>
-    public const uint Write = 0, WriteWithImmediate = 1, Send = 2, SendWithImmediate = 3, Read = 4, CompareAndSwap = 5, SendWithInvalidate = 9;
+    public const uint Write = 0, WriteWithImmediate = 1, Send = 2, SendWithImmediate = 3, Read = 4, CompareAndSwap = 5;
 
     /// <summary>The peer's device refused to do it (IBV_WC_REM_INV_REQ_ERR).</summary>
     public const int InvalidRequest = 9;
@@ -113,7 +113,7 @@ internal sealed partial class HostilePeer : IDisposable
     /// <param name="messages">All of them, one behind the other, of one length.</param>
     /// <param name="count">How many.</param>
     /// <param name="address">For operations on memory: where.</param>
-    /// <param name="key">For those: the key; for an invalidation: of what.</param>
+    /// <param name="key">For those: the key; with an immediate value: that.</param>
     /// <returns>How the first ended that failed, an ibv_wc_status; 0 if none did.</returns>
     public unsafe int Post(uint opcode, byte[] messages, uint count = 1, nint address = 0, uint key = 0)
     {

@@ -31,7 +31,7 @@ struct order {
     uint32_t opcode;
     uint32_t count; // so many, one behind the other in `messages`
     uint32_t bytes; // of each
-    uint32_t immediate; // or the key to be invalidated
+    uint32_t immediate;
     uint64_t remote_address;
     uint32_t remote_key;
     uint32_t done; // out: so many succeeded
