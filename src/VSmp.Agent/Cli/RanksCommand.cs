@@ -22,6 +22,7 @@ internal sealed class RanksCommand : IRunListener
     private readonly Lock _lock = new();
     private readonly Dictionary<int, StartedRank> _ranks = []; // by process; under the lock
     private readonly RankInput _input = new(0);
+    private readonly List<int> _earlySignals = []; // under the lock: for ranks that are not started yet
     private bool _isKilled; // under the lock: no rank is to be started any more
     private ControlClient _client = null!;
 
@@ -64,6 +65,7 @@ internal sealed class RanksCommand : IRunListener
         {
             foreach (int processId in _ranks.Keys) _ = Libc.Kill(processId, signal); // children that we have not reaped
             if (signal == Signals.SIGKILL) _isKilled = true;
+            else if (!_earlySignals.Contains(signal)) _earlySignals.Add(signal);
         }
     }
 
@@ -147,7 +149,11 @@ internal sealed class RanksCommand : IRunListener
                 _ = Libc.Close(output);
                 _ = Libc.Close(error);
                 if (input >= 0) _ = Libc.Close(input);
-                if (pid > 0) _ranks.Add(pid, new StartedRank(number, [Pass(number, RankStream.Output, outputEnd), Pass(number, RankStream.Error, errorEnd)]));
+                if (pid > 0)
+                {
+                    _ranks.Add(pid, new StartedRank(number, [Pass(number, RankStream.Output, outputEnd), Pass(number, RankStream.Error, errorEnd)]));
+                    foreach (int signal in _earlySignals) _ = Libc.Kill(pid, signal);
+                }
             }
             if (pid > 0)
             {

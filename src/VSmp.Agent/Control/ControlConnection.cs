@@ -324,14 +324,14 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             }
             if (sent < 0 && sent != -Errno.EAGAIN)
             {
-                Break(); // the reactor sees it too, and says why the run is ended
+                Break(onSent); // the reactor sees it too, and says why the run is ended
                 return;
             }
             sent = Math.Max(sent, 0);
             if (_outboxBytes + data.Length > MaxBacklogBytes)
             {
                 Log.Warn($"process {peer.ProcessId} does not read what it is told; its connection is closed");
-                Break();
+                Break(onSent);
                 return;
             }
             _outbox.AddLast((data, sent, descriptor < 0 ? -1 : UnixSocket.Duplicate(descriptor), onSent));
@@ -340,10 +340,11 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         }
     }
 
-    private void Break()
+    private void Break(Action? onSent)
     {
         _isBroken = true;
         reactor.Post(() => Close(endRun: true));
+        onSent?.Invoke(); // as in Close: this one is not in the outbox
     }
 
     private void Flush()

@@ -28,6 +28,7 @@ internal sealed class RankStarter(RankOrders orders, int processId, SafeFileHand
     public Dictionary<uint, TaskCompletionSource> OnTheWay { get; } = [];
 
     private readonly List<(int Rank, byte[] Data)> _early = []; // input that came before it did
+    private readonly List<int> _earlySignals = [];
     private IRunObserver? _connection;
 
     /// <summary>It has come for its orders; what came before it, it gets.</summary>
@@ -36,6 +37,8 @@ internal sealed class RankStarter(RankOrders orders, int processId, SafeFileHand
         _connection = connection;
         foreach ((int rank, byte[] data) in _early) connection.OnRankInput(rank, data);
         _early.Clear();
+        foreach (int signal in _earlySignals) connection.OnSignalRanks(signal);
+        _earlySignals.Clear();
     }
 
     /// <summary>Passes a piece of a rank's input on to it.</summary>
@@ -48,6 +51,10 @@ internal sealed class RankStarter(RankOrders orders, int processId, SafeFileHand
         return true;
     }
 
-    /// <summary>Sends its ranks a signal; one that comes before it has started any is lost, as it is for a program.</summary>
-    public void Signal(int signal) => _connection?.OnSignalRanks(signal);
+    /// <summary>Sends its ranks a signal.</summary>
+    public void Signal(int signal)
+    {
+        if (_connection is not null) _connection.OnSignalRanks(signal);
+        else if (!_earlySignals.Contains(signal)) _earlySignals.Add(signal);
+    }
 }

@@ -200,6 +200,25 @@ public sealed class ControlTests
     }
 
     [Fact]
+    public async Task Whoever_waits_for_output_to_be_taken_is_told_when_nobody_is_there_to_take_it()
+    {
+        ControlClient? client = null;
+        TaskCompletionSource passedOn = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        FakeAgent agent = new("n0")
+        {
+            OnBegin = observer =>
+            {
+                client!.Dispose(); // the agent's thread is in here: it does not know yet
+                observer.OnRankOutput(0, 1, [1, 2, 3], passedOn.SetResult);
+            },
+        };
+        using ServedAgent served = new(agent);
+        client = ControlClient.Connect(served.Folder);
+        Assert.Throws<CommandException>(() => client.BeginRun(new RunRequest(null, "sort", null, 0, 0)));
+        await passedOn.Task.WaitAsync(Patience, TestContext.Current.CancellationToken);
+    }
+
+    [Fact]
     public async Task Messages_that_had_to_wait_arrive_whole_and_in_order()
     {
         FakeAgent agent = new("n0")
