@@ -34,7 +34,8 @@ internal static class FrameRules
                 PagesViolation(header) ?? DataViolation(header),
             MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ or MessageType.FwdGetS
                 or MessageType.FwdGetM or MessageType.Inv or MessageType.InvAck or MessageType.InstallAck or MessageType.PutAck
-                or MessageType.WritebackAck or MessageType.PutE or MessageType.OwnerGrant or MessageType.WritebackClean or MessageType.DiffAck or MessageType.Nack =>
+                or MessageType.WritebackAck or MessageType.PutE or MessageType.OwnerGrant or MessageType.SoleGrant or MessageType.WritebackClean
+                or MessageType.DiffAck or MessageType.Nack =>
                 PagesViolation(header) ?? (header.PayloadBytes != 0 ? "a payload where none belongs" : null),
             MessageType.Diff =>
                 PagesViolation(header) ?? (header.Count != 1 ? "a diff of more than one page"

@@ -24,6 +24,8 @@ internal static class Mutants
         World("a read grant is mapped writable", "pager: maps every grant writable", MapsTooMuch),
         World("a frame is read after it was freed", "pager: punches, then reads", ReadsAfterPunch),
         World("forwards overtake one another", "fabric: forwards out of order", ForwardsReordered),
+        World("the only sharer's grant is overtaken by what is asked of it next", "fabric: SoleGrant with the responses", GrantsOvertaken),
+        World("an exclusive grant is overtaken by what is asked of its owner next", "fabric: DataE with the responses", GrantsOvertaken, Mesi.Protocol),
         World("a response comes twice", "fabric: a response twice", ResponsesDuplicated),
         World("an InvAck is lost on the way", "fabric: loses it", InvAckLost),
         World("data for the home are not written", "pager: ignores WriteHome", HomeNotWritten),
@@ -55,7 +57,8 @@ internal static class Mutants
         Cluster("a run is cut short", "pager: takes its first page only", RunCutShort),
     ];
 
-    private static CheckedMutant World(string name, string where, WorldBugs bugs) => new(name, where, Msi.Protocol, bugs);
+    private static CheckedMutant World(string name, string where, WorldBugs bugs, Protocol? protocol = null) =>
+        new(name, where, protocol ?? Msi.Protocol, bugs);
 
     private static LazyMutant Lazy(string name, string where, LazyBug bug) => new(name, where, bug);
 

@@ -57,6 +57,8 @@ internal enum WorldBugs
     ReadsAfterPunch = 8,
     /// <summary>Frames of different networks are put into one another's order: forwards overtake each other.</summary>
     ForwardsReordered = 32,
+    /// <summary>Grants for which no InstallAck is awaited travel with the responses, not with the forwards.</summary>
+    GrantsOvertaken = 16,
     /// <summary>A frame of responses comes twice.</summary>
     ResponsesDuplicated = 64,
     /// <summary>An InvAck is lost now and then.</summary>

@@ -175,7 +175,10 @@ internal sealed partial class World
             return;
         }
         if (to >= Scenario.Nodes) throw new InvariantException($"a message to nobody: {effect}");
-        Wires[WireOf(node, to, (int)MessageTypes.NetworkOf(effect.Message.Type))].Add(flight);
+        VirtualNetwork network = (_bugs & WorldBugs.GrantsOvertaken) != 0 && effect.Message.Type is MessageType.SoleGrant or MessageType.DataE
+            ? VirtualNetwork.Response
+            : MessageTypes.NetworkOf(effect.Message.Type);
+        Wires[WireOf(node, to, (int)network)].Add(flight);
     }
 
     /// <summary>A guest that may still write while the agent copies the page does so, at the worst moment.</summary>

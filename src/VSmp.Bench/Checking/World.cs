@@ -205,7 +205,7 @@ internal sealed partial class World
 
     /// <summary>Whether a page may be mapped when a message of a type comes.</summary>
     private static bool MayMap(MessageType type) => type is MessageType.DataS or MessageType.DataE or MessageType.DataM
-        or MessageType.OwnerGrant or MessageType.InvAck or MessageType.InstallAck;
+        or MessageType.OwnerGrant or MessageType.SoleGrant or MessageType.InvAck or MessageType.InstallAck;
 
     private void DoLocal(Move move)
     {

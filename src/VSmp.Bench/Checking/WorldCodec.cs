@@ -145,7 +145,7 @@ internal sealed class WorldCodec
     /// <summary>Whether the receiver compares the transaction's number, or whoever gets what it sends for it.</summary>
     private static bool CarriesTransaction(MessageType type) => type is MessageType.GetS or MessageType.GetM
         or MessageType.Upgrade
-        or MessageType.FwdGetS or MessageType.FwdGetM or MessageType.Inv or MessageType.OwnerGrant
+        or MessageType.FwdGetS or MessageType.FwdGetM or MessageType.Inv or MessageType.OwnerGrant or MessageType.SoleGrant
         or MessageType.DataS or MessageType.DataE or MessageType.DataM or MessageType.InvAck;
 
     /// <summary>

@@ -35,7 +35,7 @@ public sealed record Transition(string Name, string Plan, int Nodes, string Path
     {
         string readers = string.Concat(Enumerable.Range(2, otherSharers).Select(rank => $"r{rank}"));
         return otherSharers == 0
-            ? new("S→M no other sharer", "1:r0w0", 2, "Upgrade, DataM", 2, 3)
+            ? new("S→M no other sharer", "1:r0w0", 2, "Upgrade, SoleGrant", 2, 2)
             : new($"S→M {otherSharers} other {(otherSharers == 1 ? "sharer" : "sharers")}", $"1:{readers}r0w0", 2 + otherSharers,
                 "Upgrade, Inv, InvAck", 3, 3 + (2 * otherSharers));
     }

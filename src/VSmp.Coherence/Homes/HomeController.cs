@@ -75,7 +75,7 @@ public sealed class HomeController
         }
     }
 
-    private static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A or DirectoryState.E_A;
+    private static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A;
 
     private static bool IsRequest(MessageType type) => type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ;
 
@@ -103,10 +103,9 @@ public sealed class HomeController
             case MessageType.GetS: return DirectoryEvent.GetS;
             case MessageType.GetM: return DirectoryEvent.GetM;
             case MessageType.Upgrade:
-                return entry.State == DirectoryState.O ? entry.Owner == m.Source ? DirectoryEvent.Upgrade : DirectoryEvent.GetM
-                    : entry.State == DirectoryState.S && entry.MayShare(m.Source) && (!entry.IsCoarse || _nodeLimit() <= 64)
-                    ? DirectoryEvent.Upgrade
-                    : DirectoryEvent.GetM;
+                if (entry.State == DirectoryState.O) return entry.Owner == m.Source ? DirectoryEvent.Upgrade : DirectoryEvent.GetM;
+                if (entry.State != DirectoryState.S || !entry.MayShare(m.Source) || (entry.IsCoarse && _nodeLimit() > 64)) return DirectoryEvent.GetM;
+                return OthersShare(in entry, m.Source) ? DirectoryEvent.Upgrade : DirectoryEvent.SoleUpgrade;
             case MessageType.PutM or MessageType.PutE or MessageType.PutO:
                 if (entry.Owner != m.Source || entry.Version != m.Version) return DirectoryEvent.StalePutM;
                 return m.Type switch
@@ -159,6 +158,10 @@ public sealed class HomeController
             case DirectoryAction.SendOwnerGrant:
                 entry.Version = entry.Version.Next();
                 Send(m.Requestor, MessageType.OwnerGrant, 0, DataSource.None, in m, entry.Version, AcksFor(in entry, m.Requestor), effects);
+                break;
+            case DirectoryAction.SendSoleGrant:
+                entry.Version = entry.Version.Next();
+                Send(m.Requestor, MessageType.SoleGrant, 0, DataSource.None, in m, entry.Version, 0, effects);
                 break;
             case DirectoryAction.SendGrant:
                 entry.Version = entry.Version.Next();

@@ -43,6 +43,9 @@ public enum MessageType : byte
     /// <summary>Grants writing to a node that owns the page, once the InvAcks that the header counts have come. It travels with the
     /// forwards, so that the owner has answered all readers that asked before.</summary>
     OwnerGrant = 21,
+    /// <summary>Grants writing to the only node that has a copy. The home has noted it as the owner already and waits for no InstallAck: what
+    /// it asks of that node next travels behind this.</summary>
+    SoleGrant = 22,
 
     // Coherence, responses: always taken, never wait for anything.
 
@@ -60,7 +63,8 @@ public enum MessageType : byte
     Nack = 37,
     /// <summary>The owner's data for the home after a FwdGetS; with the contents, or <see cref="MessageFlags.Zero"/>.</summary>
     Writeback = 38,
-    /// <summary>A grant to read, and to write without asking; with the contents, or <see cref="MessageFlags.Zero"/>.</summary>
+    /// <summary>A grant to read, and to write without asking; with the contents, or <see cref="MessageFlags.Zero"/>. It travels with the
+    /// forwards, and nobody waits for an InstallAck: what the home asks of the new owner next comes behind it.</summary>
     DataE = 39,
     /// <summary>The owner's word for the home after a FwdGetS: it has not written, the home's contents are right.</summary>
     WritebackClean = 40,
@@ -169,7 +173,7 @@ public static class MessageTypes
     /// <summary>The virtual network that messages of this type travel on.</summary>
     public static VirtualNetwork NetworkOf(MessageType type) => (byte)type switch
     {
-        >= 16 and < 32 => VirtualNetwork.Forward,
+        >= 16 and < 32 or (byte)MessageType.DataE => VirtualNetwork.Forward,
         >= 32 and < 64 => VirtualNetwork.Response,
         (byte)MessageType.ReserveReply or (byte)MessageType.DropRegionAck or (byte)MessageType.JobReply or (byte)MessageType.JobAttachReply
             or (byte)MessageType.JobNotices => VirtualNetwork.Response,

@@ -193,8 +193,11 @@ public sealed class NodeController
                 RequireTransaction(in entry, in m);
                 return NodeEvent.DataS;
             case MessageType.DataE:
-                RequireTransaction(in entry, in m).Version = m.Version;
+                RequireTransaction(in entry, in m);
                 return NodeEvent.DataE;
+            case MessageType.SoleGrant:
+                RequireTransaction(in entry, in m).Version = m.Version;
+                return NodeEvent.SoleGrant;
             case MessageType.DataM or MessageType.OwnerGrant:
                 {
                     ref Transaction t = ref RequireTransaction(in entry, in m);
@@ -302,8 +305,9 @@ public sealed class NodeController
                 EndTransaction(ref entry);
                 break;
             case NodeAction.InstallExclusive:
-                entry.Version = _transactions[entry.Slot].Version;
+                entry.Version = m.Version;
                 effects.Add(EffectKind.InstallReadable, region.Id, page);
+                EndTransaction(ref entry);
                 break;
             case NodeAction.InstallWritable:
                 BecomeOwner(ref entry);
@@ -336,6 +340,9 @@ public sealed class NodeController
                 break;
             case NodeAction.CountAck:
                 _transactions[entry.Slot].AcksReceived++;
+                break;
+            case NodeAction.EndTransaction:
+                EndTransaction(ref entry);
                 break;
             case NodeAction.Complete:
                 EndTransaction(ref entry);

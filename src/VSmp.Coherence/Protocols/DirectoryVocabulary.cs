@@ -18,8 +18,6 @@ public enum DirectoryState : byte
     I_A,
     /// <summary>The owner was granted the page unwritten; the home copy is valid until the owner writes, which the home does not see.</summary>
     E,
-    /// <summary>An exclusive grant is under way to the new owner; others wait until it is installed.</summary>
-    E_A,
     /// <summary>The owner's copy is valid, and so are the sharers'; the home's need not be.</summary>
     O,
 }
@@ -33,6 +31,8 @@ public enum DirectoryEvent : byte
     GetM,
     /// <summary>An Upgrade by a node whose copy is certainly right: a sharer's in S, the owner's in O.</summary>
     Upgrade,
+    /// <summary>An Upgrade in S by the only sharer.</summary>
+    SoleUpgrade,
     /// <summary>PutM by the owner.</summary>
     PutM,
     /// <summary>PutM, PutE or PutO by a node that is not the owner any more.</summary>
@@ -94,4 +94,6 @@ public enum DirectoryAction : byte
     SendDataE,
     /// <summary>Count the version up and grant writing to the owner, behind the forwards that it still has to answer.</summary>
     SendOwnerGrant,
+    /// <summary>Count the version up and grant writing to the only sharer, before whatever is asked of it next.</summary>
+    SendSoleGrant,
 }

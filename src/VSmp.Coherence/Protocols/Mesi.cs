@@ -11,9 +11,8 @@ namespace VSmp.Coherence.Protocols;
 /// <summary>
 /// MESI with a directory, after Sorin, Hill, Wood (Primer, ch. 8.3), with the differences that <see cref="Msi"/> has, and these: an
 /// exclusive grant counts the page's version up, since its owner may write unheard; the directory tells E (the home copy is kept, and is
-/// right until the owner writes) from M (the home copy is dropped), where the Primer has one state; an exclusive grant is acknowledged
-/// before the home goes on (E_A), so that no node is asked to forward what it does not have yet; an owner that has not written answers a
-/// FwdGetS with its data to the reader and one word to the home, and has nothing to keep.
+/// right until the owner writes) from M (the home copy is dropped), where the Primer has one state; an owner that has not
+/// written answers a FwdGetS with its data to the reader and one word to the home, and has nothing to keep.
 /// </summary>
 public static class Mesi
 {
@@ -25,7 +24,7 @@ public static class Mesi
         var t = new ProtocolTable<NodeState, NodeEvent, NodeAction>(
             [I, S, E, M, IS_D, IS_D_I, IM_AD, IM_A, SM_AD, SM_A, MS_K, MI_K, EI_A, MI_A, SI_A, II_A, II_P, ZI_A],
             [NE.Load, NE.Store, NE.Evict, NE.Discard, NE.FwdGetS, NE.FwdGetM, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks,
-                NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.WritebackAck, NE.PutAck, NE.Nack]);
+                NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.WritebackAck, NE.PutAck, NE.Nack, NE.SoleGrant]);
 
         t.On(I, NE.Load, IS_D, SendGetS);
         t.On(I, NE.Store, IM_AD, SendGetM);
@@ -34,7 +33,7 @@ public static class Mesi
         t.On(I, NE.Inv, I, SendInvAck); // dropped silently before
         t.On(I, NE.WritebackAck, I); // late: the home had a PutM of the same data first
         t.Impossible(I, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck,
-            NE.Nack, NE.InstallAck);
+            NE.Nack, NE.InstallAck, NE.SoleGrant);
 
         t.On(S, NE.Load, S, Hit);
         t.On(S, NE.Store, SM_AD, SendUpgrade);
@@ -43,7 +42,7 @@ public static class Mesi
         t.On(S, NE.Inv, I, Unmap, SendInvAck);
         t.On(S, NE.WritebackAck, S);
         t.Impossible(S, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck,
-            NE.Nack, NE.InstallAck);
+            NE.Nack, NE.InstallAck, NE.SoleGrant);
 
         t.On(E, NE.Load, E, Hit);
         t.On(E, NE.Store, M, NodeAction.MakeWritable); // nobody hears of it
@@ -53,7 +52,7 @@ public static class Mesi
         t.On(E, NE.FwdGetM, MI_K, Keep, Unmap, NodeAction.SendDataM);
         t.On(E, NE.WritebackAck, E);
         t.Impossible(E, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.Nack,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         t.On(M, NE.Load, M, Hit);
         t.On(M, NE.Store, M, Hit);
@@ -63,23 +62,25 @@ public static class Mesi
         t.On(M, NE.FwdGetM, MI_K, WriteProtect, Keep, Unmap, NodeAction.SendDataM);
         t.On(M, NE.WritebackAck, M);
         t.Impossible(M, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.Nack,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         t.Stall(IS_D, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IS_D, NE.Inv, IS_D_I, SendInvAck);
         t.On(IS_D, NE.DataS, S, NodeAction.InstallReadable);
-        t.On(IS_D, NE.DataE, E, InstallExclusive, NodeAction.SendInstallAck);
+        t.On(IS_D, NE.DataE, E, InstallExclusive);
         t.On(IS_D, NE.WritebackAck, IS_D);
         t.On(IS_D, NE.Nack, I, Abandon);
-        t.Impossible(IS_D, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.InstallAck);
+        t.Impossible(IS_D, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(IS_D_I, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IS_D_I, NE.Inv, IS_D_I, SendInvAck);
         t.On(IS_D_I, NE.DataS, IS_D, AskAgain); // stale: whoever wrote since has our InvAck
-        t.On(IS_D_I, NE.DataE, E, InstallExclusive, NodeAction.SendInstallAck); // an owner gets no Inv: that was for an older copy
+        t.On(IS_D_I, NE.DataE, E, InstallExclusive); // an owner gets no Inv: that was for an older copy
         t.On(IS_D_I, NE.WritebackAck, IS_D_I);
         t.On(IS_D_I, NE.Nack, I, Abandon);
-        t.Impossible(IS_D_I, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.InstallAck);
+        t.Impossible(IS_D_I, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(IM_AD, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IM_AD, NE.Inv, IM_AD, SendInvAck);
@@ -88,19 +89,20 @@ public static class Mesi
         t.On(IM_AD, NE.InvAck, IM_AD, CountAck);
         t.On(IM_AD, NE.WritebackAck, IM_AD);
         t.On(IM_AD, NE.Nack, I, Abandon);
-        t.Impossible(IM_AD, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.LastInvAck, NE.PutAck, NE.InstallAck);
+        t.Impossible(IM_AD, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.LastInvAck, NE.PutAck, NE.InstallAck, NE.SoleGrant);
 
         t.Stall(IM_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IM_A, NE.InvAck, IM_A, CountAck);
         t.On(IM_A, NE.LastInvAck, M, NodeAction.MakeWritable, NodeAction.SendInstallAck);
         t.On(IM_A, NE.WritebackAck, IM_A);
         t.Impossible(IM_A, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.PutAck, NE.Nack,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         t.On(SM_AD, NE.Load, SM_AD, Hit);
         t.Stall(SM_AD, NE.Store, NE.Evict, NE.Discard);
         t.On(SM_AD, NE.Inv, IM_AD, Unmap, SendInvAck);
         t.On(SM_AD, NE.DataM, M, NodeAction.MakeWritable, NodeAction.SendInstallAck);
+        t.On(SM_AD, NE.SoleGrant, M, NodeAction.MakeWritable, NodeAction.EndTransaction);
         t.On(SM_AD, NE.DataMAcks, SM_A);
         t.On(SM_AD, NE.InvAck, SM_AD, CountAck);
         t.On(SM_AD, NE.WritebackAck, SM_AD);
@@ -113,19 +115,19 @@ public static class Mesi
         t.On(SM_A, NE.LastInvAck, M, NodeAction.MakeWritable, NodeAction.SendInstallAck);
         t.On(SM_A, NE.WritebackAck, SM_A);
         t.Impossible(SM_A, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.PutAck, NE.Nack,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         t.On(MS_K, NE.Load, MS_K, Hit);
         t.Stall(MS_K, NE.Store, NE.Evict, NE.Discard);
         t.On(MS_K, NE.WritebackAck, S, NodeAction.Complete);
         t.Impossible(MS_K, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
-            NE.PutAck, NE.Nack, NE.InstallAck);
+            NE.PutAck, NE.Nack, NE.InstallAck, NE.SoleGrant);
 
         t.Stall(MI_K, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(MI_K, NE.Inv, MI_K, SendInvAck);
         t.On(MI_K, NE.InstallAck, I, ReleaseKept, NodeAction.Complete);
-        t.Impossible(MI_K, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck,
-            NE.Nack, NE.WritebackAck);
+        t.Impossible(MI_K, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
+            NE.PutAck, NE.Nack, NE.WritebackAck, NE.SoleGrant);
 
         t.Stall(EI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(EI_A, NE.FwdGetS, SI_A, SendDataToRequestor, SendCleanToHome);
@@ -133,7 +135,8 @@ public static class Mesi
         t.On(EI_A, NE.WritebackAck, EI_A);
         t.On(EI_A, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(EI_A, NE.Nack, EI_A, SendPutE);
-        t.Impossible(EI_A, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck);
+        t.Impossible(EI_A, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(MI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(MI_A, NE.FwdGetS, SI_A, SendDataToRequestor, SendDataToHome);
@@ -141,7 +144,8 @@ public static class Mesi
         t.On(MI_A, NE.WritebackAck, MI_A);
         t.On(MI_A, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(MI_A, NE.Nack, MI_A, SendPutM);
-        t.Impossible(MI_A, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck);
+        t.Impossible(MI_A, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(SI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(SI_A, NE.Inv, II_P, SendInvAck);
@@ -149,7 +153,7 @@ public static class Mesi
         t.On(SI_A, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(SI_A, NE.Nack, SI_A, SendPutM);
         t.Impossible(SI_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         t.Stall(II_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(II_A, NE.Inv, II_A, SendInvAck);
@@ -157,7 +161,7 @@ public static class Mesi
         t.On(II_A, NE.PutAck, MI_K);
         t.On(II_A, NE.Nack, II_A, SendPutM);
         t.Impossible(II_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
-            NE.WritebackAck);
+            NE.WritebackAck, NE.SoleGrant);
 
         t.Stall(II_P, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(II_P, NE.Inv, II_P, SendInvAck);
@@ -165,7 +169,7 @@ public static class Mesi
         t.On(II_P, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(II_P, NE.Nack, II_P, SendPutM);
         t.Impossible(II_P, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         t.Stall(ZI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(ZI_A, NE.Inv, ZI_A, SendInvAck);
@@ -173,7 +177,7 @@ public static class Mesi
         t.On(ZI_A, NE.PutAck, I, NodeAction.Complete);
         t.On(ZI_A, NE.Nack, I, RefuseDiscard, NodeAction.Complete);
         t.Impossible(ZI_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         return t.Complete();
     }
@@ -181,18 +185,20 @@ public static class Mesi
     private static ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> BuildDirectory()
     {
         var t = new ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction>(
-            [D.I, D.S, D.E, D.M, D.S_D, D.E_A, D.M_A, D.I_A],
-            [DE.GetS, DE.GetM, DE.Upgrade, DE.PutE, DE.PutM, DE.StalePutM, DE.PutZ, DE.SharedPutZ, DE.Data, DE.Clean, DE.InstallAck]);
+            [D.I, D.S, D.E, D.M, D.S_D, D.M_A, D.I_A],
+            [DE.GetS, DE.GetM, DE.Upgrade, DE.SoleUpgrade, DE.PutE, DE.PutM, DE.StalePutM, DE.PutZ, DE.SharedPutZ, DE.Data, DE.Clean,
+                DE.InstallAck]);
 
-        t.On(D.I, DE.GetS, D.E_A, SendDataE, SetOwner);
+        t.On(D.I, DE.GetS, D.E, SendDataE, SetOwner);
         t.On(D.I, DE.GetM, D.M_A, DirectoryAction.SendDataM, SetOwner);
         t.On(D.I, DE.StalePutM, D.I, SendPutAck);
         t.On(D.I, DE.PutZ, D.I, MakeZero, SendPutAck);
-        t.Impossible(D.I, DE.Upgrade, DE.PutE, DE.PutM, DE.SharedPutZ, DE.Data, DE.Clean, DE.InstallAck);
+        t.Impossible(D.I, DE.Upgrade, DE.SoleUpgrade, DE.PutE, DE.PutM, DE.SharedPutZ, DE.Data, DE.Clean, DE.InstallAck);
 
         t.On(D.S, DE.GetS, D.S, SendDataS, AddSharer);
         t.On(D.S, DE.GetM, D.M_A, DirectoryAction.SendDataM, SendInvs, ClearSharers, SetOwner);
         t.On(D.S, DE.Upgrade, D.M_A, SendGrant, SendInvs, ClearSharers, SetOwner);
+        t.On(D.S, DE.SoleUpgrade, D.M, SendSoleGrant, ClearSharers, SetOwner, DirectoryAction.DropHome); // it has the contents
         t.On(D.S, DE.StalePutM, D.S, SendPutAck);
         t.On(D.S, DE.PutZ, D.I, ClearSharers, MakeZero, SendPutAck);
         t.On(D.S, DE.SharedPutZ, D.S, SendNack);
@@ -204,14 +210,14 @@ public static class Mesi
         t.On(D.E, DE.PutM, D.I, WriteHome, ClearOwner, SendPutAck); // it has written
         t.On(D.E, DE.StalePutM, D.E, SendPutAck);
         t.On(D.E, DE.SharedPutZ, D.E, SendNack);
-        t.Impossible(D.E, DE.Upgrade, DE.PutZ, DE.Data, DE.Clean, DE.InstallAck);
+        t.Impossible(D.E, DE.Upgrade, DE.SoleUpgrade, DE.PutZ, DE.Data, DE.Clean, DE.InstallAck);
 
         t.On(D.M, DE.GetS, D.S_D, SendFwdGetS, AddSharer, AddOwnerAsSharer);
         t.On(D.M, DE.GetM, D.M_A, SendFwdGetM, SetOwner);
         t.On(D.M, DE.PutM, D.I, WriteHome, ClearOwner, SendPutAck);
         t.On(D.M, DE.StalePutM, D.M, SendPutAck);
         t.On(D.M, DE.SharedPutZ, D.M, SendNack);
-        t.Impossible(D.M, DE.Upgrade, DE.PutE, DE.PutZ, DE.Data, DE.Clean, DE.InstallAck);
+        t.Impossible(D.M, DE.Upgrade, DE.SoleUpgrade, DE.PutE, DE.PutZ, DE.Data, DE.Clean, DE.InstallAck);
 
         t.Stall(D.S_D, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
         t.On(D.S_D, DE.PutE, D.S_D, SendPutAck); // the owner was evicting: its word that it has not written is on its way
@@ -219,25 +225,18 @@ public static class Mesi
         t.On(D.S_D, DE.StalePutM, D.S_D, SendPutAck);
         t.On(D.S_D, DE.Data, D.S, WriteHome, ClearOwner, SendWritebackAck);
         t.On(D.S_D, DE.Clean, D.S, ClearOwner);
-        t.Impossible(D.S_D, DE.Upgrade, DE.InstallAck);
-
-        t.Stall(D.E_A, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
-        t.On(D.E_A, DE.StalePutM, D.E_A, SendPutAck); // the grant was made from the home copy: nothing else is kept for it
-        t.On(D.E_A, DE.PutE, D.I_A, SendPutAck); // overtook the InstallAck
-        t.On(D.E_A, DE.PutM, D.I_A, WriteHome, SendPutAck);
-        t.On(D.E_A, DE.InstallAck, D.E);
-        t.Impossible(D.E_A, DE.Upgrade, DE.Data, DE.Clean);
+        t.Impossible(D.S_D, DE.Upgrade, DE.SoleUpgrade, DE.InstallAck);
 
         t.Stall(D.M_A, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
         t.Stall(D.M_A, DE.StalePutM); // its PutAck says that the new owner has the data
         t.On(D.M_A, DE.PutM, D.I_A, WriteHome, SendPutAck); // overtook the InstallAck
         t.On(D.M_A, DE.InstallAck, D.M, DirectoryAction.DropHome);
-        t.Impossible(D.M_A, DE.Upgrade, DE.PutE, DE.Data, DE.Clean);
+        t.Impossible(D.M_A, DE.Upgrade, DE.SoleUpgrade, DE.PutE, DE.Data, DE.Clean);
 
         t.Stall(D.I_A, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
         t.On(D.I_A, DE.StalePutM, D.I_A, SendPutAck);
         t.On(D.I_A, DE.InstallAck, D.I, ClearOwner);
-        t.Impossible(D.I_A, DE.Upgrade, DE.PutE, DE.PutM, DE.Data, DE.Clean);
+        t.Impossible(D.I_A, DE.Upgrade, DE.SoleUpgrade, DE.PutE, DE.PutM, DE.Data, DE.Clean);
 
         return t.Complete();
     }

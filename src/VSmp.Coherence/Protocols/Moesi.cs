@@ -27,23 +27,23 @@ public static class Moesi
             [I, S, E, O, M, IS_D, IS_D_I, IM_AD, IM_A, SM_AD, SM_A, OM_AD, OM_A, IM_ADK, IM_AK, IM_K, MI_K, EI_A, OI_A, MI_A, II_A,
                 II_P, ZI_A],
             [NE.Load, NE.Store, NE.Evict, NE.Discard, NE.FwdGetS, NE.FwdGetM, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks,
-                NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.PutAck, NE.Nack]);
+                NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.PutAck, NE.Nack, NE.SoleGrant]);
 
         t.On(I, NE.Load, IS_D, SendGetS);
         t.On(I, NE.Store, IM_AD, SendGetM);
         t.On(I, NE.Evict, I); // already gone
         t.On(I, NE.Discard, ZI_A, SendPutZ);
         t.On(I, NE.Inv, I, SendInvAck); // dropped silently before
-        t.Impossible(I, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
-            NE.PutAck, NE.Nack);
+        t.Impossible(I, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
+            NE.InstallAck, NE.PutAck, NE.Nack, NE.SoleGrant);
 
         t.On(S, NE.Load, S, Hit);
         t.On(S, NE.Store, SM_AD, SendUpgrade);
         t.On(S, NE.Evict, I, Unmap);
         t.On(S, NE.Discard, ZI_A, Unmap, SendPutZ);
         t.On(S, NE.Inv, I, Unmap, SendInvAck);
-        t.Impossible(S, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
-            NE.PutAck, NE.Nack);
+        t.Impossible(S, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
+            NE.InstallAck, NE.PutAck, NE.Nack, NE.SoleGrant);
 
         t.On(E, NE.Load, E, Hit);
         t.On(E, NE.Store, M, NodeAction.MakeWritable); // nobody hears of it
@@ -52,7 +52,7 @@ public static class Moesi
         t.On(E, NE.FwdGetS, O, SendDataToRequestor);
         t.On(E, NE.FwdGetM, MI_K, Keep, Unmap, NodeAction.SendDataM);
         t.Impossible(E, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.PutAck,
-            NE.Nack);
+            NE.Nack, NE.SoleGrant);
 
         t.On(O, NE.Load, O, Hit);
         t.On(O, NE.Store, OM_AD, SendUpgrade);
@@ -61,7 +61,7 @@ public static class Moesi
         t.On(O, NE.FwdGetS, O, SendDataToRequestor);
         t.On(O, NE.FwdGetM, MI_K, Keep, Unmap, NodeAction.SendDataM);
         t.Impossible(O, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.PutAck,
-            NE.Nack);
+            NE.Nack, NE.SoleGrant);
 
         t.On(M, NE.Load, M, Hit);
         t.On(M, NE.Store, M, Hit);
@@ -70,21 +70,23 @@ public static class Moesi
         t.On(M, NE.FwdGetS, O, WriteProtect, SendDataToRequestor); // no writeback: the dirty data stay here
         t.On(M, NE.FwdGetM, MI_K, WriteProtect, Keep, Unmap, NodeAction.SendDataM);
         t.Impossible(M, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.PutAck,
-            NE.Nack);
+            NE.Nack, NE.SoleGrant);
 
         t.Stall(IS_D, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IS_D, NE.Inv, IS_D_I, SendInvAck);
         t.On(IS_D, NE.DataS, S, NodeAction.InstallReadable);
-        t.On(IS_D, NE.DataE, E, InstallExclusive, NodeAction.SendInstallAck);
+        t.On(IS_D, NE.DataE, E, InstallExclusive);
         t.On(IS_D, NE.Nack, I, Abandon);
-        t.Impossible(IS_D, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.PutAck);
+        t.Impossible(IS_D, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.PutAck,
+            NE.SoleGrant);
 
         t.Stall(IS_D_I, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IS_D_I, NE.Inv, IS_D_I, SendInvAck);
         t.On(IS_D_I, NE.DataS, IS_D, AskAgain); // stale: whoever wrote since has our InvAck
-        t.On(IS_D_I, NE.DataE, E, InstallExclusive, NodeAction.SendInstallAck); // an owner gets no Inv: that was for an older copy
+        t.On(IS_D_I, NE.DataE, E, InstallExclusive); // an owner gets no Inv: that was for an older copy
         t.On(IS_D_I, NE.Nack, I, Abandon);
-        t.Impossible(IS_D_I, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.PutAck);
+        t.Impossible(IS_D_I, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.PutAck,
+            NE.SoleGrant);
 
         t.Stall(IM_AD, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IM_AD, NE.Inv, IM_AD, SendInvAck);
@@ -92,18 +94,19 @@ public static class Moesi
         t.On(IM_AD, NE.DataMAcks, IM_A, NodeAction.WriteFrame);
         t.On(IM_AD, NE.InvAck, IM_AD, CountAck);
         t.On(IM_AD, NE.Nack, I, Abandon);
-        t.Impossible(IM_AD, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.LastInvAck, NE.InstallAck, NE.PutAck);
+        t.Impossible(IM_AD, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.LastInvAck, NE.InstallAck, NE.PutAck, NE.SoleGrant);
 
         t.Stall(IM_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IM_A, NE.InvAck, IM_A, CountAck);
         t.On(IM_A, NE.LastInvAck, M, NodeAction.MakeWritable, NodeAction.SendInstallAck);
         t.Impossible(IM_A, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InstallAck, NE.PutAck,
-            NE.Nack);
+            NE.Nack, NE.SoleGrant);
 
         t.On(SM_AD, NE.Load, SM_AD, Hit);
         t.Stall(SM_AD, NE.Store, NE.Evict, NE.Discard);
         t.On(SM_AD, NE.Inv, IM_AD, Unmap, SendInvAck);
         t.On(SM_AD, NE.DataM, M, NodeAction.MakeWritable, NodeAction.SendInstallAck); // from the home or from the owner: the same contents
+        t.On(SM_AD, NE.SoleGrant, M, NodeAction.MakeWritable, NodeAction.EndTransaction);
         t.On(SM_AD, NE.DataMAcks, SM_A);
         t.On(SM_AD, NE.InvAck, SM_AD, CountAck);
         t.On(SM_AD, NE.Nack, S, NodeAction.Complete);
@@ -114,7 +117,7 @@ public static class Moesi
         t.On(SM_A, NE.InvAck, SM_A, CountAck);
         t.On(SM_A, NE.LastInvAck, M, NodeAction.MakeWritable, NodeAction.SendInstallAck);
         t.Impossible(SM_A, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InstallAck, NE.PutAck,
-            NE.Nack);
+            NE.Nack, NE.SoleGrant);
 
         t.On(OM_AD, NE.Load, OM_AD, Hit);
         t.Stall(OM_AD, NE.Store, NE.Evict, NE.Discard);
@@ -124,14 +127,14 @@ public static class Moesi
         t.On(OM_AD, NE.DataMAcks, OM_A);
         t.On(OM_AD, NE.InvAck, OM_AD, CountAck);
         t.On(OM_AD, NE.Nack, O, NodeAction.Complete);
-        t.Impossible(OM_AD, NE.Inv, NE.DataS, NE.DataE, NE.LastInvAck, NE.InstallAck, NE.PutAck);
+        t.Impossible(OM_AD, NE.Inv, NE.DataS, NE.DataE, NE.LastInvAck, NE.InstallAck, NE.PutAck, NE.SoleGrant);
 
         t.On(OM_A, NE.Load, OM_A, Hit);
         t.Stall(OM_A, NE.Store, NE.Evict, NE.Discard);
         t.On(OM_A, NE.InvAck, OM_A, CountAck);
         t.On(OM_A, NE.LastInvAck, M, NodeAction.MakeWritable, NodeAction.SendInstallAck);
         t.Impossible(OM_A, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InstallAck, NE.PutAck,
-            NE.Nack);
+            NE.Nack, NE.SoleGrant);
 
         t.Stall(IM_ADK, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IM_ADK, NE.Inv, IM_ADK, SendInvAck); // a coarse set names too many
@@ -140,66 +143,71 @@ public static class Moesi
         t.On(IM_ADK, NE.InvAck, IM_ADK, CountAck);
         t.On(IM_ADK, NE.InstallAck, IM_AD, ReleaseKept);
         t.On(IM_ADK, NE.Nack, MI_K, Abandon);
-        t.Impossible(IM_ADK, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.LastInvAck, NE.PutAck);
+        t.Impossible(IM_ADK, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.LastInvAck, NE.PutAck, NE.SoleGrant);
 
         t.Stall(IM_AK, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IM_AK, NE.InvAck, IM_AK, CountAck);
         t.On(IM_AK, NE.LastInvAck, IM_K, CountAck);
         t.On(IM_AK, NE.InstallAck, IM_A, ReleaseKept);
-        t.Impossible(IM_AK, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.PutAck, NE.Nack);
+        t.Impossible(IM_AK, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.PutAck, NE.Nack,
+            NE.SoleGrant);
 
         t.Stall(IM_K, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IM_K, NE.InstallAck, M, ReleaseKept, NodeAction.MakeWritable, NodeAction.SendInstallAck);
         t.Impossible(IM_K, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
-            NE.PutAck, NE.Nack);
+            NE.PutAck, NE.Nack, NE.SoleGrant);
 
         t.Stall(MI_K, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(MI_K, NE.Inv, MI_K, SendInvAck);
         t.On(MI_K, NE.InstallAck, I, ReleaseKept, NodeAction.Complete);
-        t.Impossible(MI_K, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck,
-            NE.Nack);
+        t.Impossible(MI_K, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
+            NE.PutAck, NE.Nack, NE.SoleGrant);
 
         t.Stall(EI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(EI_A, NE.FwdGetS, EI_A, SendDataToRequestor); // stays the one to be asked until the home has the PutE
         t.On(EI_A, NE.FwdGetM, II_A, NodeAction.SendDataM);
         t.On(EI_A, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(EI_A, NE.Nack, EI_A, SendPutE);
-        t.Impossible(EI_A, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck);
+        t.Impossible(EI_A, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(OI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(OI_A, NE.FwdGetS, OI_A, SendDataToRequestor);
         t.On(OI_A, NE.FwdGetM, II_A, NodeAction.SendDataM);
         t.On(OI_A, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(OI_A, NE.Nack, OI_A, SendPutO);
-        t.Impossible(OI_A, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck);
+        t.Impossible(OI_A, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(MI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(MI_A, NE.FwdGetS, MI_A, SendDataToRequestor);
         t.On(MI_A, NE.FwdGetM, II_A, NodeAction.SendDataM);
         t.On(MI_A, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(MI_A, NE.Nack, MI_A, SendPutM);
-        t.Impossible(MI_A, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck);
+        t.Impossible(MI_A, NE.Inv, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(II_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(II_A, NE.Inv, II_A, SendInvAck);
         t.On(II_A, NE.InstallAck, II_P);
         t.On(II_A, NE.PutAck, MI_K);
         t.On(II_A, NE.Nack, II_A, SendPutM);
-        t.Impossible(II_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck);
+        t.Impossible(II_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
+            NE.SoleGrant);
 
         t.Stall(II_P, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(II_P, NE.Inv, II_P, SendInvAck);
         t.On(II_P, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(II_P, NE.Nack, II_P, SendPutM);
         t.Impossible(II_P, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         t.Stall(ZI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(ZI_A, NE.Inv, ZI_A, SendInvAck);
         t.On(ZI_A, NE.PutAck, I, NodeAction.Complete);
         t.On(ZI_A, NE.Nack, I, RefuseDiscard, NodeAction.Complete);
         t.Impossible(ZI_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataE, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         return t.Complete();
     }
@@ -207,18 +215,19 @@ public static class Moesi
     private static ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> BuildDirectory()
     {
         var t = new ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction>(
-            [D.I, D.S, D.E, D.O, D.M, D.E_A, D.M_A, D.I_A],
-            [DE.GetS, DE.GetM, DE.Upgrade, DE.PutE, DE.PutO, DE.PutM, DE.StalePutM, DE.PutZ, DE.SharedPutZ, DE.InstallAck]);
+            [D.I, D.S, D.E, D.O, D.M, D.M_A, D.I_A],
+            [DE.GetS, DE.GetM, DE.Upgrade, DE.SoleUpgrade, DE.PutE, DE.PutO, DE.PutM, DE.StalePutM, DE.PutZ, DE.SharedPutZ, DE.InstallAck]);
 
-        t.On(D.I, DE.GetS, D.E_A, SendDataE, SetOwner);
+        t.On(D.I, DE.GetS, D.E, SendDataE, SetOwner);
         t.On(D.I, DE.GetM, D.M_A, DirectoryAction.SendDataM, SetOwner);
         t.On(D.I, DE.StalePutM, D.I, SendPutAck);
         t.On(D.I, DE.PutZ, D.I, MakeZero, SendPutAck);
-        t.Impossible(D.I, DE.Upgrade, DE.PutE, DE.PutO, DE.PutM, DE.SharedPutZ, DE.InstallAck);
+        t.Impossible(D.I, DE.Upgrade, DE.SoleUpgrade, DE.PutE, DE.PutO, DE.PutM, DE.SharedPutZ, DE.InstallAck);
 
         t.On(D.S, DE.GetS, D.S, SendDataS, AddSharer);
         t.On(D.S, DE.GetM, D.M_A, DirectoryAction.SendDataM, SendInvs, ClearSharers, SetOwner);
         t.On(D.S, DE.Upgrade, D.M_A, SendGrant, SendInvs, ClearSharers, SetOwner);
+        t.On(D.S, DE.SoleUpgrade, D.M, SendSoleGrant, ClearSharers, SetOwner, DirectoryAction.DropHome); // it has the contents
         t.On(D.S, DE.StalePutM, D.S, SendPutAck);
         t.On(D.S, DE.PutZ, D.I, ClearSharers, MakeZero, SendPutAck);
         t.On(D.S, DE.SharedPutZ, D.S, SendNack);
@@ -230,7 +239,7 @@ public static class Moesi
         t.On(D.E, DE.PutM, D.I, WriteHome, ClearOwner, SendPutAck); // it has written
         t.On(D.E, DE.StalePutM, D.E, SendPutAck);
         t.On(D.E, DE.SharedPutZ, D.E, SendNack);
-        t.Impossible(D.E, DE.Upgrade, DE.PutO, DE.PutZ, DE.InstallAck);
+        t.Impossible(D.E, DE.Upgrade, DE.SoleUpgrade, DE.PutO, DE.PutZ, DE.InstallAck);
 
         t.On(D.O, DE.GetS, D.O, SendFwdGetS, AddSharer);
         t.On(D.O, DE.GetM, D.M_A, SendFwdGetM, SendInvs, ClearSharers, SetOwner);
@@ -240,32 +249,25 @@ public static class Moesi
         t.On(D.O, DE.PutM, D.S, WriteHome, ClearOwner, SendPutAck); // crossed the FwdGetS
         t.On(D.O, DE.StalePutM, D.O, SendPutAck);
         t.On(D.O, DE.SharedPutZ, D.O, SendNack);
-        t.Impossible(D.O, DE.PutZ, DE.InstallAck);
+        t.Impossible(D.O, DE.SoleUpgrade, DE.PutZ, DE.InstallAck);
 
         t.On(D.M, DE.GetS, D.O, SendFwdGetS, AddSharer);
         t.On(D.M, DE.GetM, D.M_A, SendFwdGetM, SetOwner);
         t.On(D.M, DE.PutM, D.I, WriteHome, ClearOwner, SendPutAck);
         t.On(D.M, DE.StalePutM, D.M, SendPutAck);
         t.On(D.M, DE.SharedPutZ, D.M, SendNack);
-        t.Impossible(D.M, DE.Upgrade, DE.PutE, DE.PutO, DE.PutZ, DE.InstallAck);
-
-        t.Stall(D.E_A, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
-        t.On(D.E_A, DE.StalePutM, D.E_A, SendPutAck); // the grant was made from the home copy: nothing else is kept for it
-        t.On(D.E_A, DE.PutE, D.I_A, SendPutAck); // overtook the InstallAck
-        t.On(D.E_A, DE.PutM, D.I_A, WriteHome, SendPutAck);
-        t.On(D.E_A, DE.InstallAck, D.E);
-        t.Impossible(D.E_A, DE.Upgrade, DE.PutO);
+        t.Impossible(D.M, DE.Upgrade, DE.SoleUpgrade, DE.PutE, DE.PutO, DE.PutZ, DE.InstallAck);
 
         t.Stall(D.M_A, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
         t.Stall(D.M_A, DE.StalePutM); // its PutAck says that the new owner has the data
         t.On(D.M_A, DE.PutM, D.I_A, WriteHome, SendPutAck); // overtook the InstallAck
         t.On(D.M_A, DE.InstallAck, D.M, DirectoryAction.DropHome);
-        t.Impossible(D.M_A, DE.Upgrade, DE.PutE, DE.PutO);
+        t.Impossible(D.M_A, DE.Upgrade, DE.SoleUpgrade, DE.PutE, DE.PutO);
 
         t.Stall(D.I_A, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
         t.On(D.I_A, DE.StalePutM, D.I_A, SendPutAck);
         t.On(D.I_A, DE.InstallAck, D.I, ClearOwner);
-        t.Impossible(D.I_A, DE.Upgrade, DE.PutE, DE.PutO, DE.PutM);
+        t.Impossible(D.I_A, DE.Upgrade, DE.SoleUpgrade, DE.PutE, DE.PutO, DE.PutM);
 
         return t.Complete();
     }

@@ -12,7 +12,9 @@ namespace VSmp.Coherence.Protocols;
 /// MSI with a directory, after Sorin, Hill, Wood (Primer, ch. 8), with these differences: read copies are dropped silently and an
 /// Inv is acknowledged from everywhere; who gives up the last valid copy keeps it until the receiver has it (InstallAck from a node,
 /// WritebackAck from the home); the home takes one write grant or hand-over at a time (M_A, S_D), so that no node is ever asked to
-/// forward what it does not have yet. Every acknowledgement is awaited by somebody, so messages cannot pile up.
+/// forward what it does not have yet. A grant that puts no last copy at risk (DataE, SoleGrant) needs no InstallAck: it travels on the
+/// forward network, so that what the home asks next of its new owner comes behind it. Every acknowledgement is awaited by somebody, so
+/// messages cannot pile up.
 /// </summary>
 public static class Msi
 {
@@ -24,7 +26,7 @@ public static class Msi
         var t = new ProtocolTable<NodeState, NodeEvent, NodeAction>(
             [I, S, M, IS_D, IS_D_I, IM_AD, IM_A, SM_AD, SM_A, MS_K, MI_K, MI_A, SI_A, II_A, II_P, ZI_A],
             [NE.Load, NE.Store, NE.Evict, NE.Discard, NE.FwdGetS, NE.FwdGetM, NE.Inv, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck,
-                NE.LastInvAck, NE.InstallAck, NE.WritebackAck, NE.PutAck, NE.Nack]);
+                NE.LastInvAck, NE.InstallAck, NE.WritebackAck, NE.PutAck, NE.Nack, NE.SoleGrant]);
 
         t.On(I, NE.Load, IS_D, SendGetS);
         t.On(I, NE.Store, IM_AD, SendGetM);
@@ -33,7 +35,7 @@ public static class Msi
         t.On(I, NE.Inv, I, SendInvAck); // dropped silently before
         t.On(I, NE.WritebackAck, I); // late: the home had a PutM of the same data first
         t.Impossible(I, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.Nack,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         t.On(S, NE.Load, S, Hit);
         t.On(S, NE.Store, SM_AD, SendUpgrade);
@@ -42,7 +44,7 @@ public static class Msi
         t.On(S, NE.Inv, I, Unmap, SendInvAck);
         t.On(S, NE.WritebackAck, S);
         t.Impossible(S, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.Nack,
-            NE.InstallAck);
+            NE.InstallAck, NE.SoleGrant);
 
         t.On(M, NE.Load, M, Hit);
         t.On(M, NE.Store, M, Hit);
@@ -51,21 +53,24 @@ public static class Msi
         t.On(M, NE.FwdGetS, MS_K, WriteProtect, SendDataToRequestor, SendDataToHome);
         t.On(M, NE.FwdGetM, MI_K, WriteProtect, Keep, Unmap, NodeAction.SendDataM);
         t.On(M, NE.WritebackAck, M);
-        t.Impossible(M, NE.Inv, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.Nack, NE.InstallAck);
+        t.Impossible(M, NE.Inv, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.Nack, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(IS_D, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IS_D, NE.Inv, IS_D_I, SendInvAck);
         t.On(IS_D, NE.DataS, S, NodeAction.InstallReadable);
         t.On(IS_D, NE.WritebackAck, IS_D);
         t.On(IS_D, NE.Nack, I, Abandon);
-        t.Impossible(IS_D, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.InstallAck);
+        t.Impossible(IS_D, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(IS_D_I, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IS_D_I, NE.Inv, IS_D_I, SendInvAck);
         t.On(IS_D_I, NE.DataS, IS_D, AskAgain); // stale: whoever wrote since has our InvAck
         t.On(IS_D_I, NE.WritebackAck, IS_D_I);
         t.On(IS_D_I, NE.Nack, I, Abandon);
-        t.Impossible(IS_D_I, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.InstallAck);
+        t.Impossible(IS_D_I, NE.FwdGetS, NE.FwdGetM, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(IM_AD, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IM_AD, NE.Inv, IM_AD, SendInvAck);
@@ -74,18 +79,20 @@ public static class Msi
         t.On(IM_AD, NE.InvAck, IM_AD, CountAck);
         t.On(IM_AD, NE.WritebackAck, IM_AD);
         t.On(IM_AD, NE.Nack, I, Abandon);
-        t.Impossible(IM_AD, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.LastInvAck, NE.PutAck, NE.InstallAck);
+        t.Impossible(IM_AD, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.LastInvAck, NE.PutAck, NE.InstallAck, NE.SoleGrant);
 
         t.Stall(IM_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(IM_A, NE.InvAck, IM_A, CountAck);
         t.On(IM_A, NE.LastInvAck, M, NodeAction.MakeWritable, NodeAction.SendInstallAck);
         t.On(IM_A, NE.WritebackAck, IM_A);
-        t.Impossible(IM_A, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.PutAck, NE.Nack, NE.InstallAck);
+        t.Impossible(IM_A, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.PutAck, NE.Nack, NE.InstallAck,
+            NE.SoleGrant);
 
         t.On(SM_AD, NE.Load, SM_AD, Hit);
         t.Stall(SM_AD, NE.Store, NE.Evict, NE.Discard);
         t.On(SM_AD, NE.Inv, IM_AD, Unmap, SendInvAck);
         t.On(SM_AD, NE.DataM, M, NodeAction.MakeWritable, NodeAction.SendInstallAck);
+        t.On(SM_AD, NE.SoleGrant, M, NodeAction.MakeWritable, NodeAction.EndTransaction);
         t.On(SM_AD, NE.DataMAcks, SM_A);
         t.On(SM_AD, NE.InvAck, SM_AD, CountAck);
         t.On(SM_AD, NE.WritebackAck, SM_AD);
@@ -97,19 +104,20 @@ public static class Msi
         t.On(SM_A, NE.InvAck, SM_A, CountAck);
         t.On(SM_A, NE.LastInvAck, M, NodeAction.MakeWritable, NodeAction.SendInstallAck);
         t.On(SM_A, NE.WritebackAck, SM_A);
-        t.Impossible(SM_A, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.PutAck, NE.Nack, NE.InstallAck);
+        t.Impossible(SM_A, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.PutAck, NE.Nack, NE.InstallAck,
+            NE.SoleGrant);
 
         t.On(MS_K, NE.Load, MS_K, Hit);
         t.Stall(MS_K, NE.Store, NE.Evict, NE.Discard);
         t.On(MS_K, NE.WritebackAck, S, NodeAction.Complete);
-        t.Impossible(MS_K, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck,
-            NE.PutAck, NE.Nack, NE.InstallAck);
+        t.Impossible(MS_K, NE.Inv, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck,
+            NE.Nack, NE.InstallAck, NE.SoleGrant);
 
         t.Stall(MI_K, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(MI_K, NE.Inv, MI_K, SendInvAck);
         t.On(MI_K, NE.InstallAck, I, ReleaseKept, NodeAction.Complete);
-        t.Impossible(MI_K, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck,
-            NE.Nack, NE.WritebackAck);
+        t.Impossible(MI_K, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.PutAck, NE.Nack,
+            NE.WritebackAck, NE.SoleGrant);
 
         t.Stall(MI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(MI_A, NE.FwdGetS, SI_A, SendDataToRequestor, SendDataToHome);
@@ -117,35 +125,39 @@ public static class Msi
         t.On(MI_A, NE.WritebackAck, MI_A);
         t.On(MI_A, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(MI_A, NE.Nack, MI_A, SendPutM);
-        t.Impossible(MI_A, NE.Inv, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck);
+        t.Impossible(MI_A, NE.Inv, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck, NE.SoleGrant);
 
         t.Stall(SI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(SI_A, NE.Inv, II_P, SendInvAck);
         t.On(SI_A, NE.WritebackAck, SI_A);
         t.On(SI_A, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(SI_A, NE.Nack, SI_A, SendPutM);
-        t.Impossible(SI_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck);
+        t.Impossible(SI_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(II_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(II_A, NE.Inv, II_A, SendInvAck);
         t.On(II_A, NE.InstallAck, II_P);
         t.On(II_A, NE.PutAck, MI_K);
         t.On(II_A, NE.Nack, II_A, SendPutM);
-        t.Impossible(II_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.WritebackAck);
+        t.Impossible(II_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.WritebackAck,
+            NE.SoleGrant);
 
         t.Stall(II_P, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(II_P, NE.Inv, II_P, SendInvAck);
         t.On(II_P, NE.WritebackAck, II_P);
         t.On(II_P, NE.PutAck, I, ReleaseKept, NodeAction.Complete);
         t.On(II_P, NE.Nack, II_P, SendPutM);
-        t.Impossible(II_P, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck);
+        t.Impossible(II_P, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
+            NE.SoleGrant);
 
         t.Stall(ZI_A, NE.Load, NE.Store, NE.Evict, NE.Discard);
         t.On(ZI_A, NE.Inv, ZI_A, SendInvAck);
         t.On(ZI_A, NE.WritebackAck, ZI_A);
         t.On(ZI_A, NE.PutAck, I, NodeAction.Complete);
         t.On(ZI_A, NE.Nack, I, RefuseDiscard, NodeAction.Complete);
-        t.Impossible(ZI_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck);
+        t.Impossible(ZI_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
+            NE.SoleGrant);
 
         return t.Complete();
     }
@@ -154,17 +166,18 @@ public static class Msi
     {
         var t = new ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction>(
             [D.I, D.S, D.M, D.S_D, D.M_A, D.I_A],
-            [DE.GetS, DE.GetM, DE.Upgrade, DE.PutM, DE.StalePutM, DE.PutZ, DE.SharedPutZ, DE.Data, DE.InstallAck]);
+            [DE.GetS, DE.GetM, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.StalePutM, DE.PutZ, DE.SharedPutZ, DE.Data, DE.InstallAck]);
 
         t.On(D.I, DE.GetS, D.S, SendDataS, AddSharer);
         t.On(D.I, DE.GetM, D.M_A, DirectoryAction.SendDataM, SetOwner);
         t.On(D.I, DE.StalePutM, D.I, SendPutAck);
         t.On(D.I, DE.PutZ, D.I, MakeZero, SendPutAck);
-        t.Impossible(D.I, DE.Upgrade, DE.PutM, DE.SharedPutZ, DE.Data, DE.InstallAck);
+        t.Impossible(D.I, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.SharedPutZ, DE.Data, DE.InstallAck);
 
         t.On(D.S, DE.GetS, D.S, SendDataS, AddSharer);
         t.On(D.S, DE.GetM, D.M_A, DirectoryAction.SendDataM, SendInvs, ClearSharers, SetOwner);
         t.On(D.S, DE.Upgrade, D.M_A, SendGrant, SendInvs, ClearSharers, SetOwner);
+        t.On(D.S, DE.SoleUpgrade, D.M, SendSoleGrant, ClearSharers, SetOwner, DirectoryAction.DropHome); // it has the contents
         t.On(D.S, DE.StalePutM, D.S, SendPutAck);
         t.On(D.S, DE.PutZ, D.I, ClearSharers, MakeZero, SendPutAck);
         t.On(D.S, DE.SharedPutZ, D.S, SendNack);
@@ -175,24 +188,24 @@ public static class Msi
         t.On(D.M, DE.PutM, D.I, WriteHome, ClearOwner, SendPutAck);
         t.On(D.M, DE.StalePutM, D.M, SendPutAck);
         t.On(D.M, DE.SharedPutZ, D.M, SendNack);
-        t.Impossible(D.M, DE.Upgrade, DE.PutZ, DE.Data, DE.InstallAck);
+        t.Impossible(D.M, DE.Upgrade, DE.SoleUpgrade, DE.PutZ, DE.Data, DE.InstallAck);
 
         t.Stall(D.S_D, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
         t.On(D.S_D, DE.PutM, D.S_D, WriteHome, SendPutAck); // the owner was evicting: same version as the data on their way
         t.On(D.S_D, DE.StalePutM, D.S_D, SendPutAck);
         t.On(D.S_D, DE.Data, D.S, WriteHome, ClearOwner, SendWritebackAck);
-        t.Impossible(D.S_D, DE.Upgrade, DE.InstallAck);
+        t.Impossible(D.S_D, DE.Upgrade, DE.SoleUpgrade, DE.InstallAck);
 
         t.Stall(D.M_A, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
         t.Stall(D.M_A, DE.StalePutM); // its PutAck says that the new owner has the data
         t.On(D.M_A, DE.PutM, D.I_A, WriteHome, SendPutAck); // overtook the InstallAck
         t.On(D.M_A, DE.InstallAck, D.M, DirectoryAction.DropHome);
-        t.Impossible(D.M_A, DE.Upgrade, DE.Data);
+        t.Impossible(D.M_A, DE.Upgrade, DE.SoleUpgrade, DE.Data);
 
         t.Stall(D.I_A, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
         t.On(D.I_A, DE.StalePutM, D.I_A, SendPutAck);
         t.On(D.I_A, DE.InstallAck, D.I, ClearOwner);
-        t.Impossible(D.I_A, DE.Upgrade, DE.PutM, DE.Data);
+        t.Impossible(D.I_A, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.Data);
 
         return t.Complete();
     }

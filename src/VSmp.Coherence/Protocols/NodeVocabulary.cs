@@ -97,6 +97,8 @@ public enum NodeEvent : byte
     WritebackAck,
     /// <summary>Data to read, and the right to write without asking.</summary>
     DataE,
+    /// <summary>See <see cref="Messages.MessageType.SoleGrant"/>.</summary>
+    SoleGrant,
 }
 
 /// <summary>What a node does about an event.</summary>
@@ -124,15 +126,15 @@ public enum NodeAction : byte
     SendDataM,
     /// <summary>Tell the requestor that the copy here is gone.</summary>
     SendInvAck,
-    /// <summary>Tell home and former owner that the data are installed.</summary>
+    /// <summary>Tell home and former owner that the data are installed; the transaction ends.</summary>
     SendInstallAck,
     /// <summary>Data into the frame, mapped read-only; the transaction ends.</summary>
     InstallReadable,
-    /// <summary>Data into the frame, mapped writable; the transaction ends.</summary>
+    /// <summary>Data into the frame, mapped writable.</summary>
     InstallWritable,
     /// <summary>Data into the frame, not mapped yet.</summary>
     WriteFrame,
-    /// <summary>Map writable what is in the frame; the transaction ends.</summary>
+    /// <summary>Map writable what is in the frame.</summary>
     MakeWritable,
     /// <summary>Take the right to write away.</summary>
     WriteProtect,
@@ -152,7 +154,7 @@ public enum NodeAction : byte
     Abandon,
     /// <summary>Report that the page could not be thrown away.</summary>
     RefuseDiscard,
-    /// <summary>Data into the frame, mapped read-only though the page may be written without asking: so the first store is seen.</summary>
+    /// <summary>Data into the frame, mapped read-only though the page may be written without asking: so the first store is seen; the transaction ends.</summary>
     InstallExclusive,
     /// <summary>Tell the home that the copy here is what the home has.</summary>
     SendCleanToHome,
@@ -160,4 +162,6 @@ public enum NodeAction : byte
     SendPutE,
     /// <summary>Give the page back to its home, from the kept copy; others may read on.</summary>
     SendPutO,
+    /// <summary>The transaction ends; nobody waits to hear of it.</summary>
+    EndTransaction,
 }

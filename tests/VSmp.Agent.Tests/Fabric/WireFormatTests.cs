@@ -48,7 +48,7 @@ public sealed class WireFormatTests
             Reserved3 = 0x5857565554535251,
         };
         Assert.Equal(
-            "56534D50" + "0100" + "21" + "02" + "01020304" + "11121314"
+            "56534D50" + "0200" + "21" + "02" + "01020304" + "11121314"
             + "2122" + "3132" + "4142" + "02" + "51" + "61626364" + "71727374"
             + "8182838485868788" + "9192939495969798"
             + "A1A2A3A4A5A6A7A8" + "B1B2B3B4B5B6B7B8"
@@ -63,7 +63,7 @@ public sealed class WireFormatTests
     public void Enumerations_on_the_wire_have_the_values_that_they_always_had()
     {
         Assert.Equal(
-            "None=0 GetS=1 GetM=2 Upgrade=3 PutM=4 PutZ=5 PutE=6 PutO=7 Diff=8 FwdGetS=16 FwdGetM=17 Inv=18 PutAck=19 WritebackAck=20 OwnerGrant=21 DataS=32 DataM=33 InvAck=34 "
+            "None=0 GetS=1 GetM=2 Upgrade=3 PutM=4 PutZ=5 PutE=6 PutO=7 Diff=8 FwdGetS=16 FwdGetM=17 Inv=18 PutAck=19 WritebackAck=20 OwnerGrant=21 SoleGrant=22 DataS=32 DataM=33 InvAck=34 "
             + "InstallAck=35 Nack=37 Writeback=38 DataE=39 WritebackClean=40 DiffAck=41 ReserveExtents=64 ReserveReply=65 ReleaseExtents=66 DropRegion=67 "
             + "DropRegionAck=68 JobCall=72 JobReply=73 JobRankGone=74 JobAttach=75 JobAttachReply=76 JobDetach=77 JobAbort=78 JobWrites=79 "
             + "NodeReport=80 ViewChange=81 Leave=82 JobStart=88 JobOutput=89 JobOutputAck=90 JobSignal=91 JobNotices=92 JobInput=93 JobInputAck=94 "
@@ -74,7 +74,7 @@ public sealed class WireFormatTests
         Assert.StartsWith(
             "Ok=0 OtherVersion=1 OtherCluster=2 WrongSecret=3 OtherEpoch=4 NotAMember=5 OtherSession=6 NameTaken=7 Redirect=8 "
             + "Full=9 NotReady=10 BadRequest=11 ", Values<HandshakeStatus>(), StringComparison.Ordinal);
-        Assert.Equal((1, 128, 65536), (FrameHeader.CurrentVersion, FrameHeader.Bytes, FrameHeader.MaxPayloadBytes));
+        Assert.Equal((2, 128, 65536), (FrameHeader.CurrentVersion, FrameHeader.Bytes, FrameHeader.MaxPayloadBytes));
     }
 
     [Fact]

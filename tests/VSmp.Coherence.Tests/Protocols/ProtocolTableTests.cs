@@ -50,16 +50,15 @@ public sealed class ProtocolTableTests
         region.BecomeHome(new ExtentNumber(0));
         var home = new HomeController(HomeNode, () => 4);
         var effects = new EffectBuffer();
-        bool startsExclusive = protocol.Directory[DirectoryState.I, DirectoryEvent.GetS].Next == DirectoryState.E_A;
+        bool startsExclusive = protocol.Directory[DirectoryState.I, DirectoryEvent.GetS].Next == DirectoryState.E;
         NodeId sharer = Self;
         if (state == DirectoryState.S && !startsExclusive)
         {
             Deliver(MessageType.GetS, Self, 0);
         }
-        else if (state is DirectoryState.E or DirectoryState.E_A || (state == DirectoryState.S && startsExclusive))
+        else if (state is DirectoryState.E || (state == DirectoryState.S && startsExclusive))
         {
             Deliver(MessageType.GetS, Self, 0);
-            if (state != DirectoryState.E_A) Deliver(MessageType.InstallAck, Self, 1);
             if (state == DirectoryState.S)
             {
                 // The owner answers for a reader, and evicts: the reader alone has a copy.
@@ -83,12 +82,18 @@ public sealed class ProtocolTableTests
             region.EntryAt(Page).ClearSharers();
             region.EntryAt(Page).AddSharer(sharer);
         }
+        if (state == DirectoryState.S && @event is DirectoryEvent.Upgrade or DirectoryEvent.SoleUpgrade)
+        {
+            region.EntryAt(Page).ClearSharers();
+            region.EntryAt(Page).AddSharer(sharer);
+            if (@event == DirectoryEvent.Upgrade) region.EntryAt(Page).AddSharer(Third);
+        }
         effects.Clear();
         (MessageType type, NodeId from, uint version) = @event switch
         {
             DirectoryEvent.GetS => (MessageType.GetS, Third, 0u),
             DirectoryEvent.GetM => (MessageType.GetM, Third, 0u),
-            DirectoryEvent.Upgrade => (MessageType.Upgrade, sharer, 0u),
+            DirectoryEvent.Upgrade or DirectoryEvent.SoleUpgrade => (MessageType.Upgrade, sharer, 0u),
             DirectoryEvent.PutE => (MessageType.PutE, Self, 1u),
             DirectoryEvent.PutO => (MessageType.PutO, Self, 1u),
             DirectoryEvent.PutM => (MessageType.PutM, Self, 1u),
@@ -120,6 +125,7 @@ public sealed class ProtocolTableTests
                 DirectoryAction.SendDataS => MessageType.DataS,
                 DirectoryAction.SendDataE => MessageType.DataE,
                 DirectoryAction.SendOwnerGrant => MessageType.OwnerGrant,
+                DirectoryAction.SendSoleGrant => MessageType.SoleGrant,
                 DirectoryAction.SendDataM or DirectoryAction.SendGrant => MessageType.DataM,
                 DirectoryAction.SendFwdGetS => MessageType.FwdGetS,
                 DirectoryAction.SendFwdGetM => MessageType.FwdGetM,
@@ -272,6 +278,7 @@ public sealed class ProtocolTableTests
                 NodeEvent.DataE => MessageType.DataE,
                 NodeEvent.DataM or NodeEvent.DataMAcks when region.PageAt(Page).State == NodeState.OM_AD => MessageType.OwnerGrant,
                 NodeEvent.DataM or NodeEvent.DataMAcks => MessageType.DataM,
+                NodeEvent.SoleGrant => MessageType.SoleGrant,
                 NodeEvent.InvAck or NodeEvent.LastInvAck => MessageType.InvAck,
                 NodeEvent.InstallAck => MessageType.InstallAck,
                 NodeEvent.PutAck => MessageType.PutAck,
@@ -285,7 +292,8 @@ public sealed class ProtocolTableTests
             Count = 1,
             Region = region.Id,
             Page = Page,
-            Version = @event is NodeEvent.FwdGetM or NodeEvent.DataE or NodeEvent.DataM or NodeEvent.DataMAcks ? version.Next() : version,
+            Version = @event is NodeEvent.FwdGetM or NodeEvent.DataE or NodeEvent.SoleGrant or NodeEvent.DataM or NodeEvent.DataMAcks
+                ? version.Next() : version,
         }, effects);
     }
 
@@ -319,7 +327,7 @@ public sealed class ProtocolTableTests
             NodeAction.RefuseDiscard => (EffectKind.DiscardRefused, (MessageType?)null),
             _ => ((EffectKind)byte.MaxValue, null),
         };
-        if ((byte)kind == byte.MaxValue) return; // Hit and CountAck leave no effect
+        if ((byte)kind == byte.MaxValue) return; // Hit, CountAck and EndTransaction leave no effect
         Assert.Contains(All(effects), e => e.Kind == kind && (type is null || e.Message.Type == type));
     }
 
