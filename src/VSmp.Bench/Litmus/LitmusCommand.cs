@@ -10,7 +10,7 @@ namespace VSmp.Bench.Litmus;
 /// <summary><c>vsmp-bench litmus</c>: litmus tests on real pages, between real processes.</summary>
 public static class LitmusCommand
 {
-    private const int RunsPerTest = 100_000, DeepRunsPerTest = 1_000_000, ControlRunsPerTest = 10_000;
+    private const int RunsPerTest = 100_000, DeepRunsPerTest = 1_000_000, ControlRunsPerTest = 10_000, ControlRounds = 20;
 
     /// <summary>The command.</summary>
     public static Command New()
@@ -74,32 +74,35 @@ public static class LitmusCommand
         return report;
     }
 
+    // Copies that lag let old values be read after new ones; that shows in the tests named here, and cannot in those whose question is about
+    // the order of stores alone. The planted bug leaves such copies now and then: the tests that show them best.
     private static int RunControls(ulong seed)
     {
-        Console.WriteLine($"control: ranks read from copies that lag; protocol msi, seed {seed}, {ControlRunsPerTest} runs per test");
-        LitmusReport copies, planted;
-        using (BenchCluster cluster = new(4, "64M")) copies = RunAll(cluster, seed, isControl: true);
-        Console.WriteLine($"control: agents with a planted bug ({PlantedCluster.Description}); seed {seed}, {ControlRunsPerTest} runs per test");
-        using (BenchCluster cluster = new(4, "64M", isPlanted: true))
-        {
-            planted = RunAll(cluster, seed, isControl: false);
-        }
-        // Copies that lag let old values be read after new ones; that shows in these tests, and cannot in those whose question is about
-        // the order of stores alone. The planted bug leaves such copies now and then: the tests that show them best.
-        bool isFoundOut = Judge("copies that lag", copies, "SB", "MP", "IRIW", "CoWR", "R", "WRC", "ISA2");
-        isFoundOut &= Judge("the planted bug", planted, "MP", "LB", "WRC", "ISA2");
+        bool isFoundOut = RunControl("copies that lag", "ranks read from copies that lag; protocol msi", seed, isPlanted: false,
+            "SB", "MP", "IRIW", "CoWR", "R", "WRC", "ISA2");
+        isFoundOut &= RunControl("the planted bug", $"agents with a planted bug ({PlantedCluster.Description})", seed, isPlanted: true,
+            "MP", "LB", "WRC", "ISA2");
         return isFoundOut ? ExitCode.Ok : ExitCode.Wrong;
     }
 
-    private static LitmusReport RunAll(BenchCluster cluster, ulong seed, bool isControl) =>
-        Run(cluster, LitmusTest.All, Msi.Protocol.Name, ControlRunsPerTest, seed, isControl);
-
-    private static bool Judge(string what, LitmusReport report, params string[] expected)
+    /// <summary>
+    /// Whether every test that is expected to does find out. It takes a chance meeting of threads, and how many come of so many runs is up to
+    /// the host: a test that has found nothing is given further runs.
+    /// </summary>
+    private static bool RunControl(string what, string description, ulong seed, bool isPlanted, params string[] expected)
     {
-        string[] missed = [.. expected.Except(report.TestsWithViolations)];
-        Console.WriteLine(missed.Length == 0
-            ? $"control: {what}: found out by {string.Join(", ", report.TestsWithViolations)}"
-            : $"control: {what}: NOT found out by {string.Join(", ", missed)}: a pass of them means nothing");
-        return missed.Length == 0;
+        Console.WriteLine($"control: {description}; seed {seed}, {ControlRunsPerTest} runs per test, up to {ControlRounds} times");
+        HashSet<string> found = [];
+        using BenchCluster cluster = new(4, "64M", isPlanted: isPlanted);
+        LitmusTest[] tests = [.. LitmusTest.All];
+        for (ulong round = 0; round < ControlRounds && tests.Length > 0; round++)
+        {
+            found.UnionWith(Run(cluster, tests, Msi.Protocol.Name, ControlRunsPerTest, seed + round, isControl: !isPlanted).TestsWithViolations);
+            tests = [.. LitmusTest.All.Where(test => expected.Contains(test.Name) && !found.Contains(test.Name))];
+        }
+        Console.WriteLine(tests.Length == 0
+            ? $"control: {what}: found out by {string.Join(", ", found)}"
+            : $"control: {what}: NOT found out by {string.Join(", ", tests.Select(test => test.Name))}: a pass of them means nothing");
+        return tests.Length == 0;
     }
 }
