@@ -49,8 +49,15 @@ public sealed class ClusterMembershipTests
     {
         await using var cluster = new TestCluster();
         TestMember alpha = cluster.Start(), beta = cluster.Start();
+        TaskCompletionSource asked = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        Action<IncomingJoin> take = alpha.Node.Gate.JoinArrived!;
+        alpha.Node.Gate.JoinArrived = join =>
+        {
+            take(join);
+            asked.TrySetResult();
+        };
         Task joined = beta.Membership.JoinAsync(alpha.Node.Address, "beta", beta.Node.Address, Memory);
-        await Task.Delay(50, TestContext.Current.CancellationToken); // more likely than not it has asked once by now
+        await asked.Task; // alpha's reactor answers it before it founds
         await alpha.Node.OnAsync(_ => alpha.Membership.Found("alpha", alpha.Node.Address, Memory));
         await joined;
         Assert.Equal(new NodeId(1), beta.Membership.Self);
