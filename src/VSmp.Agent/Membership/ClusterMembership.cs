@@ -118,7 +118,8 @@ internal sealed class ClusterMembership : IFrameReceiver
                 hop++;
                 continue;
             }
-            if (result.Status is HandshakeStatus.NotReady or HandshakeStatus.TimedOut && Stopwatch.GetElapsedTime(started) < Patience)
+            // Closed: on a busy host, an agent there that had not the patience to hear the request to its end.
+            if (result.Status is HandshakeStatus.NotReady or HandshakeStatus.TimedOut or HandshakeStatus.Closed && Stopwatch.GetElapsedTime(started) < Patience)
             {
                 await Task.Delay(AskAgainMilliseconds).ConfigureAwait(false);
                 continue;
