@@ -41,6 +41,7 @@
     X(cm, int, rdma_listen, (struct rdma_cm_id *, int))                                                                          \
     X(cm, int, rdma_resolve_addr, (struct rdma_cm_id *, struct sockaddr *, struct sockaddr *, int))                              \
     X(cm, int, rdma_resolve_route, (struct rdma_cm_id *, int))                                                                   \
+    X(cm, int, rdma_set_option, (struct rdma_cm_id *, int, int, void *, size_t))                                                 \
     X(cm, int, rdma_create_qp, (struct rdma_cm_id *, struct ibv_pd *, struct ibv_qp_init_attr *))                                \
     X(cm, void, rdma_destroy_qp, (struct rdma_cm_id *))                                                                          \
     X(cm, int, rdma_connect, (struct rdma_cm_id *, struct rdma_conn_param *))                                                    \

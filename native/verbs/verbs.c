@@ -12,7 +12,7 @@
 
 #include "load.h"
 
-enum { MAX_COMPLETIONS = 64, MAX_RETRIES = 6, MAX_INLINE_TRIED = 1024 };
+enum { MAX_COMPLETIONS = 64, MAX_RETRIES = 6, MAX_ACK_TIMEOUT = 31, MAX_INLINE_TRIED = 1024 };
 
 // Queues of one connection. The protection domain is its own, so that no key of another peer's means anything in it.
 struct endpoint {
@@ -257,7 +257,7 @@ VSMP_VERBS_API int vsmp_verbs_open(uint64_t id, struct vsmp_verbs_limits *limits
     struct rdma_cm_id *cm = id_of(id);
     if (cm->verbs == NULL) return -ENODEV;
     if (limits->receive_slots == 0 || limits->slot_bytes == 0 || limits->send_depth == 0 || limits->rnr_retries > MAX_RETRIES ||
-        limits->retries > MAX_RETRIES || limits->inline_bytes > MAX_INLINE_TRIED)
+        limits->retries > MAX_RETRIES || limits->inline_bytes > MAX_INLINE_TRIED || limits->ack_timeout > MAX_ACK_TIMEOUT)
         return -EINVAL;
     struct endpoint *e = calloc(1, sizeof *e);
     if (e == NULL) return -ENOMEM;
@@ -276,6 +276,11 @@ VSMP_VERBS_API int vsmp_verbs_open(uint64_t id, struct vsmp_verbs_limits *limits
         error = failure();
     if (error == 0) error = make_nonblocking(e->completions->fd);
     if (error == 0) error = create_queues(e, limits);
+    if (error == 0 && limits->ack_timeout != 0) {
+        uint8_t timeout = (uint8_t)limits->ack_timeout;
+        // Linux before 5.2 has no such option: there a lost packet costs seconds, and nothing else.
+        (void)rdma.rdma_set_option(cm, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout, sizeof timeout);
+    }
     for (uint32_t slot = 0; slot < e->slots && error == 0; slot++) error = vsmp_verbs_post(handle_of(e), slot);
     if (error != 0) {
         vsmp_verbs_close(handle_of(e));

@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-#define VSMP_VERBS_VERSION 3
+#define VSMP_VERBS_VERSION 4
 #define VSMP_VERBS_PRIVATE_BYTES 56 // what every transport carries with a connection request
 
 #define VSMP_VERBS_API __attribute__((visibility("default")))
@@ -63,6 +63,10 @@ struct vsmp_verbs_limits {
     uint32_t inline_bytes; // wanted; out: granted, 0 if the device has none
     uint32_t rnr_retries; // 0 to 6: 7 means for ever, and is refused
     uint32_t retries; // 0 to 6: some devices take 7 for ever here, too
+    // A send that is not acknowledged is repeated after 4.096 us << ack_timeout, at most 31. 0: as the connection manager has it,
+    // which is seconds on Ethernet.
+    uint32_t ack_timeout;
+    uint32_t padding; // zero
 };
 
 enum {

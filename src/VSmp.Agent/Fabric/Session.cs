@@ -17,8 +17,12 @@ internal sealed unsafe class Session : IDisposable
     private const long FirstBackoffMicroseconds = 10_000, LastBackoffMicroseconds = 200_000;
     private const long StableMicroseconds = 1_000_000;
 
-    /// <summary>Time for a link to come up once the handshake is made.</summary>
-    private const long LinkDeadlineMicroseconds = 3_000_000;
+    /// <summary>
+    /// Time for a link to come up once the handshake is made: the first attempt's after a link was lost; each further one has twice as
+    /// long. Less than the loss timeout, for a lost packet may cost the whole attempt (the connection manager of RDMA sends its request again
+    /// after more than four seconds).
+    /// </summary>
+    private const long LinkDeadlineMicroseconds = 1_000_000;
 
     /// <summary>The same for the first link of a session, which finds much that has never run.</summary>
     private const long FirstLinkDeadlineMicroseconds = 10_000_000;
@@ -35,6 +39,7 @@ internal sealed unsafe class Session : IDisposable
     private long _since; // of the link, or of its absence
     private long _downSince; // nothing has been carried since then
     private long _nextAttempt;
+    private long _linkDeadline = FirstLinkDeadlineMicroseconds;
     private long _backoff;
     private int _violationsInARow;
     private string _lastFailure = "it has never connected";
@@ -97,6 +102,7 @@ internal sealed unsafe class Session : IDisposable
     public void OnUp()
     {
         NeedsFlush();
+        _linkDeadline = LinkDeadlineMicroseconds;
         if (_everConnected)
         {
             Fabric.Count.Reconnects++;
@@ -151,7 +157,9 @@ internal sealed unsafe class Session : IDisposable
         }
         else if (_link is not null)
         {
-            if (now - _since > (_everConnected ? LinkDeadlineMicroseconds : FirstLinkDeadlineMicroseconds)) Drop("the connection did not come up in time");
+            if (now - _since <= _linkDeadline) return;
+            _linkDeadline *= 2;
+            Drop("the connection did not come up in time");
         }
         else if (Connects && !_connecting && now >= _nextAttempt)
         {

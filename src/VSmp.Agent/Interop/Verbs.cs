@@ -8,7 +8,7 @@ namespace VSmp.Agent.Interop;
 internal static unsafe partial class Verbs
 {
     /// <summary>What this code was written for (VSMP_VERBS_VERSION).</summary>
-    public const uint Version = 3;
+    public const uint Version = 4;
 
     /// <summary>Bytes that travel with a connection request.</summary>
     public const int PrivateBytes = 56;
@@ -238,6 +238,8 @@ internal struct VerbsLimits
     public uint InlineBytes;
     public uint RnrRetries;
     public uint Retries;
+    public uint AckTimeout;
+    public uint Padding;
 }
 
 /// <summary><c>struct vsmp_verbs_completion</c>.</summary>

@@ -40,6 +40,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler, IReactorPoller
     private const int MaxUnacknowledged = Slots / 2, AckAfterMessages = Slots / 4;
     private const int SendDepth = 48, SignalEvery = 8, WantedInlineBytes = 256;
     private const uint RnrRetries = 6, Retries = 6; // 7 is for ever: of the former by definition, of the latter on soft-RoCE
+    private const uint AckTimeout = 16; // 0.27 s: with the retries, a link that carries nothing breaks after about two seconds
     private const int CompletionsAtOnce = 32, PollsPerTurn = 4;
 
     /// <summary>
@@ -281,6 +282,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler, IReactorPoller
             InlineBytes = WantedInlineBytes,
             RnrRetries = RnrRetries,
             Retries = Retries,
+            AckTimeout = AckTimeout,
         };
         int error = _id!.Open(&limits, _memory, out _queues, out int completionFd);
         if (_queues is null) return error;
