@@ -319,17 +319,17 @@ VSMP_VERBS_API int vsmp_verbs_reject(uint64_t id, const void *private_data, uint
     return rdma.rdma_reject(id_of(id), private_data, (uint8_t)private_bytes) != 0 ? failure() : 0;
 }
 
-VSMP_VERBS_API void vsmp_verbs_disconnect(uint64_t endpoint) {
+VSMP_VERBS_API void vsmp_verbs_disconnect(uint64_t endpoint, uint32_t tells_peer) {
     struct endpoint *e = endpoint_of(endpoint);
     if (!e->has_qp) return;
-    rdma.rdma_disconnect(e->id); // if it was never connected it says so, and that is all
+    if (tells_peer) rdma.rdma_disconnect(e->id); // if it was never connected it says so, and that is all
     rdma.rdma_destroy_qp(e->id);
     e->has_qp = false;
 }
 
 VSMP_VERBS_API void vsmp_verbs_close(uint64_t endpoint) {
     struct endpoint *e = endpoint_of(endpoint);
-    vsmp_verbs_disconnect(endpoint);
+    vsmp_verbs_disconnect(endpoint, 1);
     if (e->receive != NULL) rdma.ibv_dereg_mr(e->receive);
     if (e->cq != NULL) rdma.ibv_destroy_cq(e->cq); // its events have been acknowledged as they came
     if (e->completions != NULL) rdma.ibv_destroy_comp_channel(e->completions);

@@ -114,8 +114,9 @@ VSMP_VERBS_API int vsmp_verbs_open(uint64_t id, struct vsmp_verbs_limits *limits
 VSMP_VERBS_API int vsmp_verbs_connect(uint64_t endpoint, const void *private_data, uint32_t private_bytes);
 VSMP_VERBS_API int vsmp_verbs_accept(uint64_t endpoint, const void *private_data, uint32_t private_bytes);
 VSMP_VERBS_API int vsmp_verbs_reject(uint64_t id, const void *private_data, uint32_t private_bytes);
-// Tells the other side and takes the queues down: no memory is used any more. Then what was registered is deregistered, then:
-VSMP_VERBS_API void vsmp_verbs_disconnect(uint64_t endpoint);
+// Tells the other side, if it is to be told now, and takes the queues down: no memory is used any more. Then what was registered is
+// deregistered, then:
+VSMP_VERBS_API void vsmp_verbs_disconnect(uint64_t endpoint, uint32_t tells_peer);
 // takes the rest down. The id is closed after that.
 VSMP_VERBS_API void vsmp_verbs_close(uint64_t endpoint);
 

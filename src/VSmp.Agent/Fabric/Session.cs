@@ -106,6 +106,7 @@ internal sealed unsafe class Session : IDisposable
         if (_everConnected)
         {
             Fabric.Count.Reconnects++;
+            Fabric.Complain($"fabric: connected with {Peer} again after {(Fabric.Reactor.NowMicroseconds - _downSince) / 1000} ms");
             return;
         }
         _everConnected = true;
@@ -185,6 +186,9 @@ internal sealed unsafe class Session : IDisposable
         if (_link is null) return;
         bool wasUp = _link.IsUp;
         Close();
+        Fabric.Complain(wasUp
+            ? $"fabric: the connection with {Peer} at {Address} broke: {reason}; the session goes on"
+            : $"fabric: no connection with {Peer} at {Address} yet: {reason}");
         _lastFailure = reason;
         _since = Fabric.Reactor.NowMicroseconds;
         if (wasUp) _downSince = _since;
@@ -299,6 +303,7 @@ internal sealed unsafe class Session : IDisposable
         }
         if (result.Status != HandshakeStatus.Ok)
         {
+            if (result.Text != _lastFailure) Fabric.Complain($"fabric: no connection with {Peer} at {Address} yet: {result.Text}");
             _lastFailure = result.Text;
             RetryLater();
             if (result.Status == HandshakeStatus.NotAMember) Fabric.Disowned?.Invoke(Peer);

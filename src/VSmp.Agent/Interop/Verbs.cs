@@ -99,7 +99,7 @@ internal static unsafe partial class Verbs
     public static partial int Reject(VerbsId id, byte* privateData, uint privateBytes);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_disconnect")]
-    public static partial void Disconnect(ulong endpoint);
+    public static partial void Disconnect(ulong endpoint, uint tellsPeer);
 
     [LibraryImport(Name, EntryPoint = "vsmp_verbs_close")]
     public static partial void Close(ulong endpoint);

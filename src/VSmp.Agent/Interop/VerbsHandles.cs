@@ -124,10 +124,17 @@ internal sealed unsafe class VerbsEndpoint : VerbsHandle
         return error;
     }
 
+    /// <summary>Disposes without a word to the peer, which gets that when the id is disposed.</summary>
+    public void DisposeSilently()
+    {
+        if (!IsClosed) Verbs.Disconnect(Raw, tellsPeer: 0);
+        Dispose();
+    }
+
     /// <inheritdoc/>
     protected override void Dispose(bool disposing)
     {
-        if (disposing && !IsClosed) Verbs.Disconnect(Raw);
+        if (disposing && !IsClosed) Verbs.Disconnect(Raw, tellsPeer: 1);
         base.Dispose(disposing);
     }
 

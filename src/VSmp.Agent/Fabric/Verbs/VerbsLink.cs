@@ -252,11 +252,14 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler, IReactorPoller
         }
         _endpoint = 0;
         // The queues at once, then the memory that they used; with the last of it what they were made of.
-        _queues?.Dispose();
+        bool canSayGoodbye = _id is null || VerbsTransport.IsUp(_id);
+        if (canSayGoodbye) _queues?.Dispose();
+        else _queues?.DisposeSilently();
         foreach (Registered r in _registered) r.Memory.Dispose();
         _registered.Clear();
         _acks?.Dispose();
-        _id?.Dispose();
+        if (canSayGoodbye) _id?.Dispose();
+        else _transport.DisposeWhenUp(_id!);
         if (_memory is null) return;
         // A handler further up the stack may still look at a slot.
         nint memory = (nint)_memory;

@@ -18,6 +18,7 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
     public const uint ResolveMilliseconds = 2000;
 
     private const int AcceptBacklog = 128, EventsPerTurn = 64;
+    private const long LookAgainMicroseconds = 100_000;
 
     /// <summary>Receive memory of links that are gone: kept for the next ones.</summary>
     private const int KeepMemory = 16;
@@ -30,6 +31,7 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
     private readonly List<VerbsLink> _expected = []; // authenticated, whose request has not come yet
     private readonly Stack<nint> _memory = new();
     private readonly List<nint> _resting = [];
+    private readonly List<VerbsId> _parting = []; // whose peers are to be told when that is possible again
     private readonly VerbsChannel _channel;
     private readonly VerbsId _listener;
     private int _fd = -1;
@@ -97,6 +99,8 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
         if (_fd < 0) return;
         _reactor.Unwatch(_fd);
         _fd = -1;
+        foreach (VerbsId id in _parting) id.Dispose();
+        _parting.Clear();
         _listener.Dispose();
         _channel.Dispose();
         foreach (nint memory in _resting) _memory.Push(memory);
@@ -144,6 +148,20 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
         return port.Errno != 0 ? $"RDMA device {port.Device} cannot be asked for its limits: {Errno.Text(port.Errno)}" : VerbsLink.Shortfall(port);
     }
 
+    /// <summary>Whether the port that an id uses, if it has one yet, is connected with anything.</summary>
+    internal static bool IsUp(VerbsId id) => Verbs.PortOf(id) is not { Errno: 0, IsActive: false };
+
+    /// <summary>
+    /// Disposes an id when its port is up again. The connection manager tells the peer then. If it sent anything while the interface is down,
+    /// soft-RoCE would put the queue pair that carries its messages into the error state, where it stays (Linux 6.12): no connection
+    /// could be made or accepted any more.
+    /// </summary>
+    internal void DisposeWhenUp(VerbsId id)
+    {
+        _parting.Add(id);
+        if (_parting.Count == 1) _reactor.After(LookAgainMicroseconds, Part);
+    }
+
     /// <summary>Memory for receives and acknowledgements.</summary>
     internal nint TakeMemory() => _memory.TryPop(out nint memory)
         ? memory
@@ -172,6 +190,16 @@ internal sealed unsafe class VerbsTransport : ITransport, IReactorHandler
         _log.Write("fabric: refused an RDMA connection: whoever made it had not authenticated itself");
         _ = Verbs.Reject(id, null, 0);
         id.Dispose();
+    }
+
+    private void Part()
+    {
+        foreach (VerbsId id in _parting)
+        {
+            if (IsUp(id)) id.Dispose();
+        }
+        _parting.RemoveAll(id => id.IsClosed);
+        if (_parting.Count > 0) _reactor.After(LookAgainMicroseconds, Part);
     }
 
     private void Rested()
