@@ -25,17 +25,29 @@ until_true() {
     done
 }
 
+has_met() {
+    [[ -e $BED_DIR/$BED_CHECK.$1.$2 || -e $BED_DIR/$BED_CHECK.status.$2 ]]
+}
 # meet NAME [SECONDS]: with two machines, both wait here for each other. NAME is for one meeting in a check.
 meet() {
     local other=a
     [[ $BED_MACHINE == a ]] && other=b
     touch "$BED_DIR/$BED_CHECK.$1.$BED_MACHINE"
-    until_true "${2:-60}" test -e "$BED_DIR/$BED_CHECK.$1.$other"
+    until_true "${2:-60}" has_met "$1" "$other"
+    [[ -e $BED_DIR/$BED_CHECK.$1.$other ]] || fail "machine $other has ended this check"
 }
 
 # listening PORT: a TCP socket listens there. For `until_true`.
 listening() {
     ss -Htln "sport = :$1" | grep -q .
+}
+
+# serve_rping COUNT: answers that many rounds of the other machine's rping, which may begin when it has met us at `listening`.
+serve_rping() {
+    rping -s -a "$BED_ADDRESS" -p 7174 -C "$1" -V &
+    until_true 30 rdma_listening 7174
+    meet listening
+    wait "$!"
 }
 
 # The RDMA device's counter NAME, as the kernel counts it.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Net;
 using System.Net.Sockets;
+using System.Runtime.CompilerServices;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Interop;
 using VSmp.Coherence;
@@ -46,6 +47,24 @@ public sealed class TcpFabricTests : FabricTests
         Assert.Empty(world.Received(1).Downs);
         Assert.Single(world.Received(0).Ups);
         Assert.Single(world.Received(1).Ups);
+    }
+
+    [Fact]
+    public async Task Links_that_do_not_come_up_are_given_up_early_enough_for_others()
+    {
+        var stillborn = new StrongBox<int>();
+        await using var world = new SessionWorld(transport: (_, _) => new SlowTransport(stillborn)); // lost after the five seconds of the default
+        await world.StartAsync(2);
+        Volatile.Write(ref stillborn.Value, 2); // node 1 connects, so both are its
+        await world.CutAsync(1, 0);
+        await world.UntilAsync(1, () => world[1].Fabric.Counters.Reconnects == 1);
+        await world.OnAsync(0, fabric => Send(fabric, 1, 1, 100));
+        await world.UntilAsync(1, () => world.Received(1).Count(0) == 1);
+        Assert.Equal(0, Volatile.Read(ref stillborn.Value));
+        Assert.Empty(world.Received(0).Downs);
+        Assert.Empty(world.Received(1).Downs);
+        Assert.Contains(world[1].Log, line => line.Contains("did not come up in time", StringComparison.Ordinal));
+        Assert.Contains(world[1].Log, line => line.Contains("connected with node 0 again after", StringComparison.Ordinal));
     }
 
     [Fact]
@@ -217,5 +236,43 @@ public sealed class TcpFabricTests : FabricTests
         public void OnPeerDown(NodeId peer, string reason)
         {
         }
+    }
+
+    /// <summary>TCP; but of the sides that connect, so many next links never come up.</summary>
+    private sealed class SlowTransport(StrongBox<int> stillborn) : ITransport
+    {
+        private readonly TcpTransport _tcp = new();
+
+        public TransportKind Kind => TransportKind.Tcp;
+
+        public Link Create(Session session, int fd, ReadOnlySpan<byte> key)
+        {
+            if (!session.Connects || Volatile.Read(ref stillborn.Value) == 0) return _tcp.Create(session, fd, key);
+            Interlocked.Decrement(ref stillborn.Value);
+            return new StillbornLink(session, fd);
+        }
+
+        public void Dispose() => _tcp.Dispose();
+    }
+
+    private sealed class StillbornLink(Session session, int fd) : Link(session)
+    {
+        public override bool IsBlocked => true;
+
+        public override bool OwesAckNow => false;
+
+        public override void Begin()
+        {
+        }
+
+        public override void Send()
+        {
+        }
+
+        public override void SendAck()
+        {
+        }
+
+        public override void Dispose() => _ = Libc.Close(fd);
     }
 }

@@ -7,11 +7,7 @@ set -euo pipefail
 source "$REPOSITORY/tests/rdma/bed.sh"
 case $BED_MACHINE in
     a)
-        rping -s -a "$BED_ADDRESS" -p 7174 -C 10 -V &
-        server=$!
-        until_true 20 rdma_listening 7174
-        meet listening
-        wait "$server"
+        serve_rping 10
         ;;
     b)
         meet listening

@@ -7,11 +7,7 @@ set -euo pipefail
 source "$REPOSITORY/tests/rdma/bed.sh"
 case $BED_MACHINE in
     a)
-        rping -s -a "$BED_ADDRESS" -p 7174 -C 60 -V &
-        server=$!
-        until_true 30 rdma_listening 7174
-        meet listening
-        wait "$server"
+        serve_rping 60
         ;;
     b)
         meet listening
