@@ -176,7 +176,7 @@ internal sealed partial class JobServer
         foreach (int rank in starter.RanksLeft.ToArray())
         {
             EndRemoteRank(starter, rank, isSignaled: false, ExitCodes.RunFailed,
-                $"rank {rank} could not be run on {node}: the reason is in the log of its agent (may user {starter.Orders.UserId} use it? see --group)");
+                $"rank {rank} could not be run on {node}: the reason is in {folder.LogFile} there (may user {starter.Orders.UserId} use the agent? see --group)");
         }
     }
 

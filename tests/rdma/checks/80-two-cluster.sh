@@ -9,7 +9,7 @@ source "$REPOSITORY/tests/rdma/bed.sh"
 vsmp=$BUILD/vsmp
 export VSMP_CLUSTER=two
 step() { echo "== $SECONDS s: $*"; }
-trap 'cat /tmp/agent.log' EXIT
+trap 'cat /tmp/agent.log /run/vsmp/two/*/agent.log 2> /dev/null' EXIT
 
 # agent ARGUMENT…: starts this machine's agent, and waits until it is ready.
 agent() {
