@@ -28,7 +28,6 @@ internal sealed class RunDirectory(string path, string cluster)
     /// <summary>The name of the soft-RoCE device that was made for the cluster, to be removed with it.</summary>
     public string SoftRoceFile => System.IO.Path.Combine(Path, "rxe");
 
-
     /// <summary>Where the current user's agents of a cluster have their folders.</summary>
     public static RunDirectory OfCurrentUser(string cluster) => new(System.IO.Path.Combine(UserBase(), cluster), cluster);
 
@@ -64,8 +63,8 @@ internal sealed class RunDirectory(string path, string cluster)
                     | UnixFileMode.OtherRead | UnixFileMode.OtherExecute
                 : Private;
             Directory.CreateDirectory(parent, parentMode);
-            CheckOwner(parent);
             Directory.CreateDirectory(Path, Private);
+            CheckOwner(parent); // now that it cannot be removed and made by somebody else any more
             CheckOwner(Path);
             UnixFile.Restrict(Path, groupId, isDirectory: true);
         }
@@ -111,6 +110,7 @@ internal sealed class RunDirectory(string path, string cluster)
         if (Agents().Count > 0) return;
         try { Directory.Delete(Path, recursive: true); }
         catch (DirectoryNotFoundException) { }
+        RemoveUserBase();
     }
 
     /// <summary>Removes the folder if nothing at all is in it.</summary>
@@ -118,6 +118,7 @@ internal sealed class RunDirectory(string path, string cluster)
     {
         try { Directory.Delete(Path); }
         catch (IOException) { } // something is, or somebody else was quicker
+        RemoveUserBase();
     }
 
     /// <summary>Takes the lock that lets one <c>vsmp up</c> or <c>down</c> at a time change what runs; waits for it.</summary>
@@ -135,6 +136,15 @@ internal sealed class RunDirectory(string path, string cluster)
                     $"cannot lock {lockFile}, another vsmp up or down may hang: {e.Message}");
             }
         }
+    }
+
+    /// <summary>With a user's last cluster goes what they are all in; the system's stays, as others' folders in /run do.</summary>
+    private void RemoveUserBase()
+    {
+        string parent = System.IO.Path.GetDirectoryName(Path)!;
+        if (parent == SystemBase) return;
+        try { Directory.Delete(parent); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { } // it has other clusters in it, or is not ours
     }
 
     private static string UserBase()

@@ -184,11 +184,17 @@ internal sealed unsafe class Session : IDisposable
     public void Drop(string reason)
     {
         if (_link is null) return;
-        bool wasUp = _link.IsUp;
-        Close();
-        Fabric.Complain(wasUp
+        Fabric.Complain(_link.IsUp
             ? $"fabric: the connection with {Peer} at {Address} broke: {reason}; the session goes on"
             : $"fabric: no connection with {Peer} at {Address} yet: {reason}");
+        DropUnsaid(reason);
+    }
+
+    private void DropUnsaid(string reason)
+    {
+        if (_link is null) return;
+        bool wasUp = _link.IsUp;
+        Close();
         _lastFailure = reason;
         _since = Fabric.Reactor.NowMicroseconds;
         if (wasUp) _downSince = _since;
@@ -267,7 +273,7 @@ internal sealed unsafe class Session : IDisposable
             return;
         }
         if (_backoff == 0) _backoff = FirstBackoffMicroseconds / 2;
-        Drop($"it sent {what}");
+        DropUnsaid($"it sent {what}");
     }
 
     private void Close()

@@ -69,9 +69,13 @@ public sealed class BadInputTests
             Paths.Vsmp, "up", "--agents", "1", "--memory", "64M"]).FailedWith(NotPermitted, "userfaultfd");
 
     [Fact]
-    public void A_user_who_may_not_mount() => Alone("setpriv",
-        ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs", "env", "-u", "XDG_RUNTIME_DIR",
-            Paths.Vsmp, "up", "--agents", "1", "--memory", "64M"]).FailedWith(NotPermitted, "mount");
+    public void A_user_who_may_not_mount()
+    {
+        Alone("setpriv",
+            ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--no-new-privs", "env", "-u", "XDG_RUNTIME_DIR",
+                Paths.Vsmp, "up", "--agents", "1", "--memory", "64M"]).FailedWith(NotPermitted, "mount");
+        Assert.False(Directory.Exists("/tmp/vsmp-65534"), "the folder of that user's clusters is left");
+    }
 
     [Fact]
     public void What_a_cluster_that_is_up_refuses() => Cluster.Run(2, "64M", cluster =>
