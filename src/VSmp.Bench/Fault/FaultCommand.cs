@@ -20,26 +20,52 @@ public static class FaultCommand
         };
         Option<int> agents = Workload.NewCountOption("--agents", "How many agents; what needs more nodes is left out", DefaultAgents,
             DefaultAgents, least: 2);
+        Option<string?> cluster = Workload.NewClusterOption();
         Option<int> pages = Workload.NewCountOption("--pages", "How many pages make each transition, one after the other",
             DefaultPages, 100_000);
         Option<FileInfo?> json = new("--json") { Description = "Write the figures there, and the counters behind them", HelpName = "FILE" };
         Option<FileInfo?> markdown = new("--markdown") { Description = "Write the table there, too", HelpName = "FILE" };
         Command command = new("fault", "Measure each kind of page fault: time, frames, messages, completions, copies. "
             + "Fails if one takes other frames than the protocol says.");
-        foreach (Option option in new Option[] { transport, agents, pages, json, markdown }) command.Options.Add(option);
-        command.SetAction(parsed => Workload.Guard(() => Run(parsed.GetValue(transport)!, parsed.GetValue(agents),
-            parsed.GetValue(pages), parsed.GetValue(json), parsed.GetValue(markdown))));
+        foreach (Option option in new Option[] { transport, agents, cluster, pages, json, markdown }) command.Options.Add(option);
+        command.Validators.Add(result =>
+        {
+            if (result.GetResult(cluster) is null) return;
+            foreach (Option option in new Option[] { transport, agents })
+            {
+                if (result.GetResult(option) is { Implicit: false }) result.AddError($"{option.Name} is for a cluster that is started, not for --cluster");
+            }
+        });
+        command.SetAction(parsed => Workload.Guard(() =>
+        {
+            FaultReport report = parsed.GetValue(cluster) is { } name
+                ? Measure(name, parsed.GetValue(pages))
+                : Measure(parsed.GetValue(transport)!, parsed.GetValue(agents), parsed.GetValue(pages));
+            return Say(report, parsed.GetValue(json), parsed.GetValue(markdown));
+        }));
         return command;
     }
 
-    private static int Run(string transport, int agents, int pages, FileInfo? json, FileInfo? markdown)
+    private static FaultReport Measure(string transport, int agents, int pages)
     {
         FaultRun run = new(agents, pages);
-        IReadOnlyList<TransitionResult> results;
-        using (BenchCluster cluster = new(agents, run.Memory, transport)) results = run.Run(cluster);
-        FaultReport report = new(results[0].Counters.Transport, agents, pages, results);
-        Console.WriteLine($"fault: {report.Transport}, {agents} agents on this host, protocol msi, {pages} pages for each transition, "
-            + "asked for one at a time; counts are per page, of all nodes together");
+        using BenchCluster cluster = new(agents, run.Memory, transport);
+        return run.Run(cluster);
+    }
+
+    private static FaultReport Measure(string name, int pages)
+    {
+        using BenchCluster cluster = BenchCluster.Use(name);
+        if (cluster.Nodes.Count < 2) throw new BenchException($"cluster {name} has one node; a fault that is answered by another takes two");
+        return new FaultRun(Math.Min(cluster.Nodes.Count, DefaultAgents), pages).Run(cluster);
+    }
+
+    private static int Say(FaultReport report, FileInfo? json, FileInfo? markdown)
+    {
+        Console.WriteLine($"fault: {report.Transport}, {report.Agents} agents, protocol msi, {report.Pages} pages for each transition, asked for one at a time; "
+            + (report.Elsewhere.Count == 0
+                ? "counts are per page, of all nodes together"
+                : $"no counts, since agents on other hosts cannot be asked: {string.Join(", ", report.Elsewhere)}"));
         report.WriteMarkdown(Console.Out);
         if (json is not null) File.WriteAllText(json.FullName, report.ToJson());
         if (markdown is not null)
@@ -47,7 +73,7 @@ public static class FaultCommand
             using StreamWriter file = markdown.CreateText();
             report.WriteMarkdown(file);
         }
-        TransitionResult[] strange = [.. results.Where(result => !result.IsAsExpected)];
+        TransitionResult[] strange = [.. report.Results.Where(result => result.IsAsExpected == false)];
         foreach (TransitionResult result in strange)
         {
             Console.WriteLine(FormattableString.Invariant(

@@ -29,25 +29,27 @@ internal sealed class FaultRun(int agents, int pages)
 
     /// <summary>Runs all transitions that there are nodes for.</summary>
     /// <exception cref="BenchException">It could not be done.</exception>
-    public IReadOnlyList<TransitionResult> Run(BenchCluster cluster)
+    public FaultReport Run(BenchCluster cluster)
     {
+        string[] nodes = [.. cluster.Nodes.Take(agents)];
         try
         {
-            using AgentCounters counters = new(cluster);
+            using AgentCounters counters = new(cluster.Name, nodes);
+            counters.RequireEvenMemory(nodes);
             List<string> program = [BenchCluster.FindProgram("vsmp-fault"), pages.ToString(CultureInfo.InvariantCulture)];
             program.AddRange(_transitions.Select(transition => transition.Plan));
-            (int exitCode, string error) = cluster.RunRanks(agents, cluster.Nodes, Msi.Protocol.Name, local: null, program, line =>
+            (int exitCode, string error) = cluster.RunRanks(agents, nodes, Msi.Protocol.Name, local: null, program, line =>
             {
                 OnLine(line, counters);
                 cluster.Tell("go");
             }, hasInput: true);
             if (exitCode != 0) throw new BenchException($"the ranks ended with exit code {exitCode}: {error}");
+            return new FaultReport(counters.Transport, agents, pages, counters.Elsewhere, _results);
         }
         catch (CommandException e)
         {
             throw new BenchException(e.Message);
         }
-        return _results;
     }
 
     /// <summary>Rank 0 waits to be told to go on, and the others for rank 0.</summary>
@@ -59,6 +61,8 @@ internal sealed class FaultRun(int agents, int pages)
             return;
         }
         long[] nanoseconds = [.. line.Split(' ').Skip(1).Select(word => long.Parse(word, CultureInfo.InvariantCulture))];
-        _results.Add(new TransitionResult(_transitions[_results.Count], nanoseconds, counters.WhenQuiet().Since(_before!)));
+        _results.Add(new TransitionResult(_transitions[_results.Count], nanoseconds, Growth(counters.WhenQuiet())));
     }
+
+    private FabricStatistics? Growth(FabricStatistics? now) => _before is null ? null : now?.Since(_before);
 }

@@ -30,4 +30,25 @@ public sealed class FaultTests
         Assert.Equal((2, 256, 0, 0),
             (Of("S→M no other sharer", "frames"), Of("S→M no other sharer", "bytes"), Of("S→M no other sharer", "copiesOut"), Of("S→M no other sharer", "copiesIn")));
     }
+
+    [Fact]
+    public void A_cluster_that_is_up_is_measured_as_it_is_unless_homes_would_not_go_round_its_nodes() => Cluster.Run(2, "96M", cluster =>
+    {
+        Outcome Fault(params string[] more) =>
+            Command.Run(Path.Combine(Paths.Build, "vsmp-bench"), ["fault", "--cluster", cluster.Name, "--pages", "20", .. more]);
+        cluster.Vsmp("spmd", "-n", "2", "--", Paths.Program("spmd-hello"), "10").Succeeded(); // what it had is given back first
+        Assert.Contains("| I→S dirty at home ", Fault().Succeeded().Output, StringComparison.Ordinal);
+        Fails(Fault("--transport", "tcp"), 1, "--transport is for a cluster that is started");
+        using GuestCommand held = cluster.Start([Paths.Program("hold"), "20"], node: "n0");
+        held.Command.WaitFor("ready");
+        Fails(Fault(), 3, "nodes need as much free memory each");
+        held.Command.EndInput();
+        held.Command.WaitForEnd(30).Succeeded();
+    });
+
+    private static void Fails(Outcome outcome, int exitCode, string words)
+    {
+        Assert.True(outcome.ExitCode == exitCode, $"{outcome.ExitCode}\n{outcome.Output}\n{outcome.Error}");
+        Assert.Contains(words, outcome.Error, StringComparison.Ordinal);
+    }
 }

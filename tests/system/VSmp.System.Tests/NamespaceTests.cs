@@ -58,6 +58,11 @@ public sealed class NamespaceTests : IDisposable
         Assert.All(nodes.Values, node => Assert.True(node.Faults > 0 && node["pagesFetched"] > 0, $"{node}"));
         In(1, 60, [Paths.Vsmp, "spmd", "-n", "3", "--on", "alpha", "--", Paths.Program("spmd-hello"), "50"]).Succeeded(); // none here at all
 
+        // Page faults can be timed, but not counted from here.
+        Outcome faults = In(0, 60, [Path.Combine(Paths.Build, "vsmp-bench"), "fault", "--cluster", _cluster, "--pages", "20"]).Succeeded();
+        Assert.Contains("agents on other hosts cannot be asked: beta", faults.Output, StringComparison.Ordinal);
+        Assert.Contains("| I→S dirty at home ", faults.Output, StringComparison.Ordinal);
+
         // Both streams, exit codes and deaths come back.
         Outcome ended = In(0, 60, [Paths.Vsmp, "spmd", "-n", "2", "--", "sh", "-c", "echo out $VSMP_RANK; echo err $VSMP_RANK >&2; exit $((VSMP_RANK * 7))"]);
         Assert.True(ended.ExitCode == 7, $"{ended.ExitCode}\n{ended.Output}\n{ended.Error}");
