@@ -54,9 +54,9 @@ public sealed class ProtocolTable<TState, TEvent, TAction>
     where TEvent : struct, Enum
     where TAction : struct, Enum
 {
-    private static readonly int StateCount = Enum.GetValues<TState>().Length;
-    private static readonly int EventCount = Enum.GetValues<TEvent>().Length;
-    private readonly Cell<TState, TAction>[] _cells = new Cell<TState, TAction>[StateCount * EventCount];
+    private static readonly TState[] AllStates = Enum.GetValues<TState>();
+    private static readonly TEvent[] AllEvents = Enum.GetValues<TEvent>();
+    private readonly Cell<TState, TAction>[] _cells = new Cell<TState, TAction>[AllStates.Length * AllEvents.Length];
     private readonly TState[] _states;
     private readonly TEvent[] _events;
 
@@ -98,15 +98,19 @@ public sealed class ProtocolTable<TState, TEvent, TAction>
     /// <exception cref="InvalidOperationException">Names the cells that are missing, or that lead out of the protocol.</exception>
     public ProtocolTable<TState, TEvent, TAction> Complete()
     {
-        var missing = from s in _states
-                      from e in _events
-                      where this[s, e].Verdict == Verdict.Missing || !_states.Contains(this[s, e].Next)
-                      select $"{s} × {e}";
-        string all = string.Join(", ", missing);
-        if (all.Length != 0) throw new InvalidOperationException($"the protocol table lacks {all}");
-        foreach (TState s in Enum.GetValues<TState>())
+        // Loops: every command builds tables, and what queries are made of would be compiled for each type of state and event as it starts.
+        List<string> missing = [];
+        foreach (TState s in _states)
         {
-            foreach (TEvent e in Enum.GetValues<TEvent>())
+            foreach (TEvent e in _events)
+            {
+                if (this[s, e].Verdict == Verdict.Missing || !IsAmong(_states, this[s, e].Next)) missing.Add($"{s} × {e}");
+            }
+        }
+        if (missing.Count > 0) throw new InvalidOperationException($"the protocol table lacks {string.Join(", ", missing)}");
+        foreach (TState s in AllStates)
+        {
+            foreach (TEvent e in AllEvents)
             {
                 if (this[s, e].Verdict == Verdict.Missing) _cells[Index(s, e)] = new Cell<TState, TAction>(Verdict.Impossible, s);
             }
@@ -147,14 +151,25 @@ public sealed class ProtocolTable<TState, TEvent, TAction>
         return actions.Length == 0 && next.Length == 0 ? "–" : $"{actions} {next}".Trim();
     }
 
-    private static int Index(TState state, TEvent @event) =>
-        System.Runtime.CompilerServices.Unsafe.As<TState, byte>(ref state) * EventCount
-        + System.Runtime.CompilerServices.Unsafe.As<TEvent, byte>(ref @event);
+    private static int Index(TState state, TEvent @event) => (Number(state) * AllEvents.Length) + Number(@event);
+
+    private static byte Number<T>(T value)
+        where T : struct, Enum => System.Runtime.CompilerServices.Unsafe.As<T, byte>(ref value);
+
+    private static bool IsAmong<T>(T[] values, T value)
+        where T : struct, Enum
+    {
+        foreach (T one in values)
+        {
+            if (Number(one) == Number(value)) return true;
+        }
+        return false;
+    }
 
     private void Set(TState state, TEvent @event, Cell<TState, TAction> cell)
     {
         ref Cell<TState, TAction> slot = ref _cells[Index(state, @event)];
-        if (!_states.Contains(state) || !_events.Contains(@event)) throw new InvalidOperationException($"{state} × {@event} is not of this protocol");
+        if (!IsAmong(_states, state) || !IsAmong(_events, @event)) throw new InvalidOperationException($"{state} × {@event} is not of this protocol");
         if (slot.Verdict != Verdict.Missing) throw new InvalidOperationException($"{state} × {@event} is declared twice");
         slot = cell;
     }
