@@ -9,8 +9,11 @@ namespace VSmp.Agent.Guests;
 /// <summary>The runs of this node. Owned by the reactor.</summary>
 internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor)
 {
-    /// <summary>A budget below this would have no room for the pages that one instruction and its data can touch.</summary>
-    private const ulong LeastLocalBytes = 4 * (ulong)ExtentNumber.Bytes;
+    /// <summary>
+    /// A budget below this would have no room for the pages that one instruction of each of some dozens of threads can touch, and for what is
+    /// read ahead.
+    /// </summary>
+    private const ulong LeastLocalBytes = 2 * (ulong)ExtentNumber.Bytes;
 
     private readonly Dictionary<string, Run> _runs = [];
 
