@@ -23,7 +23,7 @@ public sealed class HostilePeerTests : IAsyncLifetime
 
     private readonly SessionWorld _world = new(Device.Address, (reactor, address) => new VerbsTransport(reactor, address, null, TransportLog.Enqueue))
     {
-        Options = new FabricOptions { MaxUnacknowledgedBytes = 4 << 20 },
+        Options = new FabricOptions { MaxUnacknowledgedBytes = 4 << 20, LossTimeoutMicroseconds = 2_000_000 }, // many tests wait for it
     };
 
     private int _exchanged;
