@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-using System.Runtime.InteropServices;
 using Microsoft.Win32.SafeHandles;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Paging;
@@ -18,10 +17,6 @@ namespace VSmp.Agent.Guests;
 /// <param name="nowMicroseconds">The time.</param>
 internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFileHandle process, long nowMicroseconds)
 {
-    private const int MaxThreads = 4096;
-
-    private readonly Dictionary<uint, LastPage> _lastPages = [];
-
     /// <summary>The process.</summary>
     public int ProcessId { get; } = processId;
 
@@ -58,22 +53,14 @@ internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFil
     /// <summary>Memory outside the pool, when it was last looked at.</summary>
     public ulong PrivateBytes { get; set; }
 
+    /// <summary>How often its threads came back for pages that they had been given.</summary>
+    public PageReturns Returns { get; } = new(() => ProcessControl.ProcessorMicroseconds(processId));
+
     /// <summary>Why it was ended by us, if it was.</summary>
     public string? EndedBecause { get; private set; }
 
     /// <summary>Bytes of the pool reserved for it.</summary>
     public ulong PoolBytes => (IsRank ? (ulong)Mappings.Sum(m => m.Region.Layout.ExtentCount) : ReservedExtents) * (ulong)ExtentNumber.Bytes;
-
-    /// <summary>A thread was given a page: how often in a row it came back for this very one, up to a limit.</summary>
-    public int CountReturn(uint threadId, RegionId region, PageNumber page, int limit)
-    {
-        if (_lastPages.Count > MaxThreads) _lastPages.Clear(); // of threads that have ended long since
-        ref LastPage last = ref CollectionsMarshal.GetValueRefOrAddDefault(_lastPages, threadId, out _);
-        last = last.Region == region && last.Page == page
-            ? last with { Returns = Math.Min(last.Returns + 1, limit) }
-            : new LastPage(region, page, 0);
-        return last.Returns;
-    }
 
     /// <summary>A line for its user and for the log.</summary>
     public void Tell(string text)
@@ -92,6 +79,4 @@ internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFil
         Run.Observer.OnMessage(text);
         _ = ProcessControl.Signal(Process, Signals.SIGKILL);
     }
-
-    private readonly record struct LastPage(RegionId Region, PageNumber Page, int Returns);
 }

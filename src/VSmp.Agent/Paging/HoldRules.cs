@@ -18,7 +18,7 @@ internal sealed class HoldRules(NodeId self)
     /// <summary>How long a page stays at least; and by how much a hold is extended at a time.</summary>
     public const long HoldMicroseconds = 50;
 
-    /// <summary>A thread that comes back for the same page again and again may not have got to use it: its holds are this many times doubled.</summary>
+    /// <summary>The holds of a thread that comes back for the same page, and has not got to use it, are this many times doubled (<see cref="PageReturns"/>).</summary>
     public const int MaxDoublings = 3;
 
     /// <summary>Extensions while the thread waits for another page: at least so many, and at most that many more.</summary>

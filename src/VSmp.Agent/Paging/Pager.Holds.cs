@@ -21,7 +21,7 @@ internal sealed unsafe partial class Pager
         if (local.Holds == byte.MaxValue) return; // held by others already, and for as long
         local.Holds++;
         region.Protocol.Hold(fault.Page);
-        int doublings = fault.Mapping.Guest.CountReturn(fault.ThreadId, region.Id, fault.Page, HoldRules.MaxDoublings);
+        int doublings = fault.Mapping.Guest.Returns.OnGiven(fault.ThreadId, region.Id, fault.Page, HoldRules.MaxDoublings);
         var held = new Held(region, fault.Page, fault.Mapping.Guest, fault.ThreadId, _holdRules.Begin());
         _held.Enqueue(held, Reactor.Clock() + (HoldRules.HoldMicroseconds << doublings));
     }

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Paging;
+
+/// <summary>
+/// How often in a row a process's threads came back for a page that they had been given, without having got to use it. Those that
+/// get nowhere are to hold it longer; those that used it, and want it again, need not.
+/// </summary>
+/// <remarks>
+/// A thread that finds its page gone when it runs at last has taken a few microseconds of its processor since it was given the page: it was
+/// woken, and faulted again. One that has taken more has used it. The kernel tells the time of whole processes only; so of a process in
+/// which several threads fault, every return counts.
+/// </remarks>
+/// <param name="processorMicroseconds">The processor time that the process has taken so far; negative if that is not known.</param>
+internal sealed class PageReturns(Func<long> processorMicroseconds)
+{
+    /// <summary>What waking up and faulting again takes at most: two switches of context.</summary>
+    public const long FruitlessMicroseconds = 15;
+
+    private const int MaxThreads = 4096;
+
+    private readonly Dictionary<uint, LastPage> _lastPages = [];
+
+    /// <summary>A thread is given a page.</summary>
+    /// <param name="threadId">The thread.</param>
+    /// <param name="region">The page's region.</param>
+    /// <param name="page">The page.</param>
+    /// <param name="limit">What is counted up to.</param>
+    /// <returns>How often in a row it came back for this very page, without having used it as far as can be told.</returns>
+    public int OnGiven(uint threadId, RegionId region, PageNumber page, int limit)
+    {
+        if (_lastPages.Count > MaxThreads) _lastPages.Clear(); // of threads that have ended long since
+        ref LastPage last = ref CollectionsMarshal.GetValueRefOrAddDefault(_lastPages, threadId, out _);
+        if (last.Region != region || last.Page != page)
+        {
+            last = new LastPage(region, page, Returns: 0, ProcessorMicroseconds: -1);
+            return 0;
+        }
+        long now = processorMicroseconds();
+        bool hasUsedIt = _lastPages.Count == 1 && last.ProcessorMicroseconds >= 0 && now - last.ProcessorMicroseconds > FruitlessMicroseconds;
+        last = last with { Returns = hasUsedIt ? 0 : Math.Min(last.Returns + 1, limit), ProcessorMicroseconds = now };
+        return last.Returns;
+    }
+
+    private readonly record struct LastPage(RegionId Region, PageNumber Page, int Returns, long ProcessorMicroseconds);
+}
