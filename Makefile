@@ -85,6 +85,10 @@ test-rdma: build ## verbs over soft-RoCE, in virtual machines
 rdma-shell: build ## a shell in such a machine
 	@BUILD=$(BUILD) tests/rdma/run --shell
 
+.PHONY: bench
+bench: build ## the figures in docs/benchmarks, measured here (minutes; let nothing else run)
+	$(BUILD)/vsmp-bench ratio --json docs/benchmarks/ratio.json --markdown docs/benchmarks/ratio.md --svg docs/benchmarks/ratio.svg
+
 .PHONY: demo
 demo: build ## a genome assembly on four agents, none of which could have held it
 	@$(NEED) packages $(DEMO_PACKAGES)

@@ -4,7 +4,7 @@
 //
 // Takes pages through steps, one page after the other, and times the last step, which is rank 0's. A step is r or w and the rank that
 // reads or writes: 1:w2r0 has rank 2 write pages whose home is the node of rank 1, then rank 0 read them. Each rank is on a node of its
-// own, and each HOME:STEPS has pages of its own.
+// own, and each HOME:STEPS has pages of its own. Pages are taken backwards, so that nobody reads ahead; with a > at the end in order.
 //
 // Before and after what is timed, when all other ranks wait in a barrier, rank 0 prints a line and waits for one: time for who
 // started it to read the agents' counters.
@@ -24,6 +24,7 @@ struct step {
 
 struct transition {
     int home;
+    bool is_in_order;
     int step_count;
     struct step steps[MAX_STEPS];
 };
@@ -39,6 +40,10 @@ static struct transition parse(const char *text) {
     transition.home = (int)strtol(text, &at, 10);
     bool is_right = at > text && *at++ == ':' && transition.home >= 0 && transition.home < vsmp_size();
     while (is_right && *at != '\0') {
+        if (strcmp(at, ">") == 0) {
+            transition.is_in_order = true;
+            break;
+        }
         struct step step = {.is_write = *at == 'w'};
         char *end;
         is_right = (*at == 'r' || *at == 'w') && transition.step_count < MAX_STEPS;
@@ -53,12 +58,12 @@ static struct transition parse(const char *text) {
     return transition;
 }
 
-// The pages of a transition. Homes of extents go round the ranks, since every node has as much memory. The last page comes first: who
-// walks backwards is not read ahead for.
-static volatile uint64_t *page_at(const struct pages *pages, int number, int home, uint64_t index) {
+// The pages of a transition. Homes of extents go round the ranks, since every node has as much memory.
+static volatile uint64_t *page_at(const struct pages *pages, int number, const struct transition *transition, uint64_t index) {
     const uint64_t round = (uint64_t)number * pages->extents_each + index / PAGES_PER_EXTENT;
-    const uint64_t extent = round * (uint64_t)vsmp_size() + (uint64_t)home;
-    const uint64_t page = PAGES_PER_EXTENT - 1 - index % PAGES_PER_EXTENT;
+    const uint64_t extent = round * (uint64_t)vsmp_size() + (uint64_t)transition->home;
+    const uint64_t in_order = index % PAGES_PER_EXTENT,
+                   page = transition->is_in_order ? in_order : PAGES_PER_EXTENT - 1 - in_order;
     return (volatile uint64_t *)(pages->base + extent * EXTENT_BYTES + page * PAGE_BYTES);
 }
 
@@ -81,7 +86,7 @@ static void run(const struct pages *pages, int number, const struct transition *
     for (int s = 0; s < last; s++) {
         const struct step *step = &transition->steps[s];
         for (uint64_t i = 0; i < pages->count && step->rank == vsmp_rank(); i++) {
-            touch(page_at(pages, number, transition->home, i), step->is_write);
+            touch(page_at(pages, number, transition, i), step->is_write);
         }
         barrier();
     }
@@ -89,7 +94,7 @@ static void run(const struct pages *pages, int number, const struct transition *
         printf("begin\n");
         await_go();
         for (uint64_t i = 0; i < pages->count; i++) {
-            volatile uint64_t *page = page_at(pages, number, transition->home, i);
+            volatile uint64_t *page = page_at(pages, number, transition, i);
             const uint64_t before = nanoseconds();
             touch(page, transition->steps[last].is_write);
             took[i] = nanoseconds() - before;

@@ -7,6 +7,7 @@ using VSmp.Bench.Hammer;
 using VSmp.Bench.History;
 using VSmp.Bench.Litmus;
 using VSmp.Bench.Micro;
+using VSmp.Bench.Ratio;
 using VSmp.Bench.Simulation;
 
 if (PlantedCluster.IsFor(args)) return PlantedCluster.Run(args);
@@ -28,4 +29,5 @@ root.Subcommands.Add(LitmusCommand.New());
 root.Subcommands.Add(HistoryCommand.New());
 root.Subcommands.Add(HammerCommand.New());
 root.Subcommands.Add(FaultCommand.New());
+root.Subcommands.Add(RatioCommand.New());
 return root.Parse(args).Invoke();

@@ -18,9 +18,8 @@ internal sealed record TransitionResult
         Transition = transition;
         Counters = counters;
         _pages = nanoseconds.Length;
-        Array.Sort(nanoseconds);
-        MedianMicroseconds = Quantile(nanoseconds, 0.5);
-        P99Microseconds = Quantile(nanoseconds, 0.99);
+        MedianMicroseconds = PlanRun.Quantile(nanoseconds, 0.5);
+        P99Microseconds = PlanRun.Quantile(nanoseconds, 0.99);
     }
 
     /// <summary>Which.</summary>
@@ -65,6 +64,4 @@ internal sealed record TransitionResult
 
     /// <summary>Whether it took the frames that the protocol says, exactly; null if they were not counted.</summary>
     public bool? IsAsExpected => Counters is null ? null : Counters.CoherenceFramesSent == (ulong)(Transition.Frames * _pages);
-
-    private static double Quantile(long[] sorted, double share) => sorted[(int)Math.Min(sorted.Length * share, sorted.Length - 1)] / 1000.0;
 }

@@ -129,6 +129,19 @@ public sealed class BenchCluster : IDisposable
         return (exitCode, error.ToString().Trim());
     }
 
+    /// <summary>Runs a program that has nothing to do with the cluster, to its end.</summary>
+    /// <param name="program">The program.</param>
+    /// <param name="arguments">Its arguments.</param>
+    /// <param name="onLine">Called for each line that it prints.</param>
+    /// <returns>The exit code, and what was said on standard error.</returns>
+    /// <exception cref="BenchException">It was interrupted.</exception>
+    public (int ExitCode, string Error) RunBeside(string program, IEnumerable<string> arguments, Action<string> onLine)
+    {
+        StringBuilder error = new();
+        int exitCode = Execute(program, arguments, onLine, line => error.AppendLine(line));
+        return (exitCode, error.ToString().Trim());
+    }
+
     /// <summary>Gives rank 0 a line on its standard input. For the <c>onLine</c> of ranks that have input.</summary>
     public void Tell(string line) => _running?.StandardInput.WriteLine(line);
 
@@ -229,8 +242,8 @@ public sealed class BenchCluster : IDisposable
         lock (_lock)
         {
             _isInterrupted = true;
-            // vsmp up and down finish, or undo, what they began; ranks end with their supervisor.
-            if (_running is { } process && process.StartInfo.ArgumentList[0] == "spmd") process.Kill();
+            // vsmp up and down finish, or undo, what they began; ranks end with their supervisor, and a floor's processes with their first.
+            if (_running is { } process && process.StartInfo.ArgumentList[0] is not ("up" or "down" or "planted")) process.Kill();
         }
     }
 }

@@ -46,6 +46,23 @@ public sealed class FaultTests
         held.Command.WaitForEnd(30).Succeeded();
     });
 
+    [Fact]
+    public void Figures_are_measured_beside_bare_C_in_every_round()
+    {
+        string file = Path.GetTempFileName();
+        Outcome outcome = Bench.Run(120, "ratio", "--rounds", "2", "--pages", "64", "--json", file).Succeeded();
+        using JsonDocument report = JsonDocument.Parse(File.ReadAllText(file));
+        File.Delete(file);
+        JsonElement[] results = [.. report.RootElement.GetProperty("results").EnumerateArray()];
+        Assert.Equal(7, results.Length);
+        Assert.All(results, result =>
+        {
+            double Of(string figure) => result.GetProperty(figure).GetDouble();
+            Assert.True(Of("floorMicroseconds") > 0.05 && Of("ourMicroseconds") > 0.05, outcome.Output);
+            Assert.True(Of("leastRatio") <= Of("ratio") && Of("ratio") <= Of("greatestRatio"), outcome.Output);
+        });
+    }
+
     private static void Fails(Outcome outcome, int exitCode, string words)
     {
         Assert.True(outcome.ExitCode == exitCode, $"{outcome.ExitCode}\n{outcome.Output}\n{outcome.Error}");
