@@ -39,6 +39,8 @@ EOF
 step 'memtester'
 MEMTESTER_TEST_MASK=1 "$vsmp" run --local 4M --stats /tmp/stats.json -- memtester 16M 1 | tr -d '\b' | tail -n 3
 grep -E 'pages(Fetched|WrittenBack)' /tmp/stats.json
+step 'what agents say'
+"$vsmp" doctor
 step 'the end'
 "$vsmp" down | tee /tmp/down
 grep -q 'removed the RDMA device' /tmp/down || fail 'vsmp down did not say what it did'

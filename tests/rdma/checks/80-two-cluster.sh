@@ -47,7 +47,7 @@ ranks() { "$vsmp" spmd -n 2 --protocol "$1" --local 8M -- "$BUILD/tests/spmd-sha
 step 'ranks on both'
 ranks msi
 step 'litmus tests'
-"$vsmp-bench" litmus --cluster two MP IRIW --runs 9 --protocol moesi --seed 1 | tail -n 2
+"$vsmp-bench" litmus --cluster two SB MP IRIW --runs 20 --protocol moesi --seed 1 | tail -n 2
 # All by the same time: a delay that varies would put packets out of order, which a reliable connection takes for loss.
 step 'packets get lost and come late'
 tc qdisc add dev "$BED_INTERFACE" root netem loss 0.5% delay 2ms
@@ -73,3 +73,4 @@ until_true 20 members 1
 "$vsmp" run --local 16M -- "$BUILD/tests/random" 8 1
 kill -TERM "$agent"
 wait "$agent"
+[[ -z $(rdma resource show qp link "$BED_DEVICE" | grep -v 'type GSI\|type SMI' || true) ]] || fail "queue pairs are left: $(rdma resource show qp)"
