@@ -3,7 +3,7 @@
 #
 # check: a cluster sets up soft-RoCE for itself, serves programs over it (ranks, litmus tests, memtester on four times its budget), and leaves nothing; faults take the frames that they take over TCP
 # machines: alone
-# seconds: 480
+# seconds: 600
 set -euo pipefail
 source "$REPOSITORY/tests/rdma/bed.sh"
 vsmp=$BUILD/vsmp

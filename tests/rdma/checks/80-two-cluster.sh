@@ -3,7 +3,7 @@
 #
 # check: an agent on each of two machines: one memory over RDMA, through loss, delay and a pulled cable; when one dies the other goes on
 # machines: two
-# seconds: 400
+# seconds: 600
 set -euo pipefail
 source "$REPOSITORY/tests/rdma/bed.sh"
 vsmp=$BUILD/vsmp
