@@ -12,22 +12,16 @@ public static class FaultCommand
     /// <summary>The command.</summary>
     public static Command New()
     {
-        Option<string> transport = new("--transport")
-        {
-            Description = "What carries frames between the agents, as vsmp up takes it",
-            HelpName = "tcp|verbs[:DEVICE[:GID]]",
-            DefaultValueFactory = _ => "tcp",
-        };
+        Option<string> transport = Workload.NewTransportOption();
         Option<int> agents = Workload.NewCountOption("--agents", "How many agents; what needs more nodes is left out", DefaultAgents,
             DefaultAgents, least: 2);
         Option<string?> cluster = Workload.NewClusterOption();
         Option<int> pages = Workload.NewCountOption("--pages", "How many pages make each transition, one after the other",
             DefaultPages, 100_000);
-        Option<FileInfo?> json = new("--json") { Description = "Write the figures there, and the counters behind them", HelpName = "FILE" };
-        Option<FileInfo?> markdown = new("--markdown") { Description = "Write the table there, too", HelpName = "FILE" };
         Command command = new("fault", "Measure each kind of page fault: time, frames, messages, completions, copies. "
             + "Fails if one takes other frames than the protocol says.");
-        foreach (Option option in new Option[] { transport, agents, cluster, pages, json, markdown }) command.Options.Add(option);
+        foreach (Option option in new Option[] { transport, agents, cluster, pages }) command.Options.Add(option);
+        ReportOptions files = new(command, isDrawn: false);
         command.Validators.Add(result =>
         {
             if (result.GetResult(cluster) is null) return;
@@ -41,7 +35,8 @@ public static class FaultCommand
             FaultReport report = parsed.GetValue(cluster) is { } name
                 ? Measure(name, parsed.GetValue(pages))
                 : Measure(parsed.GetValue(transport)!, parsed.GetValue(agents), parsed.GetValue(pages));
-            return Say(report, parsed.GetValue(json), parsed.GetValue(markdown));
+            files.Write(parsed, report);
+            return Verdict(report);
         }));
         return command;
     }
@@ -60,19 +55,8 @@ public static class FaultCommand
         return new FaultRun(Math.Min(cluster.Nodes.Count, DefaultAgents), pages).Run(cluster);
     }
 
-    private static int Say(FaultReport report, FileInfo? json, FileInfo? markdown)
+    private static int Verdict(FaultReport report)
     {
-        Console.WriteLine($"fault: {report.Transport}, {report.Agents} agents, protocol msi, {report.Pages} pages for each transition, asked for one at a time; "
-            + (report.Elsewhere.Count == 0
-                ? "counts are per page, of all nodes together"
-                : $"no counts, since agents on other hosts cannot be asked: {string.Join(", ", report.Elsewhere)}"));
-        report.WriteMarkdown(Console.Out);
-        if (json is not null) File.WriteAllText(json.FullName, report.ToJson());
-        if (markdown is not null)
-        {
-            using StreamWriter file = markdown.CreateText();
-            report.WriteMarkdown(file);
-        }
         TransitionResult[] strange = [.. report.Results.Where(result => result.IsAsExpected == false)];
         foreach (TransitionResult result in strange)
         {

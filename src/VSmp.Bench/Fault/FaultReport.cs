@@ -1,51 +1,50 @@
 // SPDX-License-Identifier: Apache-2.0
-using System.Globalization;
 using System.Text.Json;
 using System.Text.Json.Serialization;
-using VSmp.Agent.Control;
+using VSmp.Bench.Running;
 
 namespace VSmp.Bench.Fault;
 
 /// <summary>What transitions took, for people and for programs.</summary>
+/// <param name="Machine">What they were measured on.</param>
 /// <param name="Transport">What carried the frames: <c>tcp</c> or <c>verbs</c>.</param>
 /// <param name="Agents">Agents in the cluster.</param>
 /// <param name="Pages">Pages that made each transition.</param>
 /// <param name="Elsewhere">Nodes whose agents cannot be asked from this host; if there are any, nothing has been counted.</param>
 /// <param name="Results">The transitions.</param>
-internal sealed record FaultReport(string Transport, int Agents, int Pages, IReadOnlyList<string> Elsewhere, IReadOnlyList<TransitionResult> Results)
+internal sealed record FaultReport(Machine Machine, string Transport, int Agents, int Pages, IReadOnlyList<string> Elsewhere, IReadOnlyList<TransitionResult> Results) : IReport
 {
-    /// <summary>Writes a table in Markdown: a line per transition.</summary>
+    /// <inheritdoc/>
     public void WriteMarkdown(TextWriter output)
     {
+        output.WriteLine($"{Machine}. {Transport}, {Agents} agents, protocol msi, {Pages} pages for each transition, asked for one at a time; "
+            + (Elsewhere.Count == 0
+                ? "counts are per page, of all nodes together."
+                : $"no counts, since agents on other hosts cannot be asked: {string.Join(", ", Elsewhere)}."));
+        output.WriteLine();
         bool isVerbs = Transport == "verbs";
-        List<(string Head, Func<TransitionResult, string> Cell)> columns =
+        List<Column<TransitionResult>> columns =
         [
-            ("transition", r => r.Transition.Name), ("p50 µs", r => Text(r.MedianMicroseconds, 1)), ("p99 µs", r => Text(r.P99Microseconds, 1)),
-            ("round trips", r => Text(r.RoundTrips, 1)),
+            new("transition", r => r.Transition.Name, IsText: true), Number("p50 µs", r => r.MedianMicroseconds, 1), Number("p99 µs", r => r.P99Microseconds, 1),
+            Number("p999 µs", r => r.P999Microseconds, 1), Number("round trips", r => r.RoundTrips, 1),
         ];
         if (Elsewhere.Count == 0)
         {
-            columns.AddRange([("frames", r => Text(r.Frames, 2)), (isVerbs ? "sends" : "send calls", r => Text(r.Messages, 2))]);
-            if (isVerbs) columns.Add(("inline", r => Text(r.InlineMessages, 2)));
-            columns.Add((isVerbs ? "receives" : "receive calls", r => Text(r.Receives, 2)));
-            if (isVerbs) columns.Add(("completions", r => Text(r.Completions, 2)));
-            columns.AddRange([("bytes", r => Text(r.Bytes, 0)), ("acks alone", r => Text(r.LoneAcknowledgements, 2)),
-                ("copies out", r => Text(r.CopiesOut, 2)), ("copies in", r => Text(r.CopiesIn, 2))]);
+            columns.AddRange([Number("frames", r => r.Frames, 2), Number(isVerbs ? "sends" : "send calls", r => r.Messages, 2)]);
+            if (isVerbs) columns.Add(Number("inline", r => r.InlineMessages, 2));
+            columns.Add(Number(isVerbs ? "receives" : "receive calls", r => r.Receives, 2));
+            if (isVerbs) columns.Add(Number("completions", r => r.Completions, 2));
+            columns.AddRange([Number("bytes", r => r.Bytes, 0), Number("acks alone", r => r.LoneAcknowledgements, 2),
+                Number("copies out", r => r.CopiesOut, 2), Number("copies in", r => r.CopiesIn, 2)]);
         }
-        List<string[]> rows = [[.. columns.Select(c => c.Head)], .. Results.Select(r => columns.Select(c => c.Cell(r)).ToArray())];
-        int[] widths = [.. columns.Select((_, column) => rows.Max(row => row[column].Length))];
-        WriteRow(rows[0]);
-        output.WriteLine($"|{string.Join('|', widths.Select((width, column) => column == 0 ? new string('-', width + 2) : new string('-', width + 1) + ':'))}|");
-        foreach (string[] row in rows.Skip(1)) WriteRow(row);
-
-        void WriteRow(string[] row) =>
-            output.WriteLine($"| {string.Join(" | ", row.Select((cell, column) => column == 0 ? cell.PadRight(widths[column]) : cell.PadLeft(widths[column])))} |");
+        MarkdownTable.Write(output, columns, Results);
     }
 
-    /// <summary>As JSON, with the counters that the figures come from.</summary>
+    /// <inheritdoc/>
     public string ToJson() => JsonSerializer.Serialize(this, FaultJson.Default.FaultReport);
 
-    private static string Text(double? number, int decimals) => number?.ToString("F" + decimals, CultureInfo.InvariantCulture) ?? "";
+    private static Column<TransitionResult> Number(string head, Func<TransitionResult, double?> number, int decimals) =>
+        Column<TransitionResult>.Number(head, number, decimals);
 }
 
 /// <summary>The report's form: properties by their names.</summary>

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-using VSmp.Agent.Cli;
 using VSmp.Agent.Control;
 using VSmp.Bench.Running;
 
@@ -33,17 +32,10 @@ internal sealed class FaultRun
         string[] nodes = [.. cluster.Nodes.Take(_agents)];
         List<TransitionResult> results = [];
         FabricStatistics? before = null;
-        try
-        {
-            using AgentCounters counters = new(cluster.Name, nodes);
-            counters.RequireEvenMemory(nodes);
-            _plans.Run(cluster, () => before = counters.WhenQuiet(), nanoseconds => results.Add(
-                new TransitionResult(_transitions[results.Count], nanoseconds, before is null ? null : counters.WhenQuiet()?.Since(before))));
-            return new FaultReport(counters.Transport, _agents, _pages, counters.Elsewhere, results);
-        }
-        catch (CommandException e)
-        {
-            throw new BenchException(e.Message);
-        }
+        using AgentCounters counters = new(cluster.Name, nodes);
+        counters.RequireEvenMemory(nodes);
+        _plans.Run(cluster, () => before = counters.WhenQuiet(), nanoseconds => results.Add(
+            new TransitionResult(_transitions[results.Count], nanoseconds, before is null ? null : counters.WhenQuiet()?.Since(before))));
+        return new FaultReport(Machine.Here(), counters.Transport, _agents, _pages, counters.Elsewhere, results);
     }
 }

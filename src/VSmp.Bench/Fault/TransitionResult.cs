@@ -20,6 +20,7 @@ internal sealed record TransitionResult
         _pages = nanoseconds.Length;
         MedianMicroseconds = PlanRun.Quantile(nanoseconds, 0.5);
         P99Microseconds = PlanRun.Quantile(nanoseconds, 0.99);
+        P999Microseconds = PlanRun.Quantile(nanoseconds, 0.999);
     }
 
     /// <summary>Which.</summary>
@@ -31,6 +32,8 @@ internal sealed record TransitionResult
     public double MedianMicroseconds { get; }
 
     public double P99Microseconds { get; }
+
+    public double P999Microseconds { get; }
 
     /// <summary>Frames of coherence.</summary>
     public double? Frames => Counters?.CoherenceFramesSent / _pages;

@@ -27,13 +27,23 @@ internal sealed class RatioRun(int pages, int rounds)
     /// <exception cref="BenchException">Something could not be measured.</exception>
     public IReadOnlyList<RatioResult> Run(BenchCluster cluster, Action<int> onRound)
     {
+        string[] nodes = [.. cluster.Nodes.Take(2)];
+        // Homes go round the nodes once what the ranks before had is given back: else figures would be of other homes than they say.
+        using AgentCounters agents = new(cluster.Name, nodes);
+        return Run(cluster, onRound, () => agents.RequireEvenMemory(nodes));
+    }
+
+    private RatioResult[] Run(BenchCluster cluster, Action<int> onRound, Action awaitEvenMemory)
+    {
         RatioResult[] results = [.. Figure.All.Select(figure => new RatioResult(figure))];
         _ = MeasurePlans(cluster); // what is compiled while it runs is compiled then
         for (int round = 1; round <= rounds; round++)
         {
             onRound(round);
             Dictionary<string, long[]> floors = Floors.ToDictionary(floor => floor, floor => MeasureFloor(cluster, floor));
+            awaitEvenMemory();
             Dictionary<string, long[]> plans = MeasurePlans(cluster);
+            awaitEvenMemory();
             long[] handoffs = MeasureHandoff(cluster);
             foreach (RatioResult result in results)
             {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.CommandLine;
+using VSmp.Agent.Control;
 using VSmp.Coherence.Protocols;
 
 namespace VSmp.Bench.Running;
@@ -49,6 +50,15 @@ public static class Workload
         HelpName = "NAME",
     };
 
+    /// <summary>The option that says what carries frames.</summary>
+    /// <param name="remark">What else there is to say of it.</param>
+    public static Option<string> NewTransportOption(string remark = "") => new("--transport")
+    {
+        Description = "What carries frames between the agents, as vsmp up takes it" + remark,
+        HelpName = "tcp|verbs[:DEVICE[:GID]]",
+        DefaultValueFactory = _ => "tcp",
+    };
+
     /// <summary>An option that takes a count of at least 1.</summary>
     public static Option<int> NewCountOption(string name, string description, int defaultCount, int most, int least = 1)
     {
@@ -71,7 +81,7 @@ public static class Workload
         {
             return workload();
         }
-        catch (BenchException e)
+        catch (Exception e) when (e is BenchException or CommandException)
         {
             Console.Error.WriteLine($"vsmp-bench: {e.Message}");
             return ExitCode.Unable;
