@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.ComponentModel;
 using System.Diagnostics;
 using System.Globalization;
 using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
+using VSmp.Agent.Interop;
 
 namespace VSmp.Bench.Running;
 
@@ -142,6 +144,25 @@ public sealed class BenchCluster : IDisposable
         return (exitCode, error.ToString().Trim());
     }
 
+    /// <summary>Runs a program to its end, or to the end of its patience, and throws away what it prints.</summary>
+    /// <param name="command">The program, and its arguments: any, or <c>vsmp run</c> on this cluster.</param>
+    /// <param name="watch">Looks at it meanwhile.</param>
+    /// <returns>The exit code, and what was said on standard error.</returns>
+    /// <exception cref="BenchException">It cannot be started, or was interrupted.</exception>
+    internal (int ExitCode, string Error) RunWatched(IReadOnlyList<string> command, ProgramWatch watch)
+    {
+        StringBuilder error = new();
+        try
+        {
+            int exitCode = Execute(command[0], command.Skip(1), _ => { }, line => error.AppendLine(line), watch: watch);
+            return (exitCode, error.ToString().Trim());
+        }
+        catch (Win32Exception e)
+        {
+            throw new BenchException($"{command[0]} cannot be started: {e.Message}");
+        }
+    }
+
     /// <summary>Gives rank 0 a line on its standard input. For the <c>onLine</c> of ranks that have input.</summary>
     public void Tell(string line) => _running?.StandardInput.WriteLine(line);
 
@@ -175,7 +196,7 @@ public sealed class BenchCluster : IDisposable
     }
 
     private int Execute(string program, IEnumerable<string> arguments, Action<string> onLine, Action<string> onError,
-        bool hasInput = false, string? input = null)
+        bool hasInput = false, string? input = null, ProgramWatch? watch = null)
     {
         ProcessStartInfo start = new(program, arguments)
         {
@@ -204,16 +225,19 @@ public sealed class BenchCluster : IDisposable
         {
             if (line.Data is not null) onError(line.Data);
         };
+        Stopwatch clock = new();
         lock (_lock)
         {
             if (_isInterrupted) throw new BenchException("interrupted");
+            clock.Start();
             process.Start();
             _running = process;
         }
         process.BeginOutputReadLine();
         process.BeginErrorReadLine();
         if (input is not null) WriteInput(process, input);
-        process.WaitForExit();
+        watch?.Await(process, clock);
+        process.WaitForExit(); // and for the rest of its output
         lock (_lock)
         {
             _running = null;
@@ -242,8 +266,12 @@ public sealed class BenchCluster : IDisposable
         lock (_lock)
         {
             _isInterrupted = true;
+            if (_running is not { } process) return;
             // vsmp up and down finish, or undo, what they began; ranks end with their supervisor, and a floor's processes with their first.
-            if (_running is { } process && process.StartInfo.ArgumentList[0] is not ("up" or "down" or "planted")) process.Kill();
+            // vsmp run passes on to its program what it can hear.
+            string? verb = process.StartInfo.ArgumentList.FirstOrDefault();
+            if (verb is "run") _ = Libc.Kill(process.Id, Signals.SIGTERM);
+            else if (verb is not ("up" or "down" or "planted")) process.Kill();
         }
     }
 }
