@@ -9,6 +9,7 @@ using VSmp.Bench.Litmus;
 using VSmp.Bench.Micro;
 using VSmp.Bench.Ratio;
 using VSmp.Bench.Simulation;
+using VSmp.Bench.Velvet;
 
 if (PlantedCluster.IsFor(args)) return PlantedCluster.Run(args);
 
@@ -30,4 +31,5 @@ root.Subcommands.Add(HistoryCommand.New());
 root.Subcommands.Add(HammerCommand.New());
 root.Subcommands.Add(FaultCommand.New());
 root.Subcommands.Add(RatioCommand.New());
+root.Subcommands.Add(VelvetCommand.New());
 return root.Parse(args).Invoke();
