@@ -1,38 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the litmus runner, the hammer and the history recorder share: failing with a message, random numbers, clocks.
+// What programs that run as ranks of `vsmp spmd` have in common.
 #ifndef VSMP_LITMUS_COMMON_H
 #define VSMP_LITMUS_COMMON_H
 
-#include <errno.h>
-#include <inttypes.h>
-#include <sched.h>
-#include <stdarg.h>
-#include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <x86intrin.h>
-
+#include "basics.h"
 #include "vsmp.h"
 
-#define PAGE_BYTES 4096ul
-#define CACHE_LINE_BYTES 64ul
-
-// What the exit codes mean to vsmp-bench: 1 is a wrong result, everything else is a run that could not be made.
-enum { EXIT_WRONG = 1, EXIT_USAGE = 2, EXIT_UNABLE = 3 };
-
-static inline void __attribute__((noreturn, format(printf, 2, 3))) fail(int exit_code, const char *format, ...) {
-    va_list arguments;
-    va_start(arguments, format);
-    fprintf(stderr, "rank %d: ", vsmp_rank());
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
-    va_end(arguments);
-    exit(exit_code);
-}
+static inline int this_rank(void) { return vsmp_rank(); }
 
 // Ends the rank, with the library's own words, if a call of it failed.
 static inline void must(int error, const char *call) {
@@ -41,33 +16,13 @@ static inline void must(int error, const char *call) {
 
 static inline void barrier(void) { must(vsmp_barrier(), "vsmp_barrier"); }
 
-static inline uint64_t nanoseconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
-}
-
-// splitmix64: any seed will do, 0 as well.
-static inline uint64_t next_random(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15ull;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
-    return z ^ (z >> 31);
-}
-
-static inline uint64_t random_below(uint64_t *state, uint64_t bound) {
-    return (uint64_t)(((unsigned __int128)next_random(state) * bound) >> 64);
-}
-
-// A whole number of an argument, within bounds.
-static inline uint64_t number(const char *name, const char *text, uint64_t least, uint64_t most) {
-    char *end;
-    errno = 0;
-    const uint64_t value = strtoull(text, &end, 10);
-    if (errno != 0 || *end != '\0' || end == text || *text == '-' || value < least || value > most) {
-        fail(EXIT_USAGE, "%s: '%s' is no number from %" PRIu64 " to %" PRIu64, name, text, least, most);
-    }
-    return value;
+// Modulo 2^64; at all ranks. With a counter of the job that is not used otherwise.
+static inline uint64_t sum_over_ranks(uint64_t counter, uint64_t value) {
+    int64_t sum;
+    must(vsmp_fetch_add(counter, (int64_t)value, NULL), "vsmp_fetch_add");
+    barrier();
+    must(vsmp_fetch_add(counter, 0, &sum), "vsmp_fetch_add");
+    return (uint64_t)sum;
 }
 
 #endif
