@@ -23,7 +23,7 @@ BUILD_PACKAGES := gcc=gcc binutils=objcopy libc6-dev=/usr/include/stdlib.h libje
 	libibverbs-dev=/usr/include/infiniband/verbs.h librdmacm-dev=/usr/include/rdma/rdma_cma.h
 TEST_PACKAGES := memtester=memtester stress-ng=stress-ng velvet=velveth iproute2=ip python3=python3 util-linux=unshare clang-format=clang-format
 DEMO_PACKAGES := velvet=velveth
-BENCH_PACKAGES := velvet=velveth util-linux=mkswap mount=swapon
+BENCH_PACKAGES := velvet=velveth util-linux=mkswap mount=swapon openmpi-bin=mpirun libopenmpi-dev=mpicc
 FORMAT_PACKAGES := clang-format=clang-format
 NEED := packaging/need
 
@@ -89,8 +89,10 @@ rdma-shell: build ## a shell in such a machine
 .PHONY: bench
 bench: build ## the figures in docs/benchmarks, measured here (minutes; let nothing else run)
 	@$(NEED) packages $(BENCH_PACKAGES)
+	@$(MAKE) --no-print-directory native # with the programs that need those
 	$(BUILD)/vsmp-bench ratio --json docs/benchmarks/ratio.json --markdown docs/benchmarks/ratio.md --svg docs/benchmarks/ratio.svg
 	$(BUILD)/vsmp-bench velvet --json docs/benchmarks/velvet.json --markdown docs/benchmarks/velvet.md --svg docs/benchmarks/velvet.svg
+	$(BUILD)/vsmp-bench apps --json docs/benchmarks/apps.json --markdown docs/benchmarks/apps.md --svg docs/benchmarks/apps.svg
 
 .PHONY: demo
 demo: build ## a genome assembly on four agents, none of which could have held it

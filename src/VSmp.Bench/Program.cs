@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.CommandLine;
 using Spectre.Console;
+using VSmp.Bench.Apps;
 using VSmp.Bench.Checking;
 using VSmp.Bench.Fault;
 using VSmp.Bench.Hammer;
@@ -32,4 +33,5 @@ root.Subcommands.Add(HammerCommand.New());
 root.Subcommands.Add(FaultCommand.New());
 root.Subcommands.Add(RatioCommand.New());
 root.Subcommands.Add(VelvetCommand.New());
+root.Subcommands.Add(AppsCommand.New());
 return root.Parse(args).Invoke();
