@@ -9,8 +9,10 @@
 // Before and after what is timed, when all other ranks wait in a barrier, rank 0 prints a line and waits for one: time for who
 // started it to read the agents' counters.
 //     begin
-//     end NANOSECONDS…     one for each page
+//     at NANOSECONDS…      when each page was touched (CLOCK_MONOTONIC)
+//     end NANOSECONDS…     how long that took
 #include "common.h"
+#include "pin.h"
 
 #define EXTENT_BYTES (2ul << 20)
 #define PAGES_PER_EXTENT (EXTENT_BYTES / PAGE_BYTES)
@@ -81,7 +83,13 @@ static void await_go(void) {
     if (fgets(line, sizeof line, stdin) == NULL) fail(EXIT_UNABLE, "standard input has ended");
 }
 
-static void run(const struct pages *pages, int number, const struct transition *transition, uint64_t *took) {
+static void print(const char *word, const uint64_t *numbers, uint64_t count) {
+    printf("%s", word);
+    for (uint64_t i = 0; i < count; i++) printf(" %" PRIu64, numbers[i]);
+    printf("\n");
+}
+
+static void run(const struct pages *pages, int number, const struct transition *transition, uint64_t *at, uint64_t *took) {
     const int last = transition->step_count - 1;
     for (int s = 0; s < last; s++) {
         const struct step *step = &transition->steps[s];
@@ -95,13 +103,12 @@ static void run(const struct pages *pages, int number, const struct transition *
         await_go();
         for (uint64_t i = 0; i < pages->count; i++) {
             volatile uint64_t *page = page_at(pages, number, transition, i);
-            const uint64_t before = nanoseconds();
+            at[i] = nanoseconds();
             touch(page, transition->steps[last].is_write);
-            took[i] = nanoseconds() - before;
+            took[i] = nanoseconds() - at[i];
         }
-        printf("end");
-        for (uint64_t i = 0; i < pages->count; i++) printf(" %" PRIu64, took[i]);
-        printf("\n");
+        print("at", at, pages->count);
+        print("end", took, pages->count);
         await_go();
     }
     barrier();
@@ -116,16 +123,18 @@ int main(int argc, char **argv) {
     struct pages pages = {.count = number("PAGES", argv[1], 1, 1 << 20)};
     pages.extents_each = (pages.count + PAGES_PER_EXTENT - 1) / PAGES_PER_EXTENT;
     struct transition *transitions = calloc((size_t)count, sizeof *transitions);
-    uint64_t *took = calloc(pages.count, sizeof *took);
-    if (transitions == NULL || took == NULL) fail(EXIT_UNABLE, "no memory");
+    uint64_t *at = calloc(pages.count, sizeof *at), *took = calloc(pages.count, sizeof *took);
+    if (transitions == NULL || at == NULL || took == NULL) fail(EXIT_UNABLE, "no memory");
     for (int i = 0; i < count; i++) transitions[i] = parse(argv[2 + i]);
     must(vsmp_start(), "vsmp_start");
+    pin(vsmp_rank());
     struct vsmp_region *region;
     must(vsmp_attach(NULL, (size_t)count * pages.extents_each * (size_t)vsmp_size() * EXTENT_BYTES, &region), "vsmp_attach");
     pages.base = vsmp_base(region);
-    for (int i = 0; i < count; i++) run(&pages, i, &transitions[i], took);
+    for (int i = 0; i < count; i++) run(&pages, i, &transitions[i], at, took);
     must(vsmp_finish(), "vsmp_finish");
     free(took);
+    free(at);
     free(transitions);
     return 0;
 }

@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "common.h"
+#include "pin.h"
 
 #ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
 #define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
@@ -288,6 +289,7 @@ static void await(int count) {
 }
 
 static void run_touch(const char *workload) {
+    pin(0);
     char *memory = map(new_memory());
     uint64_t *took = new_times();
     for (uint64_t i = 0; i < page_count; i++) took[i] = timed_touch(memory + i * PAGE_BYTES, true);
@@ -300,11 +302,13 @@ static void run_one_guest(const char *workload, void (*answer)(const struct agen
     if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, local) != 0) fail_errno("socketpair");
     const int file = new_memory();
     if (start() == 0) { // the peer
+        pin(1);
         close(wire[0]);
         serve(wire[1]);
         exit(0);
     }
     close(wire[1]);
+    pin(0);
     if (start() == 0) { // the agent
         struct agent agent = {.file = file, .peer = wire[0]};
         take_faults(&agent, local[0]);
@@ -343,6 +347,7 @@ static void run_handoff(const char *workload) {
         int local[2];
         if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, local) != 0) fail_errno("socketpair");
         const int file = new_memory();
+        pin(side);
         if (start() == 0) {
             close(local[1]);
             close(wire[1 - side]);

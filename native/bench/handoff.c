@@ -5,6 +5,7 @@
 // Two ranks, each on a node of its own, write one page by turns; between turns all wait in a barrier. Rank 0 prints the nanoseconds of each
 // of its writes: every one of them takes the page from the other node, which wrote it last.
 #include "common.h"
+#include "pin.h"
 
 #define EXTENT_BYTES (2ul << 20)
 
@@ -17,6 +18,7 @@ int main(int argc, char **argv) {
     uint64_t *took = calloc(turns, sizeof *took);
     if (took == NULL) fail(EXIT_UNABLE, "no memory");
     must(vsmp_start(), "vsmp_start");
+    pin(vsmp_rank());
     struct vsmp_region *region;
     must(vsmp_attach(NULL, 2 * EXTENT_BYTES, &region), "vsmp_attach");
     // Half of the turns on a page whose home is here, half on one whose home is there.

@@ -4,6 +4,9 @@
 #ifndef VSMP_LITMUS_BASICS_H
 #define VSMP_LITMUS_BASICS_H
 
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>

@@ -26,13 +26,19 @@ internal sealed class PlanRun(int ranks, int pages, IReadOnlyList<string> plans)
     /// <param name="cluster">Where.</param>
     /// <param name="onBegin">Called before each plan's last step, when nothing else goes on.</param>
     /// <param name="onEnd">Called behind it, with the nanoseconds of each page, as the program sees them.</param>
+    /// <param name="onTouched">Called before <paramref name="onEnd"/>, with the time at which each page was touched, on the clock of rank 0's host.</param>
     /// <exception cref="BenchException">The ranks failed.</exception>
-    public void Run(BenchCluster cluster, Action onBegin, Action<long[]> onEnd)
+    public void Run(BenchCluster cluster, Action onBegin, Action<long[]> onEnd, Action<long[]>? onTouched = null)
     {
         List<string> program = [BenchCluster.FindProgram("vsmp-fault"), pages.ToString(CultureInfo.InvariantCulture), .. plans];
         // Rank 0 waits to be told to go on, and the others for rank 0.
         (int exitCode, string error) = cluster.RunRanks(ranks, cluster.Nodes.Take(ranks), Msi.Protocol.Name, local: null, program, line =>
         {
+            if (line.StartsWith("at ", StringComparison.Ordinal))
+            {
+                onTouched?.Invoke(Nanoseconds(line));
+                return;
+            }
             if (line == "begin") onBegin();
             else onEnd(Nanoseconds(line));
             cluster.Tell("go");

@@ -29,7 +29,7 @@ public static class RatioCommand
     private static RatioReport Measure(string transport, int pages, int rounds)
     {
         RatioRun run = new(pages, rounds);
-        using BenchCluster cluster = new(2, run.Memory, transport);
+        using BenchCluster cluster = new(2, run.Memory, transport, isPinned: true);
         return new RatioReport(Machine.Here(), transport, pages, rounds, run.Run(cluster, round => Console.Error.WriteLine($"round {round} of {rounds}")));
     }
 }

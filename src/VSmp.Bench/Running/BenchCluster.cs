@@ -6,6 +6,9 @@ using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
+using VSmp.Agent;
+using VSmp.Agent.Cli;
+using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
 
 namespace VSmp.Bench.Running;
@@ -25,17 +28,24 @@ public sealed class BenchCluster : IDisposable
     private Process? _running;
     private bool _isInterrupted;
     private bool _isUp;
+    private readonly Dictionary<string, string> _environment = []; // of what is started, beside this process's own
 
     /// <summary>Starts a cluster.</summary>
     /// <param name="agents">How many agents.</param>
     /// <param name="memory">What each contributes, as <c>vsmp up --memory</c> takes it.</param>
     /// <param name="transport">What carries frames, as <c>vsmp up --transport</c> takes it; null: its default.</param>
+    /// <param name="isPinned">
+    /// Whether each node has a processor of its own, while there are enough (<c>native/bench/pin.h</c> says what for): its agent, and the ranks of
+    /// the benchmarks' programs; and the floors as well.
+    /// </param>
     /// <param name="isPlanted">Whether the agents have a bug (<see cref="Litmus.PlantedCluster"/>).</param>
+    /// <param name="stagesFolder">Where the agents write, when they end, what they did when (<see cref="StageTrace"/>); null: nowhere.</param>
     /// <exception cref="BenchException">It does not start.</exception>
-    public BenchCluster(int agents, string memory, string? transport = null, bool isPlanted = false)
+    public BenchCluster(int agents, string memory, string? transport = null, bool isPinned = false, bool isPlanted = false, string? stagesFolder = null)
         : this(string.Create(CultureInfo.InvariantCulture, $"bench-{Environment.ProcessId}"))
     {
         Nodes = [.. Enumerable.Range(0, agents).Select(i => string.Create(CultureInfo.InvariantCulture, $"n{i}"))];
+        if (stagesFolder is not null) _environment[StageTrace.Variable] = stagesFolder;
         Prepare(() =>
         {
             _isUp = true;
@@ -46,6 +56,7 @@ public sealed class BenchCluster : IDisposable
                 ? Execute(Environment.ProcessPath!, ["planted", .. up], _ => { }, line => said.AppendLine(line))
                 : Execute(_vsmp, up, _ => { }, line => said.AppendLine(line));
             if (exitCode != 0) throw new BenchException($"vsmp up ended with exit code {exitCode}: {said.ToString().Trim()}");
+            if (isPinned) Pin();
         });
     }
 
@@ -181,6 +192,19 @@ public sealed class BenchCluster : IDisposable
         if (Directory.Exists(Scratch)) Directory.Delete(Scratch, recursive: true);
     }
 
+    private void Pin()
+    {
+        _environment["VSMP_BENCH_PIN"] = "1";
+        foreach (AgentFolder agent in LocalAgents.Running(Name))
+        {
+            if (agent.Running() is not { } process) continue;
+            string processor = $"{Nodes.ToList().IndexOf(agent.Name) % Environment.ProcessorCount}";
+            StringBuilder said = new();
+            int exitCode = Execute("taskset", ["--all-tasks", "--cpu-list", "--pid", processor, $"{process.ProcessId}"], _ => { }, line => said.AppendLine(line));
+            if (exitCode != 0) throw new BenchException($"agent {agent.Name} could not be given a processor of its own: {said.ToString().Trim()}");
+        }
+    }
+
     // What begins may be interrupted, or fail, half-way.
     private void Prepare(Action begin)
     {
@@ -205,6 +229,7 @@ public sealed class BenchCluster : IDisposable
             RedirectStandardError = true,
         };
         start.Environment["VSMP_CLUSTER"] = Name;
+        foreach ((string name, string value) in _environment) start.Environment[name] = value;
         using Process process = new() { StartInfo = start };
         ExceptionDispatchInfo? failure = null;
         process.OutputDataReceived += (_, line) =>
