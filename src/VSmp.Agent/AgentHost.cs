@@ -27,7 +27,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private static readonly TimeSpan LeaveTimeout = TimeSpan.FromSeconds(1);
 
     private readonly AgentOptions _options;
-    private readonly Reactor _reactor = new();
+    private readonly Reactor _reactor;
     private readonly List<IDisposable> _parts = []; // taken down in reverse order
     private readonly Capacity _capacity;
     private readonly Peers _peers = new();
@@ -48,6 +48,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private AgentHost(AgentOptions options)
     {
         _options = options;
+        _reactor = new Reactor { Stages = StageTrace.FromEnvironment(options.Name) };
         _capacity = new Capacity(options.MemoryBytes);
     }
 
@@ -157,6 +158,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     public void Dispose()
     {
         for (int i = _parts.Count - 1; i >= 0; i--) _parts[i].Dispose();
+        _reactor.Stages?.Save();
         _reactor.Dispose();
     }
 

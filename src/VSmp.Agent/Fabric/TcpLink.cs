@@ -100,6 +100,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
     public override void Send()
     {
         if (_ackLeft > 0 && !SendAckRest()) return;
+        _reactor.Stages?.Mark(Stage.Stepped);
         IoVector* vectors = stackalloc IoVector[MaxVectors];
         while (Core.Outbox.UnsentBytes > 0)
         {
@@ -111,6 +112,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
                 OnSendFailed();
                 return;
             }
+            _reactor.Stages?.Mark(Stage.Sent);
             Core.Outbox.MarkSent(sent);
             Session.CountSent(isInline: false);
         }
@@ -176,6 +178,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
         nint got = Sockets.Receive(_fd, _buffer + _bufferEnd, (nuint)(ReceiveBytes - _bufferEnd), Sockets.MSG_DONTWAIT);
         if (got > 0)
         {
+            _reactor.Stages?.Mark(Stage.Received);
             ulong before = Session.Fabric.Count.CoherenceFramesReceived;
             _bufferEnd += (int)got;
             Parse();

@@ -18,12 +18,17 @@ public static class FaultCommand
         Option<string?> cluster = Workload.NewClusterOption();
         Option<int> pages = Workload.NewCountOption("--pages", "How many pages make each transition, one after the other",
             DefaultPages, 100_000);
+        Option<bool> breakdown = new("--breakdown") { Description = "Say where the time goes, of faults that one other node answers; on two agents of this host" };
         Command command = new("fault", "Measure each kind of page fault: time, frames, messages, completions, copies. "
             + "Fails if one takes other frames than the protocol says.");
-        foreach (Option option in new Option[] { transport, agents, cluster, pages }) command.Options.Add(option);
+        foreach (Option option in new Option[] { transport, agents, cluster, pages, breakdown }) command.Options.Add(option);
         ReportOptions files = new(command, isDrawn: false);
         command.Validators.Add(result =>
         {
+            if (result.GetResult(breakdown) is { Implicit: false } && result.GetResult(cluster) is not null)
+            {
+                result.AddError("--breakdown is for a cluster that is started, not for --cluster");
+            }
             if (result.GetResult(cluster) is null) return;
             foreach (Option option in new Option[] { transport, agents })
             {
@@ -32,6 +37,11 @@ public static class FaultCommand
         });
         command.SetAction(parsed => Workload.Guard(() =>
         {
+            if (parsed.GetValue(breakdown))
+            {
+                files.Write(parsed, BreakdownReport.Measure(parsed.GetValue(transport)!, parsed.GetValue(pages)));
+                return ExitCode.Ok;
+            }
             FaultReport report = parsed.GetValue(cluster) is { } name
                 ? Measure(name, parsed.GetValue(pages))
                 : Measure(parsed.GetValue(transport)!, parsed.GetValue(agents), parsed.GetValue(pages));

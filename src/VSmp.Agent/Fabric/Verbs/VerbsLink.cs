@@ -202,12 +202,14 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler, IReactorPoller
     public override void Send()
     {
         TakeCredit();
+        Session.Fabric.Reactor.Stages?.Mark(Stage.Stepped);
         while (!IsBlocked)
         {
             byte* run = Core.Outbox.NextRun(SlotBytes, out int bytes, out byte* chunk, out FrameHeader* last);
             if (run is null) return;
             _unacknowledged.Enqueue(last->Sequence);
             if (!Post(run, bytes, chunk, last->CumulativeAck)) return;
+            Session.Fabric.Reactor.Stages?.Mark(Stage.Sent);
         }
     }
 
