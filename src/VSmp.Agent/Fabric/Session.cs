@@ -122,6 +122,12 @@ internal sealed unsafe class Session : IDisposable
         if (CanAck && (Core.OwesAckNow || _link!.OwesAckNow)) _link!.SendAck();
     }
 
+    /// <summary>Gives what is queued to the link, without waiting for the end of the turn.</summary>
+    public void SendNow()
+    {
+        if (CanSend) _link!.Send();
+    }
+
     /// <summary>
     /// Whether the outbox may grow. Once it may not, the session is lost, even if the peer comes round: a frame was not sent.
     /// </summary>

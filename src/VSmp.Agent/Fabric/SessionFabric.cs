@@ -45,7 +45,7 @@ internal sealed unsafe class SessionFabric : IFabric
     private List<Session> _flushing = [];
     private readonly byte* _scrap; // frames to peers that are gone are written here and forgotten
     private Session?[] _byNode = new Session?[64];
-    private PeerSession? _begun;
+    private Session? _begun;
     private FabricCounters _counters;
     private bool _disposed;
 
@@ -146,7 +146,7 @@ internal sealed unsafe class SessionFabric : IFabric
             // SAFETY: the scrap is as large as the largest frame.
             return new Span<byte>(_scrap, payloadBytes);
         }
-        _begun = session.Core;
+        _begun = session;
         session.NeedsFlush();
         return session.Core.Begin(payloadBytes);
     }
@@ -154,11 +154,14 @@ internal sealed unsafe class SessionFabric : IFabric
     /// <inheritdoc/>
     public void Commit(in FrameHeader header)
     {
-        if (_begun is not { } core) return;
+        if (_begun is not { } session) return;
         _begun = null;
+        PeerSession core = session.Core;
         long before = core.Outbox.UnacknowledgedBytes;
         core.Commit(header, View);
         _counters.CountSent(header.Type, (int)(core.Outbox.UnacknowledgedBytes - before));
+        // So much is worth a system call of its own: the peer takes it in while the next is put together.
+        if (core.Outbox.UnsentBytes >= FrameHeader.MaxPayloadBytes) session.SendNow();
     }
 
     /// <inheritdoc/>
@@ -225,7 +228,7 @@ internal sealed unsafe class SessionFabric : IFabric
     {
         _byNode[session.Peer.Value] = null;
         _sessions.Remove(session);
-        if (_begun == session.Core) _begun = null;
+        if (_begun == session) _begun = null;
         session.Dispose();
     }
 

@@ -25,6 +25,9 @@ internal sealed unsafe partial class Pager : IDisposable
     /// <summary>How often a page that was written may be fetched for writing before it is written again.</summary>
     private const byte WritesExpectedAfterOne = 4;
 
+    /// <summary>Frames that are left to what is asked for in earnest.</summary>
+    private const long LeastFreeToAskAhead = 2;
+
     private readonly Reactor _reactor;
     private readonly IFabric _fabric;
     private readonly NodeController _node;
@@ -115,6 +118,7 @@ internal sealed unsafe partial class Pager : IDisposable
         // SAFETY: the buffer holds Capacity messages.
         nint bytes = Libc.Read(mapping.Userfaultfd, messages, Capacity * (nuint)sizeof(UserfaultMessage));
         if (bytes <= 0) return;
+        _reactor.Stages?.Mark(Stage.FaultRead);
         long now = _reactor.NowMicroseconds;
         PagedRegion region = mapping.Region;
         for (int i = 0; i < bytes / sizeof(UserfaultMessage); i++)
@@ -218,6 +222,7 @@ internal sealed unsafe partial class Pager : IDisposable
             case AccessResult.Hit:
                 bool writable = protocol.CopyOf(fault.Page) == PageCopy.Writable;
                 if (isNew || !IsMappedAlready(in fault)) MapForFault(in fault, writable);
+                _reactor.Stages?.Mark(Stage.Mapped);
                 Finish(in fault);
                 break;
             case AccessResult.Pending:
@@ -270,18 +275,21 @@ internal sealed unsafe partial class Pager : IDisposable
     {
         IRegionProtocol protocol = region.Protocol;
         bool isFresh = !hadData && protocol.IsFresh(fault.Page);
-        uint pageCount = region.ReadAhead.OnMiss(fault.Page, isFresh);
+        (PageNumber first, uint pageCount) = region.ReadAhead.OnMiss(fault.Page, isFresh);
         PageCopy from = hadData ? PageCopy.Clean : PageCopy.None;
         ExtentNumber extent = fault.Page.Extent;
-        if (pageCount > 1 && !HasCreditAtHome(region, extent)) return;
-        for (uint i = 1; i < pageCount; i++)
+        if (pageCount == 0 || first.Extent != extent || !HasCreditAtHome(region, extent)) return;
+        bool isHome = region.Layout.IsHome(extent);
+        uint asked = 0;
+        for (; asked < pageCount; asked++)
         {
-            PageNumber page = fault.Page.Plus(i);
+            PageNumber page = first.Plus(asked);
             if (page.Extent != extent || page.Value >= region.Layout.PageCount) break;
             if (protocol.CopyOf(page) != from || (!hadData && protocol.IsFresh(page) != isFresh)) break;
-            if (region.Run!.Budget.FreePages < 2 && !region.Layout.IsHome(extent)) break;
+            if (!isHome && region.Run!.Budget.FreePages < LeastFreeToAskAhead) break;
             if (!protocol.TryAskAhead(page, write, _effects)) break;
         }
+        region.ReadAhead.AskedUpTo(first.Plus(asked));
     }
 
     private void Finish(in Fault fault)

@@ -1,40 +1,67 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Coherence;
-using VSmp.Coherence.Messages;
 
 namespace VSmp.Agent.Paging;
 
 /// <summary>
-/// Decides how many pages to ask for at a miss: one, unless the miss continues a stream of misses; then twice as many each time. Memory
-/// that was never written costs no data, so it starts with more.
+/// Decides how far to ask ahead of a miss: not at all, unless the miss continues a stream of misses; then twice as far each time. Memory that
+/// was never written costs no data, so it starts farther.
 /// </summary>
+/// <remarks>
+/// <code>
+///      last miss      miss                 frontier
+///   ──────┴────────────┴───────────────────────┴──────────── pages
+///                      └── asked for, not here ┘└─ ask now ─┐
+///                      └──────────── window ────────────────┘
+/// </code>
+/// A miss short of the frontier is a reader that has caught up with what is on its way: the window is filled up again, so that
+/// there is always something on its way while it reads.
+/// </remarks>
 internal sealed class ReadAhead
 {
+    /// <summary>Farthest, in pages: a few frames of the largest size, so that the one is sent while another is installed.</summary>
+    public const uint MaxWindow = 64;
+
+    /// <summary>How far memory is asked for that was never written.</summary>
+    public const uint FreshWindow = 8;
+
     private const int Streams = 8;
-    private const uint MaxPages = FrameHeader.MaxPages;
-    private const uint FirstTouchPages = 8;
 
-    private readonly ulong[] _next = new ulong[Streams];
-    private readonly uint[] _window = new uint[Streams];
-    private int _clock;
+    private readonly Stream[] _streams = new Stream[Streams];
+    private int _next;
+    private int _current;
 
-    /// <summary>A miss: how many pages to ask for, from <paramref name="page"/> on.</summary>
+    /// <summary>A miss.</summary>
     /// <param name="page">Where.</param>
     /// <param name="isFresh">Whether it was never written.</param>
-    public uint OnMiss(PageNumber page, bool isFresh)
+    /// <returns>The pages to ask for beside it; say with <see cref="AskedUpTo"/> how many of them were.</returns>
+    public (PageNumber First, uint Count) OnMiss(PageNumber page, bool isFresh)
     {
-        uint least = isFresh ? FirstTouchPages : 1u;
-        for (int i = 0; i < Streams; i++)
+        uint least = isFresh ? FreshWindow : 1;
+        _current = Array.FindIndex(_streams, stream => page.Value >= stream.LastMiss && page.Value <= stream.Frontier + 1);
+        if (_current < 0)
         {
-            if (page.Value < _next[i] || page.Value > _next[i] + 1) continue;
-            uint window = Math.Min(Math.Max(_window[i] * 2, least), MaxPages);
-            _window[i] = window;
-            _next[i] = page.Value + window;
-            return window;
+            _current = _next++ % Streams;
+            _streams[_current] = new Stream { Frontier = page.Value, Window = least };
         }
-        int slot = _clock++ % Streams;
-        _window[slot] = least;
-        _next[slot] = page.Value + least;
-        return least;
+        else
+        {
+            _streams[_current].Window = Math.Clamp(_streams[_current].Window * 2, least, MaxWindow);
+        }
+        ref Stream stream = ref _streams[_current];
+        stream.LastMiss = page.Value;
+        ulong first = Math.Max(stream.Frontier, page.Value + 1), end = page.Value + stream.Window;
+        stream.Frontier = first;
+        return (new PageNumber(first), first < end ? (uint)(end - first) : 0);
+    }
+
+    /// <summary>The pages before this one were asked for, of those that the last miss was to have asked for.</summary>
+    public void AskedUpTo(PageNumber page) => _streams[_current].Frontier = page.Value;
+
+    private struct Stream
+    {
+        public ulong LastMiss;
+        public ulong Frontier;
+        public uint Window;
     }
 }

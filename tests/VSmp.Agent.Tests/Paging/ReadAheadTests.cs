@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+using Xunit;
+
+namespace VSmp.Agent.Tests.Paging;
+
+/// <summary>How far to ask ahead of a miss.</summary>
+public sealed class ReadAheadTests
+{
+    private readonly ReadAhead _readAhead = new();
+
+    [Fact]
+    public void A_lone_miss_asks_for_nothing_else() => Assert.Equal((11ul, 0u), Miss(10));
+
+    [Fact]
+    public void Misses_here_and_there_never_ask_for_more()
+    {
+        ulong page = 1;
+        for (int i = 0; i < 1000; i++)
+        {
+            page = (page * 6364136223846793005 + 1442695040888963407) % 1_000_000_007;
+            Assert.Equal(0u, Miss(page).Count);
+        }
+    }
+
+    [Fact]
+    public void A_stream_asks_twice_as_far_each_time_and_leaves_nothing_out()
+    {
+        List<uint> counts = [];
+        ulong next = 100;
+        for (int i = 0; i < 9; i++)
+        {
+            (ulong first, uint count) = Miss(next);
+            Assert.Equal(next + 1, first);
+            counts.Add(count + 1);
+            next = first + count;
+        }
+        Assert.Equal([1, 2, 4, 8, 16, 32, 64, 64, 64], counts);
+    }
+
+    [Fact]
+    public void Memory_that_nobody_has_written_is_asked_for_farther_from_the_start()
+    {
+        Assert.Equal((1ul, ReadAhead.FreshWindow - 1), Miss(0, isFresh: true));
+        Assert.Equal((9ul, (2 * ReadAhead.FreshWindow) - 1), Miss(8, isFresh: true));
+    }
+
+    [Fact]
+    public void Who_catches_up_with_what_is_on_its_way_has_the_window_filled_up_again()
+    {
+        ulong next = 0;
+        for (int i = 0; i < 8; i++) next = Miss(next) is var (first, count) ? first + count : 0;
+        ulong last = next - ReadAhead.MaxWindow; // where the last window begins
+        // The reader has got what was sent first, and waits for what comes next.
+        Assert.Equal((next, 16u), Miss(last + 16));
+        Assert.Equal((next + 16, 16u), Miss(last + 32));
+    }
+
+    [Fact]
+    public void What_was_not_asked_for_after_all_is_asked_for_at_the_next_miss()
+    {
+        for (ulong page = 0; page < 3; page++) Miss(page, asked: 0); // nothing could be
+        Assert.Equal((4ul, 7u), Miss(3));
+        Assert.Equal((12ul, 15u), Miss(11, asked: 5));
+        Assert.Equal((18ul, 31u), Miss(17));
+    }
+
+    [Fact]
+    public void Streams_beside_each_other_do_not_disturb_each_other()
+    {
+        ulong[] next = [0, 100_000, 200_000, 300_000];
+        for (int i = 0; i < 8; i++)
+        {
+            for (int s = 0; s < next.Length; s++) next[s] = Miss(next[s]) is var (first, count) ? first + count : 0;
+        }
+        Assert.All(next, page => Assert.Equal(ReadAhead.MaxWindow - 1, Miss(page).Count));
+    }
+
+    private (ulong First, uint Count) Miss(ulong page, bool isFresh = false, uint? asked = null)
+    {
+        (PageNumber first, uint count) = _readAhead.OnMiss(new PageNumber(page), isFresh);
+        _readAhead.AskedUpTo(first.Plus(asked ?? count));
+        return (first.Value, count);
+    }
+}
