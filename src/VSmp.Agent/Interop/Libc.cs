@@ -26,6 +26,9 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, SetLastError = true, EntryPoint = "fallocate")]
     public static partial int FAllocate(int fd, int mode, long offset, long bytes);
 
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "lseek")]
+    public static partial long LSeek(int fd, long offset, int whence);
+
     [LibraryImport(Name, SetLastError = true, EntryPoint = "ftruncate")]
     public static partial int FTruncate(int fd, long bytes);
 
@@ -82,6 +85,7 @@ internal static unsafe partial class Libc
 
     public const int O_RDONLY = 0, O_RDWR = 2, O_CREAT = 0x40, O_EXCL = 0x80, O_NONBLOCK = 0x800, O_CLOEXEC = 0x80000;
     public const int FALLOC_FL_KEEP_SIZE = 1, FALLOC_FL_PUNCH_HOLE = 2;
+    public const int SEEK_DATA = 3;
     public const int EFD_CLOEXEC = 0x80000, EFD_NONBLOCK = 0x800;
     public const int EPOLL_CLOEXEC = 0x80000, EPOLL_CTL_ADD = 1, EPOLL_CTL_DEL = 2, EPOLL_CTL_MOD = 3;
     public const int MNT_DETACH = 2;

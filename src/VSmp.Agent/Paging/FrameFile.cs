@@ -12,8 +12,7 @@ namespace VSmp.Agent.Paging;
 /// </summary>
 internal sealed unsafe class FrameFile : IDisposable
 {
-    private const int ZeroBytes = 64 * PageNumber.Bytes;
-    private static readonly byte* Zeros = (byte*)NativeMemory.AllocZeroed(ZeroBytes); // lives as long as the process
+    private static readonly byte* Zeros = (byte*)NativeMemory.AllocZeroed(PageNumber.Bytes); // lives as long as the process
 
     private readonly string _path;
 
@@ -68,11 +67,21 @@ internal sealed unsafe class FrameFile : IDisposable
         }
     }
 
-    /// <summary>Gives pages frames of zeros.</summary>
-    public void WriteZeros(PageNumber page, uint pageCount)
+    /// <summary>Makes pages zeros, with frames.</summary>
+    /// <remarks>
+    /// Where there are only holes, as nearly always, frames are allocated without being written: the kernel clears them when they are
+    /// mapped, once, where zeros that are written would be copied.
+    /// </remarks>
+    public void MakeZeros(PageNumber page, uint pageCount)
     {
-        const uint Slice = ZeroBytes / PageNumber.Bytes;
-        for (uint done = 0; done < pageCount; done += Slice) Write(page.Plus(done), Zeros, Math.Min(Slice, pageCount - done));
+        long bytes = (long)pageCount * PageNumber.Bytes;
+        long data = Libc.LSeek(Descriptor, (long)page.Offset, Libc.SEEK_DATA);
+        if (data < 0 ? Errno.Last == Errno.ENXIO : data >= (long)page.Offset + bytes)
+        {
+            if (Libc.FAllocate(Descriptor, Libc.FALLOC_FL_KEEP_SIZE, (long)page.Offset, bytes) < 0) Throw("allocate", page, -1);
+            return;
+        }
+        for (uint i = 0; i < pageCount; i++) Write(page.Plus(i), Zeros, 1);
     }
 
     /// <summary>Frees the frames of pages, and with that takes the pages away from all mappings of this node.</summary>

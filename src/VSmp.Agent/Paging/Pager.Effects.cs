@@ -89,6 +89,7 @@ internal sealed unsafe partial class Pager
         ReadOnlySpan<byte> data = payload.Slice((int)(effect.Page.Value - message.Page.Value) << PageNumber.Shift, (int)effect.Count << PageNumber.Shift);
         // SAFETY: the data are pinned while they are written, and as long as the frames.
         fixed (byte* first = data) region.Frames.Write(effect.Page, first, effect.Count);
+        _reactor.Stages?.Mark(Stage.Written);
         PagesCopiedIn += effect.Count;
     }
 
@@ -97,7 +98,7 @@ internal sealed unsafe partial class Pager
         if ((message.Flags & MessageFlags.NoData) != 0) return;
         if ((message.Flags & MessageFlags.Zero) != 0)
         {
-            region.Frames.WriteZeros(effect.Page, effect.Count);
+            region.Frames.MakeZeros(effect.Page, effect.Count);
             return;
         }
         WriteData(region, in effect, in message, payload);
