@@ -64,6 +64,9 @@ internal sealed unsafe class Reactor : IDisposable
     /// <summary>Monotonic time, in microseconds, read at the start of the turn: all of a turn happens at one time.</summary>
     public long NowMicroseconds { get; private set; } = Clock();
 
+    /// <summary>Where to note when what is done; null: nowhere.</summary>
+    public StageTrace? Stages { get; init; }
+
     /// <summary>How often it slept, for statistics and tests.</summary>
     public ulong SleepCount { get; private set; }
 
@@ -168,17 +171,19 @@ internal sealed unsafe class Reactor : IDisposable
             // What is asked for from here on is for the wait after this one.
             long wakeDue = _wakeDue;
             _wakeDue = long.MaxValue;
-            int ready = _pollers.Count == 0 ? Sleep(events, wakeDue) : Look(events, wakeDue);
+            int ready = Look(events, wakeDue);
             if (ready < 0)
             {
                 if (Errno.Last != Errno.EINTR) throw Errno.Exception("epoll_wait failed");
                 _wakeDue = wakeDue;
                 continue;
             }
+            Stages?.Mark(Stage.Woken);
             NowMicroseconds = Clock();
             for (int i = 0; i < ready; i++) _handlers[(int)events[i].Data]?.OnReady(events[i].Events);
             RunTickers();
             foreach (Action action in _turnEnds) action();
+            Stages?.Mark(Stage.TurnEnded);
         }
     }
 
@@ -196,8 +201,13 @@ internal sealed unsafe class Reactor : IDisposable
     private int Look(EpollEvent* events, long wakeDue)
     {
         long start = Clock();
-        for (long now = start; now - start < _spin.Microseconds; now = Clock())
+        for (long now = start, last = start; now - start < _spin.Microseconds; last = now, now = Clock())
         {
+            if (now - last > SpinBudget.CrowdedMicroseconds)
+            {
+                _spin.OnCrowded();
+                break;
+            }
             NowMicroseconds = now;
             bool hasFound = Poll();
             int ready = Libc.EpollWait(_epoll, events, EventsPerTurn, 0);
@@ -208,10 +218,13 @@ internal sealed unsafe class Reactor : IDisposable
             }
             Thread.Yield();
         }
-        for (int i = 0; i < _pollers.Count; i++) _pollers[i].Arm();
-        // What came before they were armed says nothing more.
-        NowMicroseconds = Clock();
-        if (Poll()) return Libc.EpollWait(_epoll, events, EventsPerTurn, 0);
+        if (_pollers.Count > 0)
+        {
+            for (int i = 0; i < _pollers.Count; i++) _pollers[i].Arm();
+            // What came before they were armed says nothing more.
+            NowMicroseconds = Clock();
+            if (Poll()) return Libc.EpollWait(_epoll, events, EventsPerTurn, 0);
+        }
         int woken = Sleep(events, wakeDue);
         _spin.OnWaited(Clock() - start);
         return woken;

@@ -57,6 +57,21 @@ public sealed class SpinBudgetTests
     }
 
     [Fact]
+    public void Where_somebody_else_needs_the_processor_it_sleeps_for_a_good_while()
+    {
+        var budget = new SpinBudget(Max);
+        for (int i = 0; i < 10; i++) budget.OnWaited(40);
+        budget.OnCrowded();
+        for (int i = 0; i < 1000; i++)
+        {
+            Assert.Equal(0, budget.Microseconds);
+            budget.OnWaited(40);
+        }
+        budget.OnWaited(40);
+        Assert.Equal(5, budget.Microseconds);
+    }
+
+    [Fact]
     public void With_a_bound_of_nothing_it_never_looks()
     {
         var budget = new SpinBudget(0);
