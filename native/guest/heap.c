@@ -36,9 +36,12 @@ size_t je_malloc_usable_size(void *pointer);
 int je_mallctl(const char *name, void *old_value, size_t *old_size, void *new_value, size_t new_size);
 
 // Read by jemalloc last, after its environment variable, whose settings for other programs must not undo these.
+// Freed memory goes back soon (jemalloc would keep it for ten seconds): frames that nobody uses make others be evicted, which costs more
+// than getting them again.
 extern const char *je_malloc_conf_2_conf_harder;
 const char *je_malloc_conf_2_conf_harder = "narenas:1,oversize_threshold:0,dss:disabled,retain:true,percpu_arena:disabled,"
-                                           "metadata_thp:disabled,thp:default,background_thread:false,abort_conf:false";
+                                           "metadata_thp:disabled,thp:default,background_thread:false,abort_conf:false,"
+                                           "dirty_decay_ms:100,muzzy_decay_ms:0";
 
 typedef struct extent_hooks extent_hooks;
 struct extent_hooks {

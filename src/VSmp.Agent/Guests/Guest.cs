@@ -13,10 +13,13 @@ namespace VSmp.Agent.Guests;
 /// <param name="processId">The process.</param>
 /// <param name="run">Whose budget it uses.</param>
 /// <param name="region">A program's region; null for a rank.</param>
-/// <param name="process">The process's pidfd.</param>
+/// <param name="process">The process's pidfd; the guest's from now on.</param>
 /// <param name="nowMicroseconds">The time.</param>
-internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFileHandle process, long nowMicroseconds)
+internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFileHandle process, long nowMicroseconds) : IDisposable
 {
+    private readonly ThreadClocks _clocks = new(processId);
+    private PageReturns? _returns;
+
     /// <summary>The process.</summary>
     public int ProcessId { get; } = processId;
 
@@ -54,13 +57,20 @@ internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFil
     public ulong PrivateBytes { get; set; }
 
     /// <summary>How often its threads came back for pages that they had been given.</summary>
-    public PageReturns Returns { get; } = new(() => ProcessControl.ProcessorMicroseconds(processId));
+    public PageReturns Returns => _returns ??= new PageReturns(_clocks.Nanoseconds);
 
     /// <summary>Why it was ended by us, if it was.</summary>
     public string? EndedBecause { get; private set; }
 
     /// <summary>Bytes of the pool reserved for it.</summary>
     public ulong PoolBytes => (IsRank ? (ulong)Mappings.Sum(m => m.Region.Layout.ExtentCount) : ReservedExtents) * (ulong)ExtentNumber.Bytes;
+
+    /// <summary>Closes what it had open of the process.</summary>
+    public void Dispose()
+    {
+        _clocks.Dispose();
+        Process.Dispose();
+    }
 
     /// <summary>A line for its user and for the log.</summary>
     public void Tell(string text)

@@ -102,7 +102,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
             _operations.RemoveAll(o => o.Guest == guest);
             _reservations.Drop(guest);
         }
-        guest.Process.Dispose();
+        guest.Dispose();
         guest.Run.Observer.OnGuestDetached(guest.ProcessId);
         GuestsChanged?.Invoke();
     }

@@ -10,14 +10,13 @@ namespace VSmp.Agent.Paging;
 /// </summary>
 /// <remarks>
 /// A thread that finds its page gone when it runs at last has taken a few microseconds of its processor since it was given the page: it was
-/// woken, and faulted again. One that has taken more has used it. The kernel tells the time of whole processes only; so of a process in
-/// which several threads fault, every return counts.
+/// woken, and faulted again. One that has taken more has used it.
 /// </remarks>
-/// <param name="processorMicroseconds">The processor time that the process has taken so far; negative if that is not known.</param>
-internal sealed class PageReturns(Func<long> processorMicroseconds)
+/// <param name="processorNanoseconds">The processor time that a thread has taken so far; negative if that is not known.</param>
+internal sealed class PageReturns(Func<uint, long> processorNanoseconds)
 {
     /// <summary>What waking up and faulting again takes at most: two switches of context.</summary>
-    public const long FruitlessMicroseconds = 15;
+    public const long FruitlessNanoseconds = 15_000;
 
     private const int MaxThreads = 4096;
 
@@ -35,14 +34,14 @@ internal sealed class PageReturns(Func<long> processorMicroseconds)
         ref LastPage last = ref CollectionsMarshal.GetValueRefOrAddDefault(_lastPages, threadId, out _);
         if (last.Region != region || last.Page != page)
         {
-            last = new LastPage(region, page, Returns: 0, ProcessorMicroseconds: -1);
+            last = new LastPage(region, page, Returns: 0, ProcessorNanoseconds: -1);
             return 0;
         }
-        long now = processorMicroseconds();
-        bool hasUsedIt = _lastPages.Count == 1 && last.ProcessorMicroseconds >= 0 && now - last.ProcessorMicroseconds > FruitlessMicroseconds;
-        last = last with { Returns = hasUsedIt ? 0 : Math.Min(last.Returns + 1, limit), ProcessorMicroseconds = now };
+        long now = processorNanoseconds(threadId);
+        bool hasUsedIt = last.ProcessorNanoseconds >= 0 && now - last.ProcessorNanoseconds > FruitlessNanoseconds;
+        last = last with { Returns = hasUsedIt ? 0 : Math.Min(last.Returns + 1, limit), ProcessorNanoseconds = now };
         return last.Returns;
     }
 
-    private readonly record struct LastPage(RegionId Region, PageNumber Page, int Returns, long ProcessorMicroseconds);
+    private readonly record struct LastPage(RegionId Region, PageNumber Page, int Returns, long ProcessorNanoseconds);
 }

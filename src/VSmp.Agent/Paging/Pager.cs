@@ -216,7 +216,7 @@ internal sealed unsafe partial class Pager : IDisposable
         if (mapping.IsGone) return;
         IRegionProtocol protocol = region.Protocol;
         bool hadData = isNew && region.Layout.IsOpen(fault.Page.Extent) && protocol.CopyOf(fault.Page) != PageCopy.None;
-        bool write = fault.Write || ExpectsWrite(region, fault.Page);
+        bool write = fault.Write || ExpectsWrite(in fault);
         switch (protocol.Access(fault.Page, write, _effects))
         {
             case AccessResult.Hit:
@@ -247,9 +247,15 @@ internal sealed unsafe partial class Pager : IDisposable
     /// Whether to ask for a page to write though it is only read now. Most data that are read are written soon after, and asking
     /// twice takes twice as long. To the protocol this is a store like any other.
     /// </summary>
-    private static bool ExpectsWrite(PagedRegion region, PageNumber page)
+    /// <remarks>
+    /// Memory that a program has just got is nearly always written, and nobody else has it. (Ranks may well read what others are yet to write.)
+    /// </remarks>
+    private static bool ExpectsWrite(in Fault fault)
     {
+        PagedRegion region = fault.Mapping.Region;
+        PageNumber page = fault.Page;
         if (!region.Protocol.AsksBeforeWriting || !region.Layout.IsOpen(page.Extent) || region.Protocol.CopyOf(page) != PageCopy.None) return false;
+        if (!fault.Mapping.Guest.IsRank && region.Protocol.IsFresh(page)) return true;
         ref LocalPage local = ref region.LocalAt(page);
         if (local.WriteExpected == 0) return false;
         local.WriteExpected--;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-using VSmp.Agent.Interop;
+using System.Globalization;
+using VSmp.Agent.Guests;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
 using Xunit;
@@ -17,50 +18,71 @@ public sealed class PageReturnsTests
     [Fact]
     public void Whoever_comes_back_without_having_run_is_counted_up_to_the_limit()
     {
-        PageReturns returns = new(() => _processor);
-        Assert.Equal([0, 1, 2, 3, 3], Given(returns, 5, PageReturns.FruitlessMicroseconds));
+        PageReturns returns = new(_ => _processor);
+        Assert.Equal([0, 1, 2, 3, 3], Given(returns, 5, PageReturns.FruitlessNanoseconds));
     }
 
     [Fact]
     public void Whoever_has_run_meanwhile_is_counted_once_at_most()
     {
-        PageReturns returns = new(() => _processor);
-        Assert.Equal([0, 1, 0, 0, 0], Given(returns, 5, PageReturns.FruitlessMicroseconds + 1));
+        PageReturns returns = new(_ => _processor);
+        Assert.Equal([0, 1, 0, 0, 0], Given(returns, 5, PageReturns.FruitlessNanoseconds + 1));
         Assert.Equal([0, 1, 2, 3], Given(returns, 4, 1)); // and then gets nowhere
     }
 
     [Fact]
     public void Another_page_ends_the_row()
     {
-        PageReturns returns = new(() => _processor);
+        PageReturns returns = new(_ => _processor);
         Assert.Equal([0, 1, 2], Given(returns, 3, 1));
         Assert.Equal(0, returns.OnGiven(1, Region, Page.Plus(1), Limit));
         Assert.Equal([0, 1], Given(returns, 2, 1));
     }
 
     [Fact]
-    public void Time_of_other_threads_that_fault_is_nobodys_use()
+    public void Each_thread_has_a_time_of_its_own()
     {
-        PageReturns returns = new(() => _processor);
-        Assert.Equal(0, returns.OnGiven(2, Region, new PageNumber(1000), Limit));
-        Assert.Equal([0, 1, 2, 3], Given(returns, 4, 1_000_000));
+        long[] processor = new long[3];
+        PageReturns returns = new(thread => processor[thread]);
+        int[] starved = new int[5], busy = new int[5];
+        for (int i = 0; i < 5; i++)
+        {
+            starved[i] = returns.OnGiven(1, Region, Page, Limit);
+            busy[i] = returns.OnGiven(2, Region, new PageNumber(1000), Limit);
+            processor[1] += 1000;
+            processor[2] += 1_000_000;
+        }
+        Assert.Equal([0, 1, 2, 3, 3], starved);
+        Assert.Equal([0, 1, 0, 0, 0], busy);
     }
 
     [Fact]
     public void Where_the_time_is_not_known_every_return_counts()
     {
-        PageReturns returns = new(() => -1);
+        PageReturns returns = new(_ => -1);
         Assert.Equal([0, 1, 2], Given(returns, 3, 0));
     }
 
     [Fact]
-    public void The_kernel_tells_a_processes_time()
+    public async Task The_kernel_tells_a_threads_time()
     {
-        long before = ProcessControl.ProcessorMicroseconds(Environment.ProcessId);
-        Assert.True(before > 0);
-        for (long until = Environment.TickCount64 + 20; Environment.TickCount64 < until;) Thread.SpinWait(100);
-        Assert.InRange(ProcessControl.ProcessorMicroseconds(Environment.ProcessId) - before, 5_000, 60_000_000);
-        Assert.Equal(-1, ProcessControl.ProcessorMicroseconds(int.MaxValue - 1));
+        using ThreadClocks clocks = new(Environment.ProcessId);
+        TaskCompletionSource<uint> begun = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        using SemaphoreSlim mayEnd = new(0);
+        Thread thread = new(() =>
+        {
+            for (long until = Environment.TickCount64 + 20; Environment.TickCount64 < until;) Thread.SpinWait(100);
+            // "/proc/thread-self" is PID/task/TID.
+            begun.SetResult(uint.Parse(File.ResolveLinkTarget("/proc/thread-self", returnFinalTarget: false)!.Name, CultureInfo.InvariantCulture));
+            mayEnd.Wait();
+        });
+        thread.Start();
+        uint id = await begun.Task;
+        Assert.InRange(clocks.Nanoseconds(id), 2_000_000, 60_000_000_000);
+        mayEnd.Release();
+        thread.Join();
+        Assert.Equal(-1, clocks.Nanoseconds(int.MaxValue - 1));
+        for (long until = Environment.TickCount64 + 10_000; clocks.Nanoseconds(id) != -1; Thread.Yield()) Assert.True(Environment.TickCount64 < until);
     }
 
     private int[] Given(PageReturns returns, int times, long processorBetween)
