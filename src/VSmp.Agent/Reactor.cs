@@ -38,8 +38,7 @@ internal sealed unsafe class Reactor : IDisposable
     private readonly int _wake;
     private readonly IReactorHandler?[] _handlers = new IReactorHandler?[65536]; // by descriptor
     private readonly List<Action> _turnEnds = [];
-    private readonly List<(long PeriodMicroseconds, Action Run)> _tickers = [];
-    private readonly List<long> _tickerDue = [];
+    private readonly List<Ticker> _tickers = [];
     private readonly PriorityQueue<Action, long> _once = new();
     private readonly ConcurrentQueue<Action> _posted = new();
     private readonly List<IReactorPoller> _pollers = [];
@@ -111,11 +110,14 @@ internal sealed unsafe class Reactor : IDisposable
     public void AtTurnEnd(Action action) => _turnEnds.Add(action);
 
     /// <summary>Runs every so often, on the reactor's thread.</summary>
-    public void Every(long periodMicroseconds, Action action)
-    {
-        _tickers.Add((periodMicroseconds, action));
-        _tickerDue.Add(Clock() + periodMicroseconds);
-    }
+    /// <param name="periodMicroseconds">How often.</param>
+    /// <param name="action">What.</param>
+    /// <param name="isNeeded">
+    /// Whether there is anything to do for it; asked in every turn, so it must be cheap. While there is not, nobody is woken, and once
+    /// there is, it runs a period later. What makes it needed happens on the reactor's thread. Null: always.
+    /// </param>
+    public void Every(long periodMicroseconds, Action action, Func<bool>? isNeeded = null) =>
+        _tickers.Add(new Ticker(periodMicroseconds, action, isNeeded, Clock() + periodMicroseconds));
 
     /// <summary>
     /// Asks for a turn at that time at the latest, though nothing may happen until then. Holds for one turn: who still wants it asks again.
@@ -250,21 +252,40 @@ internal sealed unsafe class Reactor : IDisposable
     private long MicrosecondsToNextTick(long wakeDue)
     {
         long due = Math.Min(wakeDue, _once.TryPeek(out _, out long first) ? first : long.MaxValue);
-        foreach (long tick in _tickerDue) due = Math.Min(due, tick);
-        return due == long.MaxValue ? -1 : Math.Max(due - Clock(), 0);
+        long now = Clock();
+        foreach (Ticker ticker in _tickers) due = Math.Min(due, ticker.Due(now));
+        return due == long.MaxValue ? -1 : Math.Max(due - now, 0);
     }
 
     private void RunTickers()
     {
         for (int i = 0; i < _tickers.Count; i++)
         {
-            if (NowMicroseconds < _tickerDue[i]) continue;
-            _tickerDue[i] = NowMicroseconds + _tickers[i].PeriodMicroseconds;
-            _tickers[i].Run();
+            if (NowMicroseconds >= _tickers[i].Due(NowMicroseconds)) _tickers[i].Run(NowMicroseconds);
         }
         while (_once.TryPeek(out Action? action, out long due) && due <= NowMicroseconds)
         {
             _once.Dequeue();
+            action();
+        }
+    }
+
+    /// <summary>What runs every so often.</summary>
+    private sealed class Ticker(long periodMicroseconds, Action action, Func<bool>? isNeeded, long due)
+    {
+        private const long Never = long.MaxValue;
+
+        /// <summary>When it is to run next, as things stand.</summary>
+        public long Due(long now)
+        {
+            if (isNeeded is not null && !isNeeded()) due = Never;
+            else if (due == Never) due = now + periodMicroseconds;
+            return due;
+        }
+
+        public void Run(long now)
+        {
+            due = now + periodMicroseconds;
             action();
         }
     }

@@ -72,7 +72,7 @@ internal sealed class PeerGate : IDisposable
     public void Start()
     {
         if (_listener >= 0) _reactor.Watch(_listener, EpollEvents.Readable, _acceptor);
-        _reactor.Every(100_000, Tick);
+        _reactor.Every(100_000, Tick, () => _listenerPaused || _connections.Count > 0);
         _thread = new Thread(_reactor.Run) { Name = "vsmp-gate", IsBackground = true };
         _thread.Start();
     }

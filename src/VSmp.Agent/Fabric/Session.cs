@@ -145,6 +145,9 @@ internal sealed unsafe class Session : IDisposable
         Fabric.QueueFlush(this);
     }
 
+    /// <summary>Whether <see cref="Tick"/> may have something to do, or a turn would send what could not be sent: whenever time alone changes anything.</summary>
+    public bool NeedsTick => !IsConnected || Core.OwesAck || Core.Outbox.UnsentBytes > 0 || _backoff != 0 || _overflowed;
+
     public void Tick()
     {
         long now = Fabric.Reactor.NowMicroseconds;

@@ -64,7 +64,7 @@ internal sealed unsafe class SessionFabric : IFabric
         _log = log;
         _complaints = new RateLimitedLog(log);
         _scrap = (byte*)NativeMemory.Alloc(FrameHeader.Bytes + FrameHeader.MaxPayloadBytes);
-        reactor.Every(TickMicroseconds, Tick);
+        reactor.Every(TickMicroseconds, Tick, NeedsTick);
         Chunks.Freeing = chunk =>
         {
             foreach (Session session in _sessions) session.Forget((byte*)chunk);
@@ -239,6 +239,16 @@ internal sealed unsafe class SessionFabric : IFabric
         else if (incoming.Epoch != Epoch) incoming.Refuse(HandshakeStatus.OtherEpoch);
         else if (incoming.Server != Self || session is null || session.Connects) incoming.Refuse(HandshakeStatus.NotAMember);
         else session.OnIncoming(incoming);
+    }
+
+    // Between nodes that have nothing to say to each other there is nothing to look after.
+    private bool NeedsTick()
+    {
+        foreach (Session session in _sessions)
+        {
+            if (session.NeedsTick) return true;
+        }
+        return false;
     }
 
     private void Tick()

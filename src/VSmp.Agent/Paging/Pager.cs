@@ -173,6 +173,7 @@ internal sealed unsafe partial class Pager : IDisposable
             Progressed?.Invoke();
             Drain();
         }
+        if (_hasProgressed) _reactor.WakeBy(_reactor.NowMicroseconds); // it goes on, after others had their share
         WakeForHolds();
     }
 

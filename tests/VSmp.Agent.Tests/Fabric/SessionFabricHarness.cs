@@ -12,6 +12,7 @@ internal sealed class FabricNode : IAsyncDisposable
 {
     public static readonly ClusterSecret Secret = ClusterSecret.FromBytes(new byte[32]);
 
+    private const long LookAgainMicroseconds = 10_000;
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
 
     private readonly List<(Func<bool> Condition, TaskCompletionSource Done)> _waiters = [];
@@ -95,6 +96,8 @@ internal sealed class FabricNode : IAsyncDisposable
             _waiters[i].Done.SetResult();
             _waiters.RemoveAt(i);
         }
+        // What else runs at the end of a turn may have changed what they wait for, and be the last to happen.
+        if (_waiters.Count > 0) Reactor.WakeBy(Reactor.Clock() + LookAgainMicroseconds);
     }
 }
 
