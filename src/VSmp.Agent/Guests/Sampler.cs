@@ -6,9 +6,10 @@ namespace VSmp.Agent.Guests;
 
 /// <summary>
 /// Looks several times a second at what only the kernel knows: the private memory of the guests and the allocation of the frame files.
-/// The files in /proc are read on a thread of its own, so that no fault waits for them; without guests no other thread is woken.
+/// The files in /proc are read on a thread of its own, so that no fault waits for them; without guests nobody is woken. (Threads of the pool look for more
+/// work, with open eyes, before they sleep: with one guest that took more than all the rest of an idle agent.)
 /// </summary>
-internal sealed class Sampler
+internal sealed class Sampler : IDisposable
 {
     private const long PeriodMicroseconds = 100_000;
 
@@ -18,6 +19,10 @@ internal sealed class Sampler
     private ulong _lastFaults;
     private long _lastMicroseconds = Reactor.Clock();
     private bool _isLooking;
+    private Thread? _looker;
+    private readonly AutoResetEvent _lookNow = new(false);
+    private Guest[] _toLookAt = []; // the looker's from when it is woken until it has posted what it saw; else the reactor's
+    private volatile bool _isOver;
 
     /// <summary>Starts to look.</summary>
     public Sampler(Reactor reactor, Runs runs, Pager pager)
@@ -25,7 +30,7 @@ internal sealed class Sampler
         _reactor = reactor;
         _runs = runs;
         _pager = pager;
-        reactor.Every(PeriodMicroseconds, List);
+        reactor.Every(PeriodMicroseconds, List, IsThereAnything);
     }
 
     /// <summary>Faults per second, over the last period.</summary>
@@ -36,6 +41,18 @@ internal sealed class Sampler
 
     /// <summary>Memory of the guests outside the pool.</summary>
     public ulong PrivateBytes { get; private set; }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _isOver = true;
+        _lookNow.Set();
+        _looker?.Join();
+        _lookNow.Dispose();
+    }
+
+    /// <summary>Whether there is anything to look at, or was when it was last looked at.</summary>
+    private bool IsThereAnything() => _runs.All.Count > 0 || _pager.Regions.Count > 0 || (UsedBytes | PrivateBytes) > 0 || FaultsPerSecond > 0;
 
     /// <summary>On the reactor: what there is to look at.</summary>
     private void List()
@@ -64,14 +81,26 @@ internal sealed class Sampler
             return;
         }
         _isLooking = true;
-        ThreadPool.UnsafeQueueUserWorkItem(_ => Look(guests), null);
+        _toLookAt = guests;
+        if (_looker is null)
+        {
+            _looker = new Thread(Look) { Name = "sampler", IsBackground = true };
+            _looker.Start();
+        }
+        _lookNow.Set();
     }
 
-    /// <summary>On a thread of the pool: reads /proc.</summary>
-    private void Look(Guest[] guests)
+    /// <summary>On the looker's thread: reads /proc.</summary>
+    private void Look()
     {
-        var sizes = Array.ConvertAll(guests, g => AnonymousBytes(g.ProcessId));
-        _reactor.Post(() => Record(guests, sizes));
+        while (true)
+        {
+            _lookNow.WaitOne();
+            if (_isOver) return;
+            Guest[] guests = _toLookAt;
+            ulong[] sizes = Array.ConvertAll(guests, g => ProcessControl.AnonymousBytes(g.ProcessId));
+            _reactor.Post(() => Record(guests, sizes));
+        }
     }
 
     private void Record(Guest[] guests, ulong[] sizes)
@@ -90,19 +119,5 @@ internal sealed class Sampler
             foreach (Guest guest in run.Guests) sum += guest.PrivateBytes;
             run.Counters.PeakPrivateBytes = Math.Max(run.Counters.PeakPrivateBytes, sum);
         }
-    }
-
-    private static ulong AnonymousBytes(int processId)
-    {
-        try
-        {
-            foreach (string line in File.ReadLines($"/proc/{processId}/status"))
-            {
-                if (!line.StartsWith("RssAnon:", StringComparison.Ordinal)) continue;
-                return ulong.Parse(line.AsSpan(8, line.Length - 8 - 3), System.Globalization.NumberStyles.AllowLeadingWhite, null) << 10;
-            }
-        }
-        catch (IOException) { } // it has ended
-        return 0;
     }
 }

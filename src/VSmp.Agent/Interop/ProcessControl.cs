@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Globalization;
 using System.Runtime.InteropServices;
 using Microsoft.Win32.SafeHandles;
 
@@ -36,6 +37,32 @@ internal static unsafe partial class ProcessControl
         using SafeFileHandle? handle = Open(process.ProcessId);
         // Looked at after the descriptor was opened: from here on the number cannot come to mean another process.
         return handle is not null && process.IsAlive && Signal(handle, signal);
+    }
+
+    /// <summary>The memory of a process that is mapped to no file; 0 if there is no such process.</summary>
+    public static ulong AnonymousBytes(int processId)
+    {
+        const int MostBytes = 128; // seven numbers
+        int file = Libc.Open($"/proc/{processId}/statm", Libc.O_RDONLY | Libc.O_CLOEXEC, 0);
+        if (file < 0) return 0;
+        byte* text = stackalloc byte[MostBytes];
+        // SAFETY: reads at most what the buffer holds.
+        nint bytes = Libc.Read(file, text, MostBytes);
+        _ = Libc.Close(file);
+        return AnonymousBytes(new ReadOnlySpan<byte>(text, (int)Math.Max(bytes, 0)));
+    }
+
+    /// <summary>What such a file says: in pages all memory, what is resident of it, and what of that is mapped to files or shared; then others.</summary>
+    internal static ulong AnonymousBytes(ReadOnlySpan<byte> text)
+    {
+        Span<ulong> pages = stackalloc ulong[3];
+        int known = 0;
+        foreach (Range field in text.Split((byte)' '))
+        {
+            if (known == pages.Length || !ulong.TryParse(text[field], CultureInfo.InvariantCulture, out pages[known])) break;
+            known++;
+        }
+        return known == pages.Length && pages[1] > pages[2] ? (pages[1] - pages[2]) * (ulong)Environment.SystemPageSize : 0;
     }
 
     /// <summary>Waits until the process ends; false if it has not within the time. Works for processes that are not
