@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Runtime.CompilerServices;
 using VSmp.Coherence.Homes;
 using VSmp.Coherence.Nodes;
 using VSmp.Coherence.Placement;
@@ -9,6 +10,9 @@ namespace VSmp.Coherence;
 /// <summary>What one node knows of a region: the states of its pages here, and the directory of the extents that it is home to.</summary>
 public sealed class Region : RegionLayout
 {
+    /// <summary>Stands for the directory of an extent that this node is home to, and of which no page was ever asked for: a word is enough.</summary>
+    private static readonly DirectoryEntry[] Untouched = [];
+
     private readonly PageEntry[]?[] _pages;
     private readonly DirectoryEntry[]?[] _directory;
 
@@ -43,7 +47,12 @@ public sealed class Region : RegionLayout
     public ref PageEntry PageAt(PageNumber page) => ref _pages[page.Extent.Value]![page.Value & (ExtentNumber.Pages - 1)];
 
     /// <summary>The page's directory entry. This node must be its home.</summary>
-    public ref DirectoryEntry EntryAt(PageNumber page) => ref _directory[page.Extent.Value]![page.Value & (ExtentNumber.Pages - 1)];
+    public ref DirectoryEntry EntryAt(PageNumber page)
+    {
+        DirectoryEntry[] entries = _directory[page.Extent.Value]!;
+        if (entries.Length == 0) entries = Touch(page.Extent);
+        return ref entries[page.Value & (ExtentNumber.Pages - 1)];
+    }
 
     /// <inheritdoc/>
     public override void Open(ExtentNumber extent)
@@ -66,9 +75,7 @@ public sealed class Region : RegionLayout
     public override bool BecomeHome(ExtentNumber extent)
     {
         if (_directory[extent.Value] is not null) return false;
-        var entries = new DirectoryEntry[ExtentNumber.Pages];
-        Array.Fill(entries, DirectoryEntry.Zero);
-        _directory[extent.Value] = entries;
+        _directory[extent.Value] = Untouched;
         HomeExtentCount++;
         return true;
     }
@@ -80,5 +87,14 @@ public sealed class Region : RegionLayout
         _directory[extent.Value] = null;
         HomeExtentCount--;
         return true;
+    }
+
+    /// <summary>The first page of an extent is asked for: from now on each of its pages has an entry.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private DirectoryEntry[] Touch(ExtentNumber extent)
+    {
+        var entries = new DirectoryEntry[ExtentNumber.Pages];
+        Array.Fill(entries, DirectoryEntry.Zero);
+        return _directory[extent.Value] = entries;
     }
 }
