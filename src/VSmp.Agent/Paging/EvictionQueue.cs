@@ -14,9 +14,20 @@ internal sealed class EvictionQueue
 
     private readonly Queue<(PagedRegion Region, PageNumber Page)> _queue = new(4096);
     private uint _evictions;
+    private long _openPages;
 
     /// <summary>Entries, some of them of pages that are gone already.</summary>
     public int Count => _queue.Count;
+
+    /// <summary>
+    /// So many more pages may become copies. Room for as many as fit the budget is made now, so that no fault has to: to let the queue grow would
+    /// take longer than the fault.
+    /// </summary>
+    public void OnOpened(int pageCount, long budgetPages)
+    {
+        _openPages += pageCount;
+        _queue.EnsureCapacity((int)Math.Min(Math.Min(_openPages, budgetPages), Array.MaxLength));
+    }
 
     /// <summary>A copy was installed.</summary>
     public void OnInstalled(PagedRegion region, PageNumber page, long budgetPages)

@@ -62,6 +62,7 @@ internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Ru
     {
         Layout.Open(extent);
         _local[extent.Value] = new LocalPage[ExtentNumber.Pages];
+        if (!Layout.IsHome(extent)) Run!.Copies.OnOpened(ExtentNumber.Pages, Run.Budget.LimitPages);
     }
 
     /// <summary>This node's guests do not use the extent any more.</summary>
