@@ -15,7 +15,8 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 
     /// <inheritdoc/>
     public Task<ClusterStatus> GetStatusAsync() => reactor.Ask(() => new ClusterStatus(
-        options.Cluster, parts.View(), parts.Epoch(), options.Name, parts.Peers.All.Select(StatusOf).ToArray(), parts.Fabric()));
+        options.Cluster, parts.View(), parts.Epoch(), options.Name, parts.Peers.All.Select(StatusOf).ToArray(), parts.Fabric(),
+        new AgentStatistics(parts.Pager.FaultCount, (ulong)GC.GetAllocatedBytesForCurrentThread())));
 
     /// <inheritdoc/>
     public Task<IReadOnlyList<GuestStatus>> GetGuestsAsync() => reactor.Ask(() => (IReadOnlyList<GuestStatus>)parts.Runs.Guests.Select(StatusOf).ToArray());

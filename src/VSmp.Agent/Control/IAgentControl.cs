@@ -188,8 +188,14 @@ internal sealed record JobStatistics(double WallSeconds, string Protocol, IReadO
 /// <summary>Time from the arrival of a fault at the agent to its resolution.</summary>
 internal sealed record FaultMicroseconds(double P50, double P99, double Max);
 
-/// <summary>A cluster as one agent sees it, and what that agent has sent and received since it started.</summary>
-internal sealed record ClusterStatus(string Cluster, uint View, uint Epoch, string Self, IReadOnlyList<NodeStatus> Nodes, FabricStatistics Fabric);
+/// <summary>A cluster as one agent sees it, and what that agent has sent, received and done since it started.</summary>
+internal sealed record ClusterStatus(string Cluster, uint View, uint Epoch, string Self, IReadOnlyList<NodeStatus> Nodes, FabricStatistics Fabric,
+    AgentStatistics Agent);
+
+/// <summary>What an agent has done since it started.</summary>
+/// <param name="Faults">Faults of its guests that it has served.</param>
+/// <param name="ReactorAllocatedBytes">Managed memory that its reactor has allocated; serving a fault takes none.</param>
+internal sealed record AgentStatistics(ulong Faults, ulong ReactorAllocatedBytes);
 
 /// <summary>A node's memory: <c>Contributed = Home + Cache + Free</c>; private memory of its guests beside them.</summary>
 /// <param name="Name">The node's name.</param>

@@ -20,6 +20,7 @@ public sealed class ControlTests
 
         ClusterStatus status = client.GetStatus();
         Assert.Equal("n0", status.Self);
+        Assert.Equal(new AgentStatistics(Faults: 3, ReactorAllocatedBytes: 1 << 20), status.Agent);
         NodeStatus node = Assert.Single(status.Nodes);
         Assert.Equal(12.4, node.FaultsPerSecond);
         Assert.Equal(node.ContributedBytes, node.HomeBytes + node.CacheBytes + node.FreeBytes);

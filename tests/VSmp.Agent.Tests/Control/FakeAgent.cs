@@ -36,7 +36,8 @@ internal sealed class FakeAgent(string name) : IAgentControl
     public Task<ClusterStatus> GetStatusAsync() => Failure is not null
         ? Task.FromException<ClusterStatus>(Failure)
         : Task.FromResult(new ClusterStatus("test", 1, 7, name,
-            [new NodeStatus(name, 0, "127.0.0.1:1", "up", 100 << 20, 10 << 20, 20 << 20, 70 << 20, 5 << 20, 9 << 20, 1, 12.4)], new FabricStatistics { Transport = "tcp" }));
+            [new NodeStatus(name, 0, "127.0.0.1:1", "up", 100 << 20, 10 << 20, 20 << 20, 70 << 20, 5 << 20, 9 << 20, 1, 12.4)], new FabricStatistics { Transport = "tcp" },
+            new AgentStatistics(Faults: 3, ReactorAllocatedBytes: 1 << 20)));
 
     public Task<IReadOnlyList<GuestStatus>> GetGuestsAsync() => Task.FromResult<IReadOnlyList<GuestStatus>>(Guests);
 
