@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.CommandLine;
-using System.Globalization;
 using BenchmarkDotNet.Columns;
 using BenchmarkDotNet.Configs;
 using BenchmarkDotNet.Diagnosers;
@@ -10,61 +9,69 @@ using BenchmarkDotNet.Reports;
 using BenchmarkDotNet.Running;
 using BenchmarkDotNet.Toolchains.InProcess.Emit;
 using Perfolizer.Horology;
+using VSmp.Bench.Running;
 
 namespace VSmp.Bench.Micro;
 
-/// <summary><c>vsmp-bench micro</c>: how long a protocol step takes, and that it allocates nothing.</summary>
+/// <summary><c>vsmp-bench micro</c>: how long the inside of an agent takes for a fault, and that it allocates nothing.</summary>
 internal static class MicroCommand
 {
-    private const int WarmupCount = 3, IterationCount = 7, IterationMilliseconds = 200;
+    internal const int IterationCount = 7, IterationMilliseconds = 150;
+    private const int WarmupCount = 3;
 
     /// <summary>The command.</summary>
     public static Command New()
     {
         Option<bool> verbose = new("--verbose") { Description = "Print everything that BenchmarkDotNet has to say" };
-        Command command = new("micro", "Measure protocol steps, without fabric and pages (a minute). Fails if one allocates memory.");
+        Command command = new("micro", "Measure protocol steps, look-ups, framing, checksums and queues, without network and kernel (two minutes). "
+            + "Fails if one allocates memory.");
         command.Options.Add(verbose);
-        command.SetAction(parsed => Run(parsed.GetValue(verbose)));
+        ReportOptions files = new(command, isDrawn: false);
+        command.SetAction(parsed => Workload.Guard(() =>
+        {
+            MicroReport report = Measure(parsed.GetValue(verbose));
+            files.Write(parsed, report);
+            return report.IsFreeOfAllocation ? ExitCode.Ok : ExitCode.Wrong;
+        }));
         return command;
     }
 
-    private static int Run(bool isVerbose)
+    private static MicroReport Measure(bool isVerbose)
     {
         string artifacts = Directory.CreateTempSubdirectory("vsmp-micro-").FullName;
-        // In this process: a clone that is built needs no compiler, and no second build, to be measured.
-        Job job = Job.Default.WithToolchain(InProcessEmitToolchain.Instance).WithWarmupCount(WarmupCount)
-            .WithIterationCount(IterationCount).WithIterationTime(TimeInterval.FromMilliseconds(IterationMilliseconds));
-        IConfig config = ManualConfig.CreateEmpty().AddJob(job).AddDiagnoser(MemoryDiagnoser.Default)
-            .AddColumnProvider(DefaultColumnProviders.Instance).AddLogger(isVerbose ? ConsoleLogger.Default : NullLogger.Instance)
-            .WithOptions(ConfigOptions.DisableLogFile).WithArtifactsPath(artifacts);
-        Summary summary = BenchmarkRunner.Run<ProtocolRounds>(config);
-        Directory.Delete(artifacts, recursive: true);
-
-        Console.WriteLine("| protocol | round    | steps | ns/round | mean | ns/step | bytes |");
-        Console.WriteLine("|----------|----------|-------|----------|------|---------|-------|");
-        string[] protocols = [.. ProtocolRounds.Protocols];
-        int wrong = summary.Reports.OrderBy(r => Array.IndexOf(protocols, ProtocolOf(r))).Count(report => !Print(report));
-        return wrong > 0 || summary.Reports.Length == 0 ? 1 : 0;
+        try
+        {
+            // In this process: a clone that is built needs no compiler, and no second build, to be measured.
+            Job job = Job.Default.WithToolchain(InProcessEmitToolchain.Instance).WithWarmupCount(WarmupCount)
+                .WithIterationCount(IterationCount).WithIterationTime(TimeInterval.FromMilliseconds(IterationMilliseconds));
+            IConfig config = ManualConfig.CreateEmpty().AddJob(job).AddDiagnoser(MemoryDiagnoser.Default)
+                .AddColumnProvider(DefaultColumnProviders.Instance).AddLogger(isVerbose ? ConsoleLogger.Default : NullLogger.Instance)
+                .WithOptions(ConfigOptions.DisableLogFile).WithArtifactsPath(artifacts);
+            MicroResult[] rounds = ResultsOf(BenchmarkRunner.Run<ProtocolRounds>(config), report =>
+            {
+                string protocol = (string)report.Parameters[nameof(ProtocolRounds.Protocol)], round = report.Descriptor.WorkloadMethod.Name;
+                return (round, protocol, StepsOf(round, protocol));
+            });
+            MicroResult[] inside = ResultsOf(BenchmarkRunner.Run<Inside>(config), report => (report.Descriptor.WorkloadMethodDisplayInfo.Trim('\''), "", 1));
+            string[] protocols = [.. ProtocolRounds.Protocols];
+            return new MicroReport(Machine.Here(), [.. rounds.OrderBy(round => Array.IndexOf(protocols, round.Protocol))], inside);
+        }
+        finally
+        {
+            Directory.Delete(artifacts, recursive: true);
+        }
     }
 
-    private static string ProtocolOf(BenchmarkReport report) => (string)report.BenchmarkCase.Parameters[nameof(ProtocolRounds.Protocol)];
-
-    /// <returns>Whether it was measured, and allocates nothing.</returns>
-    private static bool Print(BenchmarkReport report)
+    private static MicroResult[] ResultsOf(Summary summary, Func<BenchmarkCase, (string Name, string Protocol, long Steps)> describe)
     {
-        string round = report.BenchmarkCase.Descriptor.WorkloadMethod.Name, protocol = ProtocolOf(report);
-        if (report.ResultStatistics is not { } time || report.GcStats.GetBytesAllocatedPerOperation(report.BenchmarkCase) is not { } bytes)
+        if (summary.Reports.Length == 0) throw new BenchException("nothing was measured; --verbose says why");
+        return [.. summary.Reports.Select(report =>
         {
-            Console.WriteLine($"{round}, {protocol}: not measured; --verbose says why");
-            return false;
-        }
-        long steps = StepsOf(round, protocol);
-        // The least is what it takes; what is more was somebody else's.
-        double least = time.Min;
-        FormattableString row =
-            $"| {protocol,-8} | {round,-8} | {steps,5} | {least,8:F0} | {time.Mean,4:F0} | {least / steps,7:F0} | {bytes,5} |";
-        Console.WriteLine(row.ToString(CultureInfo.InvariantCulture));
-        return bytes == 0;
+            (string name, string protocol, long steps) = describe(report.BenchmarkCase);
+            return report.ResultStatistics is { } time && report.GcStats.GetBytesAllocatedPerOperation(report.BenchmarkCase) is { } bytes
+                ? new MicroResult(name, protocol, steps, time.Min, time.Mean, bytes)
+                : throw new BenchException($"{name} {protocol}: not measured; --verbose says why");
+        })];
     }
 
     private static long StepsOf(string round, string protocol)
