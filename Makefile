@@ -91,8 +91,11 @@ bench: build ## the figures in docs/benchmarks, measured here (minutes; let noth
 	@$(NEED) packages $(BENCH_PACKAGES)
 	@$(MAKE) --no-print-directory native # with the programs that need those
 	$(BUILD)/vsmp-bench ratio --json docs/benchmarks/ratio.json --markdown docs/benchmarks/ratio.md --svg docs/benchmarks/ratio.svg
+	$(BUILD)/vsmp-bench fault --breakdown --json docs/benchmarks/breakdown.json --markdown docs/benchmarks/breakdown.md
 	$(BUILD)/vsmp-bench velvet --json docs/benchmarks/velvet.json --markdown docs/benchmarks/velvet.md --svg docs/benchmarks/velvet.svg
 	$(BUILD)/vsmp-bench apps --json docs/benchmarks/apps.json --markdown docs/benchmarks/apps.md --svg docs/benchmarks/apps.svg
+	$(BUILD)/vsmp-bench agent --json docs/benchmarks/agent.json --markdown docs/benchmarks/agent.md
+	$(BUILD)/vsmp-bench micro --json docs/benchmarks/micro.json --markdown docs/benchmarks/micro.md
 
 .PHONY: demo
 demo: build ## a genome assembly on four agents, none of which could have held it

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.CommandLine;
 using Spectre.Console;
+using VSmp.Bench.Agents;
 using VSmp.Bench.Apps;
 using VSmp.Bench.Checking;
 using VSmp.Bench.Fault;
@@ -34,4 +35,5 @@ root.Subcommands.Add(FaultCommand.New());
 root.Subcommands.Add(RatioCommand.New());
 root.Subcommands.Add(VelvetCommand.New());
 root.Subcommands.Add(AppsCommand.New());
+root.Subcommands.Add(AgentCommand.New());
 return root.Parse(args).Invoke();

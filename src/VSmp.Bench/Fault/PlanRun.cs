@@ -10,7 +10,8 @@ namespace VSmp.Bench.Fault;
 /// <param name="ranks">Ranks, each on a node of its own.</param>
 /// <param name="pages">Pages that go through each plan.</param>
 /// <param name="plans">The plans, as <c>vsmp-fault</c> takes them: rank at the home, and steps.</param>
-internal sealed class PlanRun(int ranks, int pages, IReadOnlyList<string> plans)
+/// <param name="local">The budget of each node for copies of others' pages; null: as much as there is.</param>
+internal sealed class PlanRun(int ranks, int pages, IReadOnlyList<string> plans, string? local = null)
 {
     /// <summary>What each agent has to contribute: the homes' pages, and as much again for copies.</summary>
     public string Memory
@@ -32,7 +33,7 @@ internal sealed class PlanRun(int ranks, int pages, IReadOnlyList<string> plans)
     {
         List<string> program = [BenchCluster.FindProgram("vsmp-fault"), pages.ToString(CultureInfo.InvariantCulture), .. plans];
         // Rank 0 waits to be told to go on, and the others for rank 0.
-        (int exitCode, string error) = cluster.RunRanks(ranks, cluster.Nodes.Take(ranks), Msi.Protocol.Name, local: null, program, line =>
+        (int exitCode, string error) = cluster.RunRanks(ranks, cluster.Nodes.Take(ranks), Msi.Protocol.Name, local, program, line =>
         {
             if (line.StartsWith("at ", StringComparison.Ordinal))
             {
