@@ -38,7 +38,7 @@ internal sealed class ReadAhead
     public (PageNumber First, uint Count) OnMiss(PageNumber page, bool isFresh)
     {
         uint least = isFresh ? FreshWindow : 1;
-        _current = Array.FindIndex(_streams, stream => page.Value >= stream.LastMiss && page.Value <= stream.Frontier + 1);
+        _current = Find(page);
         if (_current < 0)
         {
             _current = _next++ % Streams;
@@ -57,6 +57,16 @@ internal sealed class ReadAhead
 
     /// <summary>The pages before this one were asked for, of those that the last miss was to have asked for.</summary>
     public void AskedUpTo(PageNumber page) => _streams[_current].Frontier = page.Value;
+
+    // A loop: a function that is given the page would be an object for each miss.
+    private int Find(PageNumber page)
+    {
+        for (int i = 0; i < Streams; i++)
+        {
+            if (page.Value >= _streams[i].LastMiss && page.Value <= _streams[i].Frontier + 1) return i;
+        }
+        return -1;
+    }
 
     private struct Stream
     {
