@@ -205,7 +205,7 @@ internal sealed unsafe class Reactor : IDisposable
         long start = Clock();
         for (long now = start, last = start; now - start < _spin.Microseconds; last = now, now = Clock())
         {
-            if (now - last > SpinBudget.CrowdedMicroseconds)
+            if (now - last > _spin.CrowdedMicroseconds)
             {
                 _spin.OnCrowded();
                 break;

@@ -10,13 +10,13 @@ namespace VSmp.Agent;
 /// <param name="maxMicroseconds">Longest budget; a wait that takes longer was not worth looking for. 0: never look.</param>
 internal struct SpinBudget(long maxMicroseconds)
 {
-    /// <summary>Somebody who has the processor for longer than this, after it was yielded to whoever wants it, computes.</summary>
-    public const long CrowdedMicroseconds = 25;
-
     private const long FirstMicroseconds = 5;
     private const int WaitsAfterCrowding = 1000;
 
     private int _waitsAsleep;
+
+    /// <summary>Somebody who has the processor for longer than this, half of what is worth looking for, after it was yielded, computes.</summary>
+    public readonly long CrowdedMicroseconds => maxMicroseconds / 2;
 
     /// <summary>How long to look now.</summary>
     public long Microseconds { get; private set; }
