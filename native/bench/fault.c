@@ -14,7 +14,6 @@
 #include "common.h"
 #include "pin.h"
 
-#define EXTENT_BYTES (2ul << 20)
 #define PAGES_PER_EXTENT (EXTENT_BYTES / PAGE_BYTES)
 
 enum { MAX_STEPS = 16 };

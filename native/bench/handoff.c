@@ -7,8 +7,6 @@
 #include "common.h"
 #include "pin.h"
 
-#define EXTENT_BYTES (2ul << 20)
-
 int main(int argc, char **argv) {
     if (argc != 2) {
         fprintf(stderr, "usage: vsmp-handoff TURNS\n");

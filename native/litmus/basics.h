@@ -20,6 +20,7 @@
 #include <x86intrin.h>
 
 #define PAGE_BYTES 4096ul
+#define EXTENT_BYTES (2ul << 20)
 #define CACHE_LINE_BYTES 64ul
 
 // What the exit codes mean to vsmp-bench: 1 is a wrong result, everything else is a run that could not be made.

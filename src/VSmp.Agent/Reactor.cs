@@ -31,7 +31,7 @@ internal sealed unsafe class Reactor : IDisposable
 {
     private const int EventsPerTurn = 64;
 
-    /// <summary>A round trip on RDMA hardware and what the peer does in between; a sleep and what it takes to be woken cost about as much.</summary>
+    /// <summary>A round trip and what the peer does in between; a sleep and what it takes to be woken cost about as much (ADR 0010).</summary>
     private const long MaxSpinMicroseconds = 50;
 
     private readonly int _epoll;
