@@ -141,6 +141,12 @@ public sealed class EffectBuffer
             ref Effect earlier = ref _effects[i];
             if (source == DataSource.Diff) break; // a frame has room for one, of any length
             if (earlier.Kind != EffectKind.Send || !Continues(in earlier, to, source, in message)) continue;
+            if (IsUntouchedFrom(i + 1, in message))
+            {
+                // Nothing that was asked since is about the later page: it may as well go with the earlier one.
+                earlier.Message.Count += message.Count;
+                return;
+            }
             if (IsFollowedByOther(i)) break;
             // The run goes to the end, so that whatever must precede the sending of the later page still does.
             Effect run = earlier;
@@ -158,6 +164,15 @@ public sealed class EffectBuffer
 
     private static bool Covers(in Effect effect, RegionId region, ulong page, uint count) =>
         effect.Region == region && effect.Page.Value < page + count && page < effect.Page.Value + effect.Count;
+
+    private bool IsUntouchedFrom(int index, in Message message)
+    {
+        for (int i = index; i < Count; i++)
+        {
+            if (Covers(in _effects[i], message.Region, message.Page.Value, message.Count)) return false;
+        }
+        return true;
+    }
 
     /// <summary>
     /// Whether a later effect, other than a sending to another node, is about pages of an effect: then that cannot be moved behind it.

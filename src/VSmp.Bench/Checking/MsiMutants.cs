@@ -28,6 +28,8 @@ internal static class MsiMutants
         Node("an InvAck too few is counted", IM_A, NE.InvAck, M, NodeAction.MakeWritable, NodeAction.SendInstallAck),
         Node("an InvAck that comes before the grant is lost", IM_AD, NE.InvAck, IM_AD),
         Node("a downgrade leaves the right to write", M, NE.FwdGetS, MS_K, SendDataToRequestor, SendDataToHome),
+        Node("a home that reads is told that it has the data before they are sent", M, NE.FwdGetS, MS_K, WriteProtect, SendDataToHome,
+            SendDataToRequestor),
         Node("a downgrade does not tell the home", M, NE.FwdGetS, MS_K, WriteProtect, SendDataToRequestor),
         Node("a hand-over copies before it write-protects", M, NE.FwdGetM, MI_K, Keep, Unmap, NodeAction.SendDataM),
         Node("a hand-over leaves the page mapped", M, NE.FwdGetM, MI_K, WriteProtect, Keep, NodeAction.SendDataM),

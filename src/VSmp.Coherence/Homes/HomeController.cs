@@ -212,7 +212,7 @@ public sealed class HomeController
                 if ((m.Flags & MessageFlags.Zero) != 0) entry.Flags |= DirectoryFlags.Zero;
                 else entry.Flags &= ~DirectoryFlags.Zero;
                 ReleaseAside(ref entry, region, m.Page, effects);
-                if (m.Source != Self || (m.Flags & MessageFlags.Zero) != 0) effects.Add(EffectKind.WriteHome, region.Id, m.Page);
+                if ((m.Source != Self && (m.Flags & MessageFlags.NoData) == 0) || (m.Flags & MessageFlags.Zero) != 0) effects.Add(EffectKind.WriteHome, region.Id, m.Page);
                 break;
             case DirectoryAction.MakeZero:
                 entry.Version = entry.Version.Next(); // newer than any copy that somebody may still keep

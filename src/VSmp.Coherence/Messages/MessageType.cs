@@ -61,7 +61,8 @@ public enum MessageType : byte
     InstallAck = 35,
     /// <summary>The request came to the wrong home, in a wrong view, or cannot be granted; the sender decides again.</summary>
     Nack = 37,
-    /// <summary>The owner's data for the home after a FwdGetS; with the contents, or <see cref="MessageFlags.Zero"/>.</summary>
+    /// <summary>The owner's data for the home after a FwdGetS; with the contents, <see cref="MessageFlags.Zero"/>, or
+    /// <see cref="MessageFlags.NoData"/> where the home is the reader: it has put the DataS that came before this into its frame.</summary>
     Writeback = 38,
     /// <summary>A grant to read, and to write without asking; with the contents, or <see cref="MessageFlags.Zero"/>. It travels with the
     /// forwards, and nobody waits for an InstallAck: what the home asks of the new owner next comes behind it.</summary>
@@ -145,7 +146,7 @@ public enum MessageFlags : byte
     None = 0,
     /// <summary>The pages' contents are zeros and do not travel.</summary>
     Zero = 1,
-    /// <summary>The receiver has the contents already (an upgrade).</summary>
+    /// <summary>The receiver has the contents already (an upgrade; a home that has just read the page).</summary>
     NoData = 2,
     /// <summary>Read ahead of need: nobody waits for these pages.</summary>
     Prefetch = 4,

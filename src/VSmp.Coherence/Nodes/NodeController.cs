@@ -412,7 +412,9 @@ public sealed class NodeController
         bool live = type != MessageType.DataM && entry.State is (NodeState.M or NodeState.E or NodeState.O or NodeState.OM_AD); // the frame stays
         // The home's copy is the frame itself where the owner lives at the home.
         bool same = to == Self;
-        MessageFlags flags = zero ? MessageFlags.Zero : same && live ? MessageFlags.NoData : 0;
+        // The home that reads the page itself was just sent it, on the same network: its copy is the frame that it puts that into.
+        bool isSent = type == MessageType.Writeback && to == m.Requestor;
+        MessageFlags flags = zero ? MessageFlags.Zero : (same && live) || isSent ? MessageFlags.NoData : 0;
         DataSource source = flags != 0 ? DataSource.None : live ? DataSource.Frame : DataSource.Kept;
         if (type == MessageType.DataM) flags |= MessageFlags.FromOwner;
         Send(to, type, flags, region, page, m.Transaction, version, effects, source, m.Requestor, m.AckCount);

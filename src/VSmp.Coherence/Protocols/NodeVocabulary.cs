@@ -120,7 +120,7 @@ public enum NodeAction : byte
     SendPutZ,
     /// <summary>Send a read copy to the requestor.</summary>
     SendDataToRequestor,
-    /// <summary>Send a read copy to the home.</summary>
+    /// <summary>Send a read copy to the home; its contents not again, if the home is the requestor.</summary>
     SendDataToHome,
     /// <summary>Hand the page over to the requestor, from the kept copy.</summary>
     SendDataM,
