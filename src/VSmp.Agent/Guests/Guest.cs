@@ -57,7 +57,7 @@ internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFil
     public ulong PrivateBytes { get; set; }
 
     /// <summary>How often its threads came back for pages that they had been given.</summary>
-    public PageReturns Returns => _returns ??= new PageReturns(_clocks.Nanoseconds);
+    public PageReturns Returns => _returns ??= new PageReturns(_clocks.Look);
 
     /// <summary>Why it was ended by us, if it was.</summary>
     public string? EndedBecause { get; private set; }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Runtime.InteropServices;
+using VSmp.Agent.Guests;
 using VSmp.Coherence;
 
 namespace VSmp.Agent.Paging;
@@ -9,39 +10,53 @@ namespace VSmp.Agent.Paging;
 /// get nowhere are to hold it longer; those that used it, and want it again, need not.
 /// </summary>
 /// <remarks>
-/// A thread that finds its page gone when it runs at last has taken a few microseconds of its processor since it was given the page: it was
-/// woken, and faulted again. One that has taken more has used it.
+/// A thread that finds its page gone when it runs at last has run once since it was given the page, and for a few microseconds: it was
+/// woken, and faulted again. One that has run longer, or has waited for something else in between, has used it.
 /// </remarks>
-/// <param name="processorNanoseconds">The processor time that a thread has taken so far; negative if that is not known.</param>
-internal sealed class PageReturns(Func<uint, long> processorNanoseconds)
+/// <param name="clock">What the scheduler has counted of a thread so far.</param>
+internal sealed class PageReturns(Func<uint, ThreadClock> clock)
 {
     /// <summary>What waking up and faulting again takes at most: two switches of context.</summary>
     public const long FruitlessNanoseconds = 15_000;
+
+    /// <summary>How often a thread runs for that: once.</summary>
+    public const long FruitlessRuns = 1;
 
     private const int MaxThreads = 4096;
 
     private readonly Dictionary<uint, LastPage> _lastPages = [];
 
-    /// <summary>A thread is given a page.</summary>
+    /// <summary>A thread wants a page, and waits. (When it is given the page it may run before whoever gives it gets to look.)</summary>
     /// <param name="threadId">The thread.</param>
     /// <param name="region">The page's region.</param>
     /// <param name="page">The page.</param>
-    /// <param name="limit">What is counted up to.</param>
-    /// <returns>How often in a row it came back for this very page, without having used it as far as can be told.</returns>
-    public int OnGiven(uint threadId, RegionId region, PageNumber page, int limit)
+    public void OnFault(uint threadId, RegionId region, PageNumber page)
     {
         if (_lastPages.Count > MaxThreads) _lastPages.Clear(); // of threads that have ended long since
         ref LastPage last = ref CollectionsMarshal.GetValueRefOrAddDefault(_lastPages, threadId, out _);
         if (last.Region != region || last.Page != page)
         {
-            last = new LastPage(region, page, Returns: 0, ProcessorNanoseconds: -1);
-            return 0;
+            last = new LastPage(region, page, Returns: 0, ThreadClock.Unknown);
+            return;
         }
-        long now = processorNanoseconds(threadId);
-        bool hasUsedIt = last.ProcessorNanoseconds >= 0 && now - last.ProcessorNanoseconds > FruitlessNanoseconds;
-        last = last with { Returns = hasUsedIt ? 0 : Math.Min(last.Returns + 1, limit), ProcessorNanoseconds = now };
-        return last.Returns;
+        ThreadClock now = clock(threadId), then = last.Clock;
+        bool hasUsedIt = then.IsKnown && (now.Nanoseconds - then.Nanoseconds > FruitlessNanoseconds || now.Runs - then.Runs > FruitlessRuns);
+        last = last with { Returns = hasUsedIt ? 0 : last.Returns + 1, Clock = now };
     }
 
-    private readonly record struct LastPage(RegionId Region, PageNumber Page, int Returns, long ProcessorNanoseconds);
+    /// <summary>
+    /// How often in a row a thread came back for the page that it wanted last, without having used it as far as can be told; 0 for any other page.
+    /// </summary>
+    public int Of(uint threadId, RegionId region, PageNumber page) =>
+        _lastPages.TryGetValue(threadId, out LastPage last) && last.Region == region && last.Page == page ? last.Returns : 0;
+
+    /// <summary>
+    /// Whether a thread has certainly run since it wanted a page, which it has been given. Not known of one that wants the page for the first time
+    /// in a row (that is not worth the look), and not asked of one that came back in vain: it is to have its full time.
+    /// </summary>
+    public bool HasRun(uint threadId, RegionId region, PageNumber page) =>
+        _lastPages.TryGetValue(threadId, out LastPage last) && last is { Returns: 0, Clock.IsKnown: true } && last.Region == region && last.Page == page
+        && clock(threadId).Runs > last.Clock.Runs;
+
+    private readonly record struct LastPage(RegionId Region, PageNumber Page, int Returns, ThreadClock Clock);
 }

@@ -12,6 +12,7 @@ internal sealed unsafe partial class Pager
 {
     private readonly PriorityQueue<Held, long> _held = new(256);
     private readonly HoldRules _holdRules;
+    private readonly List<Held> _used = new(16);
 
     /// <summary>The thread's fault is resolved: it gets a moment.</summary>
     private void Hold(in Fault fault)
@@ -21,7 +22,7 @@ internal sealed unsafe partial class Pager
         if (local.Holds == byte.MaxValue) return; // held by others already, and for as long
         local.Holds++;
         region.Protocol.Hold(fault.Page);
-        int doublings = fault.Mapping.Guest.Returns.OnGiven(fault.ThreadId, region.Id, fault.Page, HoldRules.MaxDoublings);
+        int doublings = Math.Min(fault.Mapping.Guest.Returns.Of(fault.ThreadId, region.Id, fault.Page), HoldRules.MaxDoublings);
         var held = new Held(region, fault.Page, fault.Mapping.Guest, fault.ThreadId, _holdRules.Begin());
         _held.Enqueue(held, Reactor.Clock() + (HoldRules.HoldMicroseconds << doublings));
     }
@@ -39,10 +40,33 @@ internal sealed unsafe partial class Pager
                 _held.Enqueue(held with { Hold = hold }, now + HoldRules.HoldMicroseconds);
                 continue;
             }
-            ref LocalPage local = ref held.Region.LocalAt(held.Page);
-            if (local.Holds > 0 && --local.Holds == 0) held.Region.Protocol.Unhold(held.Page, _effects);
-            if (_starved.Count > 0) _hasProgressed = true; // it may be evicted now
+            EndHold(in held);
         }
+        if (_node.ParkedCount > 0) EndUsedHolds();
+    }
+
+    private void EndHold(in Held held)
+    {
+        ref LocalPage local = ref held.Region.LocalAt(held.Page);
+        if (local.Holds > 0 && --local.Holds == 0) held.Region.Protocol.Unhold(held.Page, _effects);
+        if (_starved.Count > 0) _hasProgressed = true; // it may be evicted now
+    }
+
+    /// <summary>Who waits for a page need not wait until its time is up, if it has been used already.</summary>
+    private void EndUsedHolds()
+    {
+        foreach ((Held held, _) in _held.UnorderedItems)
+        {
+            if (!held.Region.Layout.IsOpen(held.Page.Extent) || !_node.IsParked(held.Region.Id, held.Page)) continue;
+            if (Waits(_waiting, in held) || Waits(_starved, in held)) continue;
+            if (held.Guest.Returns.HasRun(held.ThreadId, held.Region.Id, held.Page)) _used.Add(held);
+        }
+        foreach (Held held in _used)
+        {
+            _held.Remove(held, out _, out _);
+            EndHold(in held);
+        }
+        _used.Clear();
     }
 
     private static bool Waits(List<Fault> faults, in Held held)

@@ -143,6 +143,7 @@ internal sealed unsafe partial class Pager : IDisposable
             {
                 counters.FaultsRead++;
             }
+            mapping.Guest.Returns.OnFault(m.ThreadId, region.Id, page);
             TryResolve(new Fault(mapping, page, write, (m.Flags & Userfaultfd.FaultWriteProtected) != 0, m.ThreadId, now), isNew: true);
         }
         Drain();

@@ -99,7 +99,7 @@ public sealed class NodeController
             return AccessResult.Hit;
         }
         // What was asked of the page while it was held must be answered from its contents, before they go.
-        if (IsParked(region, page)) return AccessResult.Pending;
+        if (IsParked(region.Id, page)) return AccessResult.Pending;
         entry.Flags &= ~PageFlags.Held;
         Message context = new() { Requestor = Self, Region = region.Id, Page = page, Count = 1 };
         NodeState before = entry.State;
@@ -153,11 +153,12 @@ public sealed class NodeController
         }
     }
 
-    private bool IsParked(Region region, PageNumber page)
+    /// <summary>Whether a message waits for the end of a page's hold.</summary>
+    public bool IsParked(RegionId region, PageNumber page)
     {
         foreach (ref readonly Message m in CollectionsMarshal.AsSpan(_parked))
         {
-            if (m.Page == page && m.Region == region.Id) return true;
+            if (m.Page == page && m.Region == region) return true;
         }
         return false;
     }
