@@ -283,7 +283,7 @@ internal sealed unsafe partial class Pager : IDisposable
     {
         IRegionProtocol protocol = region.Protocol;
         bool isFresh = !hadData && protocol.IsFresh(fault.Page);
-        (PageNumber first, uint pageCount) = region.ReadAhead.OnMiss(fault.Page, isFresh);
+        (PageNumber first, uint pageCount) = region.ReadAhead.OnMiss(fault.Page, isFresh, isUpgrade: hadData);
         PageCopy from = hadData ? PageCopy.Clean : PageCopy.None;
         ExtentNumber extent = fault.Page.Extent;
         if (pageCount == 0 || first.Extent != extent || !HasCreditAtHome(region, extent)) return;

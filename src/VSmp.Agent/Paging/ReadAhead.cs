@@ -16,6 +16,11 @@ namespace VSmp.Agent.Paging;
 /// </code>
 /// A miss short of the frontier is a reader that has caught up with what is on its way: the window is filled up again, so that
 /// there is always something on its way while it reads.
+/// <para>
+/// A miss where a stream began before (a neighbour's row, read again in each step) is likely to want what that stream wanted, and no more:
+/// as much is asked for at once. Pages that somebody wants to read, and pages that are here and are to be written, are different streams: where the
+/// one ends the other may begin, and going on would take from others what they still need.
+/// </para>
 /// </remarks>
 internal sealed class ReadAhead
 {
@@ -25,7 +30,10 @@ internal sealed class ReadAhead
     /// <summary>How far memory is asked for that was never written.</summary>
     public const uint FreshWindow = 8;
 
-    private const int Streams = 8;
+    /// <summary>How often a stream begins at the same page until its length is found out anew: it may have become shorter, which nobody would notice.</summary>
+    public const int RestartsKnown = 16;
+
+    private const int Streams = 16;
 
     private readonly Stream[] _streams = new Stream[Streams];
     private int _next;
@@ -34,44 +42,63 @@ internal sealed class ReadAhead
     /// <summary>A miss.</summary>
     /// <param name="page">Where.</param>
     /// <param name="isFresh">Whether it was never written.</param>
+    /// <param name="isUpgrade">Whether its contents are here, and only the right to write is missing.</param>
     /// <returns>The pages to ask for beside it; say with <see cref="AskedUpTo"/> how many of them were.</returns>
-    public (PageNumber First, uint Count) OnMiss(PageNumber page, bool isFresh)
+    public (PageNumber First, uint Count) OnMiss(PageNumber page, bool isFresh, bool isUpgrade)
     {
         uint least = isFresh ? FreshWindow : 1;
-        _current = Find(page);
-        if (_current < 0)
+        if (Find(page, isUpgrade, isStart: false) is var continued && continued >= 0)
         {
-            _current = _next++ % Streams;
-            _streams[_current] = new Stream { Frontier = page.Value, Window = least };
+            ref Stream stream = ref _streams[_current = continued];
+            stream.Window = Math.Clamp(stream.Window * 2, least, MaxWindow);
+            stream.Length = Math.Max(stream.Length, page.Value - stream.Start + 1);
+        }
+        else if (Find(page, isUpgrade, isStart: true) is var begun && begun >= 0)
+        {
+            ref Stream stream = ref _streams[_current = begun];
+            if (++stream.Restarts % RestartsKnown == 0) stream.Length = 1;
+            stream.Frontier = page.Value;
+            stream.Window = (uint)Math.Clamp(stream.Length, least, MaxWindow);
         }
         else
         {
-            _streams[_current].Window = Math.Clamp(_streams[_current].Window * 2, least, MaxWindow);
+            _current = _next++ % Streams;
+            _streams[_current] = new Stream { Start = page.Value, Frontier = page.Value, Window = least, Length = 1, IsUpgrade = isUpgrade };
         }
-        ref Stream stream = ref _streams[_current];
+        return Ask(page, ref _streams[_current]);
+    }
+
+    /// <summary>The pages before this one were asked for, of those that the last miss was to have asked for.</summary>
+    public void AskedUpTo(PageNumber page) => _streams[_current].Frontier = page.Value;
+
+    private static (PageNumber First, uint Count) Ask(PageNumber page, ref Stream stream)
+    {
         stream.LastMiss = page.Value;
         ulong first = Math.Max(stream.Frontier, page.Value + 1), end = page.Value + stream.Window;
         stream.Frontier = first;
         return (new PageNumber(first), first < end ? (uint)(end - first) : 0);
     }
 
-    /// <summary>The pages before this one were asked for, of those that the last miss was to have asked for.</summary>
-    public void AskedUpTo(PageNumber page) => _streams[_current].Frontier = page.Value;
-
     // A loop: a function that is given the page would be an object for each miss.
-    private int Find(PageNumber page)
+    private int Find(PageNumber page, bool isUpgrade, bool isStart)
     {
         for (int i = 0; i < Streams; i++)
         {
-            if (page.Value >= _streams[i].LastMiss && page.Value <= _streams[i].Frontier + 1) return i;
+            ref readonly Stream stream = ref _streams[i];
+            if (stream.Length == 0 || stream.IsUpgrade != isUpgrade) continue;
+            if (isStart ? page.Value == stream.Start : page.Value > stream.LastMiss && page.Value <= stream.Frontier + 1) return i;
         }
         return -1;
     }
 
     private struct Stream
     {
+        public ulong Start;
         public ulong LastMiss;
         public ulong Frontier;
+        public ulong Length; // from the start to the farthest miss; 0: no stream
         public uint Window;
+        public uint Restarts;
+        public bool IsUpgrade;
     }
 }

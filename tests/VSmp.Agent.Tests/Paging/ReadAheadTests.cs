@@ -77,9 +77,49 @@ public sealed class ReadAheadTests
         Assert.All(next, page => Assert.Equal(ReadAhead.MaxWindow - 1, Miss(page).Count));
     }
 
-    private (ulong First, uint Count) Miss(ulong page, bool isFresh = false, uint? asked = null)
+    [Fact]
+    public void A_stream_that_begins_where_one_began_asks_for_what_that_wanted()
     {
-        (PageNumber first, uint count) = _readAhead.OnMiss(new PageNumber(page), isFresh);
+        foreach (ulong page in new ulong[] { 10, 11, 13 }) Miss(page); // 10 to 13, and three more in vain
+        Assert.Equal((11ul, 3u), Miss(10));
+        Assert.Equal((11ul, 3u), Miss(10));
+        Assert.Equal((15ul, 7u), Miss(14)); // more this time
+        Assert.Equal((11ul, 4u), Miss(10)); // and then again
+    }
+
+    [Fact]
+    public void The_length_of_a_stream_is_found_out_anew_once_in_a_while()
+    {
+        foreach (ulong page in new ulong[] { 10, 11, 13 }) Miss(page);
+        for (int i = 1; i < ReadAhead.RestartsKnown; i++) Assert.Equal(3u, Miss(10).Count);
+        Assert.Equal(0u, Miss(10).Count);
+        Assert.Equal((12ul, 1u), Miss(11));
+    }
+
+    [Fact]
+    public void A_page_that_is_missed_again_and_again_is_no_stream()
+    {
+        Miss(10);
+        Miss(11); // now in the middle of one
+        for (int i = 0; i < 100; i++)
+        {
+            Assert.Equal(0u, Miss(11).Count);
+            Assert.Equal(0u, Miss(500).Count);
+        }
+    }
+
+    [Fact]
+    public void What_is_read_and_what_is_to_be_written_are_streams_of_their_own()
+    {
+        ulong next = 0;
+        for (int i = 0; i < 4; i++) next = Miss(next, isUpgrade: true) is var (first, count) ? first + count : 0;
+        Assert.Equal(0u, Miss(next).Count);
+        Assert.Equal((next + 1, 15u), Miss(next, isUpgrade: true));
+    }
+
+    private (ulong First, uint Count) Miss(ulong page, bool isFresh = false, uint? asked = null, bool isUpgrade = false)
+    {
+        (PageNumber first, uint count) = _readAhead.OnMiss(new PageNumber(page), isFresh, isUpgrade);
         _readAhead.AskedUpTo(first.Plus(asked ?? count));
         return (first.Value, count);
     }
