@@ -48,7 +48,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private AgentHost(AgentOptions options)
     {
         _options = options;
-        _reactor = new Reactor { Stages = StageTrace.FromEnvironment(options.Name) };
+        _reactor = new Reactor { RunsFirst = true, Stages = StageTrace.FromEnvironment(options.Name) };
         _capacity = new Capacity(options.MemoryBytes);
     }
 

@@ -43,6 +43,7 @@ internal sealed unsafe class Reactor : IDisposable
     private readonly ConcurrentQueue<Action> _posted = new();
     private readonly List<IReactorPoller> _pollers = [];
     private SpinBudget _spin;
+    private RunFirst _runFirst;
     private long _wakeDue = long.MaxValue;
     private int _wakePending;
     private volatile bool _stop;
@@ -65,6 +66,9 @@ internal sealed unsafe class Reactor : IDisposable
 
     /// <summary>Where to note when what is done; null: nowhere.</summary>
     public StageTrace? Stages { get; init; }
+
+    /// <summary>Whether its thread runs ahead of programs, where that is permitted, as long as it waits more than it runs.</summary>
+    public bool RunsFirst { get; init; }
 
     /// <summary>How often it slept, for statistics and tests.</summary>
     public ulong SleepCount { get; private set; }
@@ -203,11 +207,14 @@ internal sealed unsafe class Reactor : IDisposable
     private int Look(EpollEvent* events, long wakeDue)
     {
         long start = Clock();
+        long ran = start - NowMicroseconds;
+        _runFirst.OnRan(ran);
+        if (ran > _spin.CrowdedMicroseconds) OnCrowded();
         for (long now = start, last = start; now - start < _spin.Microseconds; last = now, now = Clock())
         {
             if (now - last > _spin.CrowdedMicroseconds)
             {
-                _spin.OnCrowded();
+                OnCrowded();
                 break;
             }
             NowMicroseconds = now;
@@ -215,7 +222,7 @@ internal sealed unsafe class Reactor : IDisposable
             int ready = Libc.EpollWait(_epoll, events, EventsPerTurn, 0);
             if (hasFound || ready != 0)
             {
-                _spin.OnWaited(now - start);
+                OnWaited(now - start);
                 return ready;
             }
             Thread.Yield();
@@ -228,8 +235,27 @@ internal sealed unsafe class Reactor : IDisposable
             if (Poll()) return Libc.EpollWait(_epoll, events, EventsPerTurn, 0);
         }
         int woken = Sleep(events, wakeDue);
-        _spin.OnWaited(Clock() - start);
+        OnWaited(Clock() - start);
         return woken;
+    }
+
+    private void OnWaited(long microseconds)
+    {
+        _spin.OnWaited(microseconds);
+        _runFirst.OnWaited(microseconds);
+        ChoosePriority();
+    }
+
+    private void OnCrowded()
+    {
+        _spin.OnCrowded();
+        ChoosePriority();
+    }
+
+    /// <summary>Who sleeps is to run as soon as it is woken; who looks has to let others run.</summary>
+    private void ChoosePriority()
+    {
+        if (RunsFirst) _runFirst.Set(!_spin.Pays && _runFirst.IsDue);
     }
 
     private int Sleep(EpollEvent* events, long wakeDue)

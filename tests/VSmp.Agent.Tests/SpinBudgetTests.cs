@@ -61,14 +61,39 @@ public sealed class SpinBudgetTests
     {
         var budget = new SpinBudget(Max);
         for (int i = 0; i < 10; i++) budget.OnWaited(40);
-        budget.OnCrowded();
-        for (int i = 0; i < 1000; i++)
-        {
-            Assert.Equal(0, budget.Microseconds);
-            budget.OnWaited(40);
-        }
-        budget.OnWaited(40);
+        Assert.Equal(SpinBudget.LeastWaitsAsleep, WaitsAsleepAfterCrowding(ref budget));
         Assert.Equal(5, budget.Microseconds);
+    }
+
+    [Fact]
+    public void It_sleeps_twice_as_long_each_time_that_turns_out_again_and_no_longer_than_its_bound()
+    {
+        var budget = new SpinBudget(Max);
+        List<int> waits = [];
+        for (int i = 0; i < 8; i++) waits.Add(WaitsAsleepAfterCrowding(ref budget));
+        Assert.Equal([64, 128, 256, 512, 1024, 2048, 4096, 4096], waits);
+    }
+
+    [Fact]
+    public void Crowding_is_forgotten_when_looking_has_paid_for_long()
+    {
+        var budget = new SpinBudget(Max);
+        for (int i = 0; i < 4; i++) WaitsAsleepAfterCrowding(ref budget);
+        for (int i = 0; i < SpinBudget.LooksUndisturbed + 10; i++) budget.OnWaited(20);
+        Assert.Equal(SpinBudget.LeastWaitsAsleep, WaitsAsleepAfterCrowding(ref budget));
+    }
+
+    [Fact]
+    public void It_pays_when_several_waits_in_a_row_were_short()
+    {
+        var budget = new SpinBudget(Max);
+        Assert.False(budget.Pays);
+        budget.OnWaited(40);
+        Assert.False(budget.Pays);
+        budget.OnWaited(40);
+        Assert.True(budget.Pays);
+        budget.OnCrowded();
+        Assert.False(budget.Pays);
     }
 
     [Fact]
@@ -77,5 +102,13 @@ public sealed class SpinBudgetTests
         var budget = new SpinBudget(0);
         for (int i = 0; i < 10; i++) budget.OnWaited(i);
         Assert.Equal(0, budget.Microseconds);
+    }
+
+    private static int WaitsAsleepAfterCrowding(ref SpinBudget budget)
+    {
+        budget.OnCrowded();
+        int waits = -1; // the first that counts makes it look again
+        for (; budget.Microseconds == 0; waits++) budget.OnWaited(40);
+        return waits;
     }
 }

@@ -132,6 +132,13 @@ internal sealed class DoctorCommand
                 $"raise it for agents with many guests: ulimit -Hn {LeastOpenFiles * 4}");
         }
         else Add(Result.Ok, "open files (hard limit)", files > 1ul << 40 ? "unlimited" : $"{files}", "");
+
+        if (RunFirst.IsPermitted) Add(Result.Ok, "real-time priority", "permitted", "");
+        else
+        {
+            Add(Result.Note, "real-time priority", "not permitted: agents wait for programs that compute",
+                "run agents as root, with CAP_SYS_NICE, or with ulimit -r 1 (systemd: LimitRTPRIO=1)");
+        }
     }
 
     private void CheckMemory()

@@ -83,6 +83,11 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, SetLastError = true, EntryPoint = "kill")]
     public static partial int Kill(int pid, int signal);
 
+    // The calling thread, for 0.
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "sched_setscheduler")]
+    public static partial int SetScheduler(int threadId, int policy, int* priority);
+
+    public const int SCHED_OTHER = 0, SCHED_FIFO = 1, SCHED_RESET_ON_FORK = 0x40000000;
     public const int O_RDONLY = 0, O_RDWR = 2, O_CREAT = 0x40, O_EXCL = 0x80, O_NONBLOCK = 0x800, O_CLOEXEC = 0x80000;
     public const int FALLOC_FL_KEEP_SIZE = 1, FALLOC_FL_PUNCH_HOLE = 2;
     public const int SEEK_DATA = 3;
