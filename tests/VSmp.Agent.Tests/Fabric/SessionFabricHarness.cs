@@ -76,7 +76,14 @@ internal sealed class FabricNode : IAsyncDisposable
     {
         var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         Reactor.Post(() => _waiters.Add((condition, done)));
-        await done.Task.WaitAsync(Patience);
+        try
+        {
+            await done.Task.WaitAsync(Patience);
+        }
+        catch (TimeoutException e)
+        {
+            throw new TimeoutException($"not within {Patience.TotalSeconds} s; the fabric's log:\n{string.Join('\n', Log.TakeLast(20))}", e);
+        }
     }
 
     public async ValueTask DisposeAsync()

@@ -106,6 +106,7 @@ public sealed class TcpFabricTests : FabricTests
         {
             for (uint i = 1; i <= 15; i++) Send(fabric, 1, i, 100);
         });
+        await world.UntilAsync(0, () => world[0].Fabric.Counters.MessagesSent == 1); // what is asked of it next may be part of the same turn
         await world.OnAsync(0, fabric =>
         {
             fabric.Begin(new NodeId(1), 0);
