@@ -217,6 +217,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _runs = new Runs(_capacity, _pager, _reactor);
         _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _options.Folder);
         _pager.Progressed += _jobs.ContinueReleases;
+        _pager.Progressed += _reservations.Continue;
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
         _guests = new GuestServer(_reactor, _pager, _reservations, _runs, _jobs, socket, OpenDevice(), _options.Name,
             _options.Folder.Frames, WindowExtents);

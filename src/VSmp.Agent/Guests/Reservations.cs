@@ -10,8 +10,9 @@ using VSmp.Coherence.Protocols;
 namespace VSmp.Agent.Guests;
 
 /// <summary>
-/// Admission: finds homes for the extents that guests of this node reserve, and gives home to extents of others. Local first, as far as
-/// the run's budget allows, then the peer with the most room left. Owned by the reactor.
+/// Admission: finds homes for the extents that guests of this node reserve, and gives home to extents of others. The peers first, each time
+/// the one with the most room left: local frames then hold whatever of all that is in use. A home here holds its own pages only, in use or
+/// not; so only what finds no place elsewhere has its home here, as far as the run's budget allows. Owned by the reactor.
 /// </summary>
 internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Capacity capacity, Peers peers, string framesFolder)
 {
@@ -19,6 +20,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     private const int MaxRounds = 4;
 
     private readonly Dictionary<ulong, Pending> _pending = [];
+    private readonly List<Pending> _awaitFrames = [];
     private ulong _lastRequest;
 
     /// <summary>Reserves extents of a guest's region: all of them or none. Those that are reserved already count as such.</summary>
@@ -73,7 +75,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             layout.Homes.Place(extent, NodeId.None);
         }
         // Where a reservation is still under way, extents may be granted that nobody will use: those homes are told as well.
-        foreach (Pending request in _pending.Values.Where(p => p.Guest == guest).Select(p => p.Parent!).Distinct().ToArray())
+        foreach (Pending request in _pending.Values.Select(p => p.Parent!).Concat(_awaitFrames).Where(p => p.Guest == guest).Distinct().ToArray())
         {
             homes.UnionWith(request.Asked);
             foreach ((ExtentNumber _, NodeId home) in request.Granted)
@@ -84,6 +86,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             }
             request.Granted.Clear();
         }
+        _awaitFrames.RemoveAll(p => p.Guest == guest);
         guest.ReservedExtents = 0;
         pager.Remove(guest.Region);
         foreach (NodeId home in homes)
@@ -109,6 +112,18 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             case MessageType.DropRegion:
                 if (pager.Find(header.Region) is { Run: null } region) DropHomes(region);
                 break;
+        }
+    }
+
+    /// <summary>Ends requests that waited for frames. To be called when the pager says that it has got further.</summary>
+    public void Continue()
+    {
+        for (int i = _awaitFrames.Count - 1; i >= 0; i--)
+        {
+            Pending request = _awaitFrames[i];
+            if (MustAwaitFrames(request)) continue;
+            _awaitFrames.RemoveAt(i);
+            Succeed(request);
         }
     }
 
@@ -149,8 +164,9 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         Run run = guest.Run;
         if (pager.Find(guest.Region.Id) != guest.Region) return; // it died meanwhile
         request.Rounds++;
-        // Frames that are in use as copies cannot become homes at once: then the extent goes elsewhere.
-        while (request.Wanted.Count > 0 && run.LocalHomeExtentsLeft > 0 && run.Budget.FreePages >= ExtentNumber.Pages)
+        var plan = new Dictionary<NodeId, List<ExtentNumber>>();
+        while (request.Wanted.Count > 0 && peers.Roomiest(request.Full, ask: false) is { IsNone: false } home) PlanOne(request, home, plan);
+        while (request.Wanted.Count > 0 && run.LocalHomeExtentsLeft > 0)
         {
             ExtentNumber extent = request.Wanted.Dequeue();
             capacity.CacheToHome(1);
@@ -158,16 +174,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             guest.Region.Layout.BecomeHome(extent);
             request.Granted.Add((extent, self));
         }
-        var plan = new Dictionary<NodeId, List<ExtentNumber>>();
-        while (request.Wanted.Count > 0)
-        {
-            NodeId home = peers.Roomiest(request.Full, ask: false);
-            if (home.IsNone && plan.Count == 0) home = peers.Roomiest(request.Full, ask: true);
-            if (home.IsNone) break;
-            peers.Take(home, 1);
-            if (!plan.TryGetValue(home, out List<ExtentNumber>? extents)) plan.Add(home, extents = []);
-            extents.Add(request.Wanted.Dequeue());
-        }
+        if (request.Wanted.Count > 0 && plan.Count == 0 && peers.Roomiest(request.Full, ask: true) is { IsNone: false } asked) PlanOne(request, asked, plan);
         if (request.Wanted.Count > 0 && plan.Count == 0)
         {
             Fail(request);
@@ -176,6 +183,13 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         // What found no place now may find one when the answers say how much room there really is.
         foreach ((NodeId home, List<ExtentNumber> extents) in plan) Ask(request, home, extents);
         if (request.Outstanding == 0) Succeed(request);
+    }
+
+    private void PlanOne(Pending request, NodeId home, Dictionary<NodeId, List<ExtentNumber>> plan)
+    {
+        peers.Take(home, 1);
+        if (!plan.TryGetValue(home, out List<ExtentNumber>? extents)) plan.Add(home, extents = []);
+        extents.Add(request.Wanted.Dequeue());
     }
 
     private void Ask(Pending parent, NodeId home, List<ExtentNumber> extents)
@@ -230,6 +244,11 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     {
         Guest guest = request.Guest;
         if (pager.Find(guest.Region.Id) != guest.Region) return; // it died meanwhile
+        if (MustAwaitFrames(request))
+        {
+            _awaitFrames.Add(request);
+            return;
+        }
         foreach ((ExtentNumber extent, NodeId home) in request.Granted)
         {
             guest.Region.Layout.Homes!.Place(extent, home);
@@ -239,6 +258,9 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         }
         request.Done(null);
     }
+
+    /// <summary>Whether homes were granted here in frames that still have copies in them: these are on their way out.</summary>
+    private bool MustAwaitFrames(Pending request) => request.Guest.Run.Budget.FreePages < 0 && request.Granted.Exists(granted => granted.Home == self);
 
     private void Fail(Pending request)
     {

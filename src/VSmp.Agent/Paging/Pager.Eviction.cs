@@ -13,6 +13,12 @@ internal sealed unsafe partial class Pager
     /// <summary>Copies evicted at a time: a demand fault must not wait for more.</summary>
     private const int Batch = 8;
 
+    /// <summary>Copies evicted in a turn while more are here than a budget allows any more.</summary>
+    private const int BatchBeyondLimit = 64;
+
+    /// <summary>How soon it is tried again where copies must go and cannot go yet, though nothing else may happen.</summary>
+    private const long RetryMicroseconds = 200;
+
     /// <summary>Runs that have copies here, for evicting ahead.</summary>
     private readonly List<Run> _runs = [];
 
@@ -35,7 +41,13 @@ internal sealed unsafe partial class Pager
         foreach (Run run in _runs)
         {
             long low = Math.Clamp(run.Budget.LimitPages / 16, 1, 64);
-            if (run.Budget.FreePages < low) Evict(run, Batch, isUrgent: false);
+            if (run.Budget.FreePages < 0)
+            {
+                // The limit was lowered, and who had it lowered waits.
+                Evict(run, BatchBeyondLimit, isUrgent: true);
+                _reactor.WakeBy(_reactor.NowMicroseconds + RetryMicroseconds);
+            }
+            else if (run.Budget.FreePages < low) Evict(run, Batch, isUrgent: false);
         }
     }
 

@@ -72,6 +72,18 @@ public sealed class RunTests
         cluster.Guest([Paths.Program("hold"), "80"], local: "24M").Outcome.Succeeded();
     });
 
+    /// <summary>Frames that hold copies then become homes; what was in them goes to where it belongs.</summary>
+    [Fact]
+    public void What_finds_no_place_elsewhere_has_its_home_here_up_to_half_of_the_budget() => Cluster.Run(2, "96M", cluster =>
+    {
+        (Outcome outcome, Statistics statistics) = cluster.Guest([Paths.Program("exhaust")], local: "64M", node: "n0");
+        outcome.Succeeded();
+        Assert.InRange(statistics.PeakHomeBytes["n1"], Cluster.MiB(90), Cluster.MiB(96));
+        Assert.InRange(statistics.PeakHomeBytes["n0"], Cluster.MiB(26), Cluster.MiB(32));
+        Assert.InRange(statistics["peakLocalBytes"], Cluster.MiB(32), Cluster.MiB(64));
+        cluster.AllPagesAreGivenBack();
+    });
+
     [Fact]
     public void Status_columns_add_up_while_a_guest_runs() => Cluster.Run(3, "128M", cluster =>
     {
