@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #define _GNU_SOURCE
 //
-// vsmp-floor WORKLOAD PAGES
+// vsmp-floor WORKLOAD PAGES [whole]
 //
 // What bare C pays for what an agent does, on the same machine, with the same processes: a guest whose memory is behind userfaultfd, the
 // agent that answers its faults, and a peer that it asks over TCP. Nobody else's page is looked after, nothing is checked, no message
@@ -14,13 +14,17 @@
 //     upgrade    the guest writes a write-protected page; the agent asks the peer, whose answer has no page, and lifts the protection
 //     handoff    two guests write a page by turns, each with an agent: protect, read, punch, send, install
 //     stream     the peer sends all pages, the agent installs BATCH at a time, the guest reads behind
+//     exchange   two streams of PAGES pages at the same time, the one's peer beside the other's guest; from when both begin until both are done
 //
-// Prints the workload's name and the nanoseconds of each access, as the guest sees them; for pipelined and stream, of all together.
+// Guests read or write a word of a page; with `whole`, and always for exchange, those that read read all words.
+//
+// Prints the workload's name and the nanoseconds of each access, as the guest sees them; for pipelined, stream and exchange, of all together.
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -32,6 +36,7 @@
 
 #include "common.h"
 #include "pin.h"
+#include "words.h"
 
 #ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
 #define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
@@ -53,6 +58,7 @@ struct data {
 };
 
 static uint64_t page_count;
+static bool is_whole;
 
 static void __attribute__((noreturn)) fail_errno(const char *what) { fail(EXIT_UNABLE, "%s: %s", what, strerror(errno)); }
 
@@ -256,6 +262,8 @@ static uint64_t timed_touch(volatile char *at, bool is_write) {
     const uint64_t before = nanoseconds();
     if (is_write)
         *at = 1;
+    else if (is_whole)
+        (void)sum_of_page((const uint64_t *)at);
     else
         (void)*at;
     return nanoseconds() - before;
@@ -296,19 +304,20 @@ static void run_touch(const char *workload) {
     print(workload, took, page_count);
 }
 
-static void run_one_guest(const char *workload, void (*answer)(const struct agent *), bool is_upgrade, bool is_total) {
+// This process becomes a guest, beside its agent; the agent's peer is on the other side.
+static char *new_guest(int side, void (*answer)(const struct agent *), bool is_upgrade) {
     int wire[2], local[2];
     connect_pair(wire);
     if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, local) != 0) fail_errno("socketpair");
     const int file = new_memory();
     if (start() == 0) { // the peer
-        pin(1);
+        pin(1 - side);
         close(wire[0]);
         serve(wire[1]);
         exit(0);
     }
     close(wire[1]);
-    pin(0);
+    pin(side);
     if (start() == 0) { // the agent
         struct agent agent = {.file = file, .peer = wire[0]};
         take_faults(&agent, local[0]);
@@ -323,8 +332,13 @@ static void run_one_guest(const char *workload, void (*answer)(const struct agen
     }
     close(wire[0]);
     char *memory = map(file);
-    uint64_t *took = new_times();
     give_faults(local[1], memory, false);
+    return memory;
+}
+
+static void run_one_guest(const char *workload, void (*answer)(const struct agent *), bool is_upgrade, bool is_total) {
+    char *memory = new_guest(0, answer, is_upgrade);
+    uint64_t *took = new_times();
     const uint64_t before = nanoseconds();
     for (uint64_t i = 0; i < page_count; i++) {
         // Backwards, as vsmp-fault does; in order, where the agent counts on it.
@@ -334,6 +348,26 @@ static void run_one_guest(const char *workload, void (*answer)(const struct agen
     const uint64_t all = nanoseconds() - before;
     print(workload, is_total ? &all : took, is_total ? 1 : page_count);
     await(2);
+}
+
+static void run_exchange(const char *workload) {
+    pthread_barrier_t *both = mmap(NULL, sizeof *both, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pthread_barrierattr_t between_processes;
+    if (both == MAP_FAILED || pthread_barrierattr_init(&between_processes) != 0 ||
+        pthread_barrierattr_setpshared(&between_processes, PTHREAD_PROCESS_SHARED) != 0 ||
+        pthread_barrier_init(both, &between_processes, 2) != 0)
+        fail_errno("a barrier");
+    const int side = start() == 0;
+    const char *memory = new_guest(side, agent_stream, false);
+    (void)pthread_barrier_wait(both);
+    const uint64_t before = nanoseconds();
+    for (uint64_t i = 0; i < page_count; i++) (void)sum_of_page((const uint64_t *)(memory + i * PAGE_BYTES));
+    (void)pthread_barrier_wait(both);
+    const uint64_t all = nanoseconds() - before;
+    await(2);
+    if (side == 1) exit(0);
+    await(1);
+    print(workload, &all, 1);
 }
 
 // One page, as many times as the others touch pages. The guests take turns over pipes.
@@ -386,7 +420,9 @@ static void run_handoff(const char *workload) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3) fail(EXIT_USAGE, "usage: vsmp-floor touch|fault|fetch|pipelined|upgrade|handoff|stream PAGES");
+    is_whole = argc == 4 && strcmp(argv[3], "whole") == 0;
+    if (argc != 3 && !is_whole)
+        fail(EXIT_USAGE, "usage: vsmp-floor touch|fault|fetch|pipelined|upgrade|handoff|stream|exchange PAGES [whole]");
     const char *workload = argv[1];
     page_count = number("PAGES", argv[2], BATCH, MAX_PAGES) / BATCH * BATCH;
     if (strcmp(workload, "touch") == 0)
@@ -403,6 +439,8 @@ int main(int argc, char **argv) {
         run_handoff(workload);
     else if (strcmp(workload, "stream") == 0)
         run_one_guest(workload, agent_stream, false, true);
+    else if (strcmp(workload, "exchange") == 0)
+        run_exchange(workload);
     else
         fail(EXIT_USAGE, "there is no workload %s", workload);
     return 0;

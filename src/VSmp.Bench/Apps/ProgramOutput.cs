@@ -4,9 +4,6 @@ using VSmp.Bench.Running;
 
 namespace VSmp.Bench.Apps;
 
-/// <summary>A program has computed something else than it should have.</summary>
-internal sealed class WrongResultException(string message) : Exception(message);
-
 /// <summary>What a program has printed: <c>seconds S</c>, <c>checksum C</c>, and <c>part NAME S</c> for what it spent them on.</summary>
 internal sealed class ProgramOutput
 {

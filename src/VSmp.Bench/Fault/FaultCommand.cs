@@ -9,12 +9,17 @@ public static class FaultCommand
 {
     private const int DefaultAgents = 5, DefaultPages = 1000;
 
+    // On few processors, as many as this are in each other's way: what needs them is counted. Counts need no more pages than this.
+    private const int CrowdPages = 100;
+
+    private static readonly int MostAgents = Transition.All.Max(transition => transition.Nodes);
+
     /// <summary>The command.</summary>
     public static Command New()
     {
         Option<string> transport = Workload.NewTransportOption();
-        Option<int> agents = Workload.NewCountOption("--agents", "How many agents; what needs more nodes is left out", DefaultAgents,
-            DefaultAgents, least: 2);
+        Option<int> agents = Workload.NewCountOption("--agents", "How many agents; what needs more nodes is left out. If this is not given, that is counted, "
+            + $"but not timed, on {MostAgents} agents", DefaultAgents, MostAgents, least: 2);
         Option<string?> cluster = Workload.NewClusterOption();
         Option<int> pages = Workload.NewCountOption("--pages", "How many pages make each transition, one after the other",
             DefaultPages, 100_000);
@@ -44,16 +49,24 @@ public static class FaultCommand
             }
             FaultReport report = parsed.GetValue(cluster) is { } name
                 ? Measure(name, parsed.GetValue(pages))
-                : Measure(parsed.GetValue(transport)!, parsed.GetValue(agents), parsed.GetValue(pages));
+                : Measure(parsed.GetValue(transport)!, parsed.GetValue(agents), parsed.GetValue(pages), isCrowded: parsed.GetResult(agents) is not { Implicit: false });
             files.Write(parsed, report);
             return Verdict(report);
         }));
         return command;
     }
 
-    private static FaultReport Measure(string transport, int agents, int pages)
+    private static FaultReport Measure(string transport, int agents, int pages, bool isCrowded)
     {
-        FaultRun run = new(agents, pages);
+        FaultReport report = Measure(transport, agents, new FaultRun(agents, pages));
+        if (!isCrowded) return report;
+        Crowd crowd = new(MostAgents, Math.Min(pages, CrowdPages));
+        FaultReport counted = Measure(transport, crowd.Agents, new FaultRun(crowd.Agents, crowd.Pages, above: agents));
+        return report with { Crowd = crowd, Results = [.. report.Results, .. counted.Results] };
+    }
+
+    private static FaultReport Measure(string transport, int agents, FaultRun run)
+    {
         using BenchCluster cluster = new(agents, run.Memory, transport);
         return run.Run(cluster);
     }
@@ -62,7 +75,7 @@ public static class FaultCommand
     {
         using BenchCluster cluster = BenchCluster.Use(name);
         if (cluster.Nodes.Count < 2) throw new BenchException($"cluster {name} has one node; a fault that is answered by another takes two");
-        return new FaultRun(Math.Min(cluster.Nodes.Count, DefaultAgents), pages).Run(cluster);
+        return new FaultRun(Math.Min(cluster.Nodes.Count, MostAgents), pages).Run(cluster);
     }
 
     private static int Verdict(FaultReport report)

@@ -8,17 +8,20 @@ namespace VSmp.Bench.Fault;
 internal sealed class FaultRun
 {
     private readonly int _agents, _pages;
+    private readonly bool _isTimed;
     private readonly Transition[] _transitions;
     private readonly PlanRun _plans;
 
     /// <summary>Of all transitions that there are nodes for.</summary>
     /// <param name="agents">Agents, with a rank each.</param>
     /// <param name="pages">Pages that make each transition.</param>
-    public FaultRun(int agents, int pages)
+    /// <param name="above">Only of those that need more nodes than so many: counts alone, since then agents take processors from each other.</param>
+    public FaultRun(int agents, int pages, int above = 0)
     {
         _agents = agents;
         _pages = pages;
-        _transitions = [.. Transition.All.Where(transition => transition.Nodes <= agents)];
+        _isTimed = above == 0;
+        _transitions = [.. Transition.All.Where(transition => transition.Nodes > above && transition.Nodes <= agents)];
         _plans = new PlanRun(agents, pages, [.. _transitions.Select(transition => transition.Plan)]);
     }
 
@@ -35,7 +38,7 @@ internal sealed class FaultRun
         using AgentCounters counters = new(cluster.Name, nodes);
         counters.RequireEvenMemory(nodes);
         _plans.Run(cluster, () => before = counters.WhenQuiet(), nanoseconds => results.Add(
-            new TransitionResult(_transitions[results.Count], nanoseconds, before is null ? null : counters.WhenQuiet()?.Since(before))));
-        return new FaultReport(Machine.Here(), counters.Transport, _agents, _pages, counters.Elsewhere, results);
+            new TransitionResult(_transitions[results.Count], _pages, _isTimed ? nanoseconds : null, before is null ? null : counters.WhenQuiet()?.Since(before))));
+        return new FaultReport(Machine.Here(), counters.Transport, _agents, _pages, counters.Elsewhere, Crowd: null, results);
     }
 }

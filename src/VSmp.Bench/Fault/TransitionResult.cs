@@ -3,21 +3,23 @@ using VSmp.Agent.Control;
 
 namespace VSmp.Bench.Fault;
 
-/// <summary>What a transition took: how long, and per page what all agents together have sent and received for it,
-/// if that was counted.</summary>
+/// <summary>What a transition took: how long, if that was measured, and per page what all agents together have sent and received for it, if
+/// that was counted.</summary>
 internal sealed record TransitionResult
 {
     private readonly double _pages;
 
     /// <summary>Sums up.</summary>
     /// <param name="transition">Which.</param>
-    /// <param name="nanoseconds">Of each page: from before the access to behind it, as the program sees it. Sorted by this.</param>
+    /// <param name="pages">How many pages have made it.</param>
+    /// <param name="nanoseconds">Of each page: from before the access to behind it, as the program sees it. Sorted by this. Null: not measured.</param>
     /// <param name="counters">What the agents' counters have grown by, all nodes together; null: not counted.</param>
-    public TransitionResult(Transition transition, long[] nanoseconds, FabricStatistics? counters)
+    public TransitionResult(Transition transition, int pages, long[]? nanoseconds, FabricStatistics? counters)
     {
         Transition = transition;
         Counters = counters;
-        _pages = nanoseconds.Length;
+        _pages = pages;
+        if (nanoseconds is null) return;
         MedianMicroseconds = PlanRun.Quantile(nanoseconds, 0.5);
         P99Microseconds = PlanRun.Quantile(nanoseconds, 0.99);
         P999Microseconds = PlanRun.Quantile(nanoseconds, 0.999);
@@ -29,11 +31,11 @@ internal sealed record TransitionResult
     /// <summary>Totals of all nodes, background included.</summary>
     public FabricStatistics? Counters { get; }
 
-    public double MedianMicroseconds { get; }
+    public double? MedianMicroseconds { get; }
 
-    public double P99Microseconds { get; }
+    public double? P99Microseconds { get; }
 
-    public double P999Microseconds { get; }
+    public double? P999Microseconds { get; }
 
     /// <summary>Frames of coherence.</summary>
     public double? Frames => Counters?.CoherenceFramesSent / _pages;

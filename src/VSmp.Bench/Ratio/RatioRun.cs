@@ -40,7 +40,7 @@ internal sealed class RatioRun(int pages, int rounds)
         for (int round = 1; round <= rounds; round++)
         {
             onRound(round);
-            Dictionary<string, long[]> floors = Floors.ToDictionary(floor => floor, floor => MeasureFloor(cluster, floor));
+            Dictionary<string, long[]> floors = Floors.ToDictionary(floor => floor, floor => FloorProgram.Measure(cluster, floor, pages));
             awaitEvenMemory();
             Dictionary<string, long[]> plans = MeasurePlans(cluster);
             awaitEvenMemory();
@@ -64,19 +64,10 @@ internal sealed class RatioRun(int pages, int rounds)
     private long[] MeasureHandoff(BenchCluster cluster)
     {
         long[]? measured = null;
-        string[] program = [BenchCluster.FindProgram("vsmp-handoff"), Count];
+        string[] program = [BenchCluster.FindProgram("vsmp-handoff"), Count, cluster.Scratch];
         (int exitCode, string error) = cluster.RunRanks(2, cluster.Nodes.Take(2), Msi.Protocol.Name, local: null, program,
             line => measured = PlanRun.Nanoseconds(line));
         if (exitCode != 0 || measured is null) throw new BenchException($"the ranks ended with exit code {exitCode}: {error}");
-        return measured;
-    }
-
-    private long[] MeasureFloor(BenchCluster cluster, string floor)
-    {
-        long[]? measured = null;
-        (int exitCode, string error) = cluster.RunBeside(BenchCluster.FindProgram("vsmp-floor"), [floor, Count],
-            line => measured = PlanRun.Nanoseconds(line));
-        if (exitCode != 0 || measured is null) throw new BenchException($"vsmp-floor {floor} ended with exit code {exitCode}: {error}");
         return measured;
     }
 

@@ -18,6 +18,9 @@ public static class ExitCode
     public const int Unable = 3;
 }
 
+/// <summary>A program has computed, or read, something else than it should have.</summary>
+internal sealed class WrongResultException(string message) : Exception(message);
+
 /// <summary>What workloads have in common.</summary>
 public static class Workload
 {
@@ -72,7 +75,7 @@ public static class Workload
         return option;
     }
 
-    /// <summary>Runs a workload; says in one line why it could not be run.</summary>
+    /// <summary>Runs a workload; says in one line why it could not be run, or what was wrong.</summary>
     /// <returns>The exit code.</returns>
     public static int Guard(Func<int> workload)
     {
@@ -80,6 +83,11 @@ public static class Workload
         try
         {
             return workload();
+        }
+        catch (WrongResultException e)
+        {
+            Console.Error.WriteLine($"WRONG: {e.Message}");
+            return ExitCode.Wrong;
         }
         catch (Exception e) when (e is BenchException or CommandException)
         {

@@ -32,6 +32,25 @@ public sealed class FaultTests
     }
 
     [Fact]
+    public void Messages_are_counted_for_one_to_eight_sharers()
+    {
+        string file = Path.GetTempFileName();
+        Outcome outcome = Bench.Run(180, "fault", "--pages", "20", "--json", file).Succeeded();
+        using JsonDocument report = JsonDocument.Parse(File.ReadAllText(file));
+        File.Delete(file);
+        JsonElement[] results = [.. report.RootElement.GetProperty("results").EnumerateArray()];
+        for (int sharers = 1; sharers <= 8; sharers++)
+        {
+            JsonElement result = results.Single(r => r.GetProperty("transition").GetProperty("plan").GetString() == $"1:{string.Concat(Enumerable.Range(2, sharers).Select(rank => $"r{rank}"))}r0w0");
+            // Upgrade, its grant and InstallAck, and of each sharer Inv and InvAck.
+            Assert.Equal(3 + (2 * sharers), result.GetProperty("frames").GetDouble());
+            Assert.True(result.GetProperty("isAsExpected").GetBoolean(), outcome.Output);
+            // Times are of five agents.
+            Assert.Equal(sharers + 2 <= 5, result.GetProperty("medianMicroseconds").ValueKind == JsonValueKind.Number);
+        }
+    }
+
+    [Fact]
     public void A_cluster_that_is_up_is_measured_as_it_is_unless_homes_would_not_go_round_its_nodes() => Cluster.Run(2, "96M", cluster =>
     {
         Outcome Fault(params string[] more) =>
@@ -61,6 +80,26 @@ public sealed class FaultTests
             Assert.True(Of("floorMicroseconds", "least") > 0.05 && Of("ourMicroseconds", "least") > 0.05, outcome.Output);
             Assert.True(Of("ratio", "least") <= Of("ratio", "median") && Of("ratio", "median") <= Of("ratio", "greatest"), outcome.Output);
             Assert.Equal(2, result.GetProperty("ratio").GetProperty("values").GetArrayLength());
+        });
+    }
+
+    [Fact]
+    public void Pages_that_are_read_overwritten_and_exchanged_hold_what_was_written_and_are_measured_beside_bare_C()
+    {
+        (string json, string svg) = (Path.GetTempFileName(), Path.GetTempFileName());
+        // More than an extent of each pattern.
+        Outcome outcome = Bench.Run(120, "bandwidth", "--rounds", "1", "--pages", "528", "--json", json, "--svg", svg).Succeeded();
+        using JsonDocument report = JsonDocument.Parse(File.ReadAllText(json));
+        Assert.Contains("sequential read", File.ReadAllText(svg), StringComparison.Ordinal);
+        File.Delete(json);
+        File.Delete(svg);
+        JsonElement[] results = [.. report.RootElement.GetProperty("results").EnumerateArray()];
+        Assert.Equal(7, results.Length);
+        Assert.All(results, result =>
+        {
+            Assert.Contains($"| {result.GetProperty("pattern").GetProperty("name").GetString()} ", outcome.Output, StringComparison.Ordinal);
+            foreach (string figure in new[] { "floorMegabytes", "ourMegabytes" }) Assert.True(result.GetProperty(figure).GetDouble() > 0, outcome.Output);
+            Assert.Equal(1, result.GetProperty("ratio").GetProperty("values").GetArrayLength());
         });
     }
 
