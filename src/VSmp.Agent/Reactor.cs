@@ -31,8 +31,11 @@ internal sealed unsafe class Reactor : IDisposable
 {
     private const int EventsPerTurn = 64;
 
-    /// <summary>A round trip and what the peer does in between; a sleep and what it takes to be woken cost about as much (ADR 0010).</summary>
-    private const long MaxSpinMicroseconds = 50;
+    /// <summary>
+    /// A round trip between agents that both sleep, where that takes long: if it is not worth looking for, they go on sleeping, though
+    /// it would take a fraction of that if both looked (ADR 0010).
+    /// </summary>
+    private const long MaxSpinMicroseconds = 200;
 
     private readonly int _epoll;
     private readonly int _wake;
