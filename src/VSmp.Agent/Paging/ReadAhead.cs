@@ -5,7 +5,7 @@ namespace VSmp.Agent.Paging;
 
 /// <summary>
 /// Decides how far to ask ahead of a miss: not at all, unless the miss continues a stream of misses; then twice as far each time. Memory that
-/// was never written costs no data, so it starts farther.
+/// was never written costs no data: there it starts farther, and goes on faster.
 /// </summary>
 /// <remarks>
 /// <code>
@@ -27,8 +27,8 @@ internal sealed class ReadAhead
     /// <summary>Farthest, in pages: a few frames of the largest size, so that the one is sent while another is installed.</summary>
     public const uint MaxWindow = 64;
 
-    /// <summary>How far memory is asked for that was never written.</summary>
-    public const uint FreshWindow = 8;
+    /// <summary>How far memory is asked for that was never written, at first and at most: it takes a frame each, but no data.</summary>
+    public const uint FreshWindow = 8, MaxFreshWindow = 128;
 
     /// <summary>How often a stream begins at the same page until its length is found out anew: it may have become shorter, which nobody would notice.</summary>
     public const int RestartsKnown = 16;
@@ -46,11 +46,11 @@ internal sealed class ReadAhead
     /// <returns>The pages to ask for beside it; say with <see cref="AskedUpTo"/> how many of them were.</returns>
     public (PageNumber First, uint Count) OnMiss(PageNumber page, bool isFresh, bool isUpgrade)
     {
-        uint least = isFresh ? FreshWindow : 1;
+        (uint least, uint most, uint growth) = isFresh ? (FreshWindow, MaxFreshWindow, 4u) : (1u, MaxWindow, 2u);
         if (Find(page, isUpgrade, isStart: false) is var continued && continued >= 0)
         {
             ref Stream stream = ref _streams[_current = continued];
-            stream.Window = Math.Clamp(stream.Window * 2, least, MaxWindow);
+            stream.Window = Math.Clamp(stream.Window * growth, least, most);
             stream.Length = Math.Max(stream.Length, page.Value - stream.Start + 1);
         }
         else if (Find(page, isUpgrade, isStart: true) is var begun && begun >= 0)
@@ -58,7 +58,7 @@ internal sealed class ReadAhead
             ref Stream stream = ref _streams[_current = begun];
             if (++stream.Restarts % RestartsKnown == 0) stream.Length = 1;
             stream.Frontier = page.Value;
-            stream.Window = (uint)Math.Clamp(stream.Length, least, MaxWindow);
+            stream.Window = (uint)Math.Clamp(stream.Length, least, most);
         }
         else
         {

@@ -42,8 +42,15 @@ public sealed class ReadAheadTests
     [Fact]
     public void Memory_that_nobody_has_written_is_asked_for_farther_from_the_start()
     {
-        Assert.Equal((1ul, ReadAhead.FreshWindow - 1), Miss(0, isFresh: true));
-        Assert.Equal((9ul, (2 * ReadAhead.FreshWindow) - 1), Miss(8, isFresh: true));
+        List<uint> windows = [];
+        for (ulong next = 0; windows.Count < 4;)
+        {
+            (ulong first, uint count) = Miss(next, isFresh: true);
+            Assert.Equal(next + 1, first);
+            windows.Add(count + 1);
+            next = first + count;
+        }
+        Assert.Equal([ReadAhead.FreshWindow, 32, ReadAhead.MaxFreshWindow, ReadAhead.MaxFreshWindow], windows);
     }
 
     [Fact]
