@@ -7,19 +7,10 @@ namespace VSmp.Bench.Bandwidth;
 
 /// <summary>A pattern, as often as it was measured.</summary>
 /// <param name="pattern">Which.</param>
-internal sealed class BandwidthResult(Pattern pattern)
+internal sealed class BandwidthResult(Pattern pattern) : Comparison
 {
     /// <summary>Which.</summary>
     public Pattern Pattern { get; } = pattern;
-
-    /// <summary>What bare C pays, in microseconds for a page.</summary>
-    public Sample FloorMicroseconds { get; } = new();
-
-    /// <summary>What VSmp takes, likewise.</summary>
-    public Sample OurMicroseconds { get; } = new();
-
-    /// <summary>The ratio of the two in one round.</summary>
-    public Sample Ratio { get; } = new();
 
     /// <summary>What bare C moves in a second, in units of 10^6 bytes.</summary>
     public double FloorMegabytes => PageNumber.Bytes / FloorMicroseconds.Median; // bytes in a microsecond
@@ -34,12 +25,4 @@ internal sealed class BandwidthResult(Pattern pattern)
     /// <summary>The target, as text: of the ratio, if there is no unit.</summary>
     public string Target => Pattern.TargetRatio?.ToString("F2", CultureInfo.InvariantCulture)
         ?? (Pattern.TargetMegabytes is { } megabytes ? string.Create(CultureInfo.InvariantCulture, $"{megabytes:F0} MB/s") : "");
-
-    /// <summary>One more round.</summary>
-    public void Add(double floorMicroseconds, double ourMicroseconds)
-    {
-        FloorMicroseconds.Add(floorMicroseconds);
-        OurMicroseconds.Add(ourMicroseconds);
-        Ratio.Add(ourMicroseconds / floorMicroseconds);
-    }
 }

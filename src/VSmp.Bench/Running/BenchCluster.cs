@@ -10,6 +10,7 @@ using VSmp.Agent;
 using VSmp.Agent.Cli;
 using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
+using VSmp.Bench.Velvet;
 
 namespace VSmp.Bench.Running;
 
@@ -29,6 +30,7 @@ public sealed class BenchCluster : IDisposable
     private bool _isInterrupted;
     private bool _isUp;
     private readonly Dictionary<string, string> _environment = []; // of what is started, beside this process's own
+    private readonly ScratchFolder _scratch;
 
     /// <summary>Starts a cluster.</summary>
     /// <param name="agents">How many agents.</param>
@@ -42,12 +44,13 @@ public sealed class BenchCluster : IDisposable
     /// <param name="stagesFolder">Where the agents write, when they end, what they did when (<see cref="StageTrace"/>); null: nowhere.</param>
     /// <exception cref="BenchException">It does not start.</exception>
     public BenchCluster(int agents, string memory, string? transport = null, bool isPinned = false, bool isPlanted = false, string? stagesFolder = null)
-        : this(string.Create(CultureInfo.InvariantCulture, $"bench-{Environment.ProcessId}"))
+        : this(string.Create(CultureInfo.InvariantCulture, $"bench-{Environment.ProcessId}"), isOurs: true)
     {
         Nodes = [.. Enumerable.Range(0, agents).Select(i => string.Create(CultureInfo.InvariantCulture, $"n{i}"))];
         if (stagesFolder is not null) _environment[StageTrace.Variable] = stagesFolder;
         Prepare(() =>
         {
+            ScratchFolder.RemoveAbandoned(EndAbandoned);
             _isUp = true;
             StringBuilder said = new();
             List<string> up = ["up", "--agents", $"{agents}", "--memory", memory];
@@ -60,11 +63,11 @@ public sealed class BenchCluster : IDisposable
         });
     }
 
-    private BenchCluster(string name)
+    private BenchCluster(string name, bool isOurs)
     {
         _vsmp = FindProgram("vsmp");
         Name = name;
-        Scratch = Directory.CreateTempSubdirectory("vsmp-bench-").FullName;
+        _scratch = new ScratchFolder(isOurs ? name : "");
         // An interruption ends what runs; then everything is taken down on the usual way out.
         foreach (PosixSignal signal in new[] { PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP })
         {
@@ -79,14 +82,14 @@ public sealed class BenchCluster : IDisposable
     public IReadOnlyList<string> Nodes { get; private set; } = [];
 
     /// <summary>A folder for files of this run, removed with the cluster.</summary>
-    public string Scratch { get; }
+    public string Scratch => _scratch.Path;
 
     /// <summary>Uses a cluster that is up: one with an agent on this host, whose other nodes may be on any.</summary>
     /// <param name="name">Its name.</param>
     /// <exception cref="BenchException">It cannot be asked.</exception>
     public static BenchCluster Use(string name)
     {
-        BenchCluster cluster = new(name);
+        BenchCluster cluster = new(name, isOurs: false);
         cluster.Prepare(() =>
         {
             StringBuilder status = new(), error = new();
@@ -184,12 +187,24 @@ public sealed class BenchCluster : IDisposable
         {
             _isUp = false;
             _isInterrupted = false; // this is the clearing up that an interruption asked for
-            int exitCode = Execute(_vsmp, ["down"], _ => { }, Console.Error.WriteLine);
-            if (exitCode != 0) Console.Error.WriteLine($"vsmp-bench: vsmp down --cluster {Name} ended with exit code {exitCode}");
+            TakeDown(Name);
         }
         foreach (PosixSignalRegistration registration in _registrations) registration.Dispose();
         _registrations.Clear();
-        if (Directory.Exists(Scratch)) Directory.Delete(Scratch, recursive: true);
+        _scratch.Dispose();
+    }
+
+    private void TakeDown(string cluster)
+    {
+        int exitCode = Execute(_vsmp, ["down", "--cluster", cluster], _ => { }, Console.Error.WriteLine);
+        if (exitCode != 0) Console.Error.WriteLine($"vsmp-bench: vsmp down --cluster {cluster} ended with exit code {exitCode}");
+    }
+
+    private void EndAbandoned(string folder, string cluster)
+    {
+        Console.Error.WriteLine($"vsmp-bench: removing what a run has left that was killed: {folder}");
+        SwapSpace.EndAbandoned(folder);
+        if (RunDirectory.Candidates(cluster).SelectMany(directory => directory.Agents()).Any(agent => agent.Running() is not null)) TakeDown(cluster);
     }
 
     private void Pin()

@@ -12,6 +12,8 @@ namespace VSmp.Bench.Velvet;
 /// </summary>
 internal sealed class SwapSpace : IDisposable
 {
+    private const string FileName = "swap";
+
     private readonly string _file;
     private readonly CgroupFiles _files;
     private bool _isOn;
@@ -26,7 +28,7 @@ internal sealed class SwapSpace : IDisposable
     public static SwapSpace Start(string folder, long bytes)
     {
         if (Libc.GetEffectiveUserId() != 0) throw new BenchException("a swap file and cgroups need root");
-        SwapSpace space = new(Path.Combine(folder, "swap"), CgroupFiles.Find() ?? throw new BenchException("there is no memory cgroup controller to use"));
+        SwapSpace space = new(Path.Combine(folder, FileName), CgroupFiles.Find() ?? throw new BenchException("there is no memory cgroup controller to use"));
         try
         {
             space.Start(bytes);
@@ -37,6 +39,14 @@ internal sealed class SwapSpace : IDisposable
             space.Dispose();
             throw;
         }
+    }
+
+    /// <summary>Ends the use of a swap file that somebody has left who was killed.</summary>
+    /// <param name="folder">Where it was made, if it was.</param>
+    public static void EndAbandoned(string folder)
+    {
+        string file = Path.Combine(folder, FileName);
+        if (File.ReadLines("/proc/swaps").Any(line => line.StartsWith($"{file} ", StringComparison.Ordinal))) SwitchOff(file);
     }
 
     /// <summary>Makes a group for one run of a program.</summary>
@@ -50,9 +60,14 @@ internal sealed class SwapSpace : IDisposable
         if (_isOn)
         {
             _isOn = false;
-            if (Execute("swapoff", _file) is { } error) Console.Error.WriteLine($"vsmp-bench: {_file} is still in use as swap: {error}");
+            SwitchOff(_file);
         }
         File.Delete(_file);
+    }
+
+    private static void SwitchOff(string file)
+    {
+        if (Execute("swapoff", file) is { } error) Console.Error.WriteLine($"vsmp-bench: {file} is still in use as swap: {error}");
     }
 
     private void Start(long bytes)

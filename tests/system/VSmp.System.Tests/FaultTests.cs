@@ -51,6 +51,24 @@ public sealed class FaultTests
     }
 
     [Fact]
+    public void What_a_run_that_is_killed_leaves_the_next_one_removes()
+    {
+        Prerequisites.Check();
+        string[] run = ["fault", "--agents", "2", "--pages", "100000"]; // for long
+        using Command command = new(Path.Combine(Paths.Build, "vsmp-bench"), run);
+        string cluster = $"bench-{command.ProcessId}";
+        Wait.Until(() => Leftovers.Of(cluster).Any(found => found.Contains("vsmp-fault", StringComparison.Ordinal)), 30, () => "its ranks do not start");
+        command.Signal(Native.SIGKILL);
+        command.WaitForEnd();
+        string scratch = Directory.GetDirectories(Path.GetTempPath(), "vsmp-bench-*")
+            .Single(folder => Path.Combine(folder, "cluster") is var owner && File.Exists(owner) && File.ReadAllText(owner) == cluster);
+        Outcome outcome = Bench.Run(120, "fault", "--agents", "2", "--pages", "20").Succeeded();
+        Assert.Contains(scratch, outcome.Error, StringComparison.Ordinal);
+        Assert.False(Directory.Exists(scratch));
+        Wait.Until(() => Leftovers.Of(cluster).Count == 0, 30, () => string.Join('\n', Leftovers.Of(cluster)));
+    }
+
+    [Fact]
     public void A_cluster_that_is_up_is_measured_as_it_is_unless_homes_would_not_go_round_its_nodes() => Cluster.Run(2, "96M", cluster =>
     {
         Outcome Fault(params string[] more) =>
