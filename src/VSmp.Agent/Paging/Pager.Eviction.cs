@@ -47,7 +47,7 @@ internal sealed unsafe partial class Pager
                 Evict(run, BatchBeyondLimit, isUrgent: true);
                 _reactor.WakeBy(_reactor.NowMicroseconds + RetryMicroseconds);
             }
-            else if (run.Budget.FreePages <= Math.Max(low - Batch, 0)) Evict(run, Batch, isUrgent: false);
+            else if (run.Budget.FreePages < low) Evict(run, Batch, isUrgent: false);
         }
     }
 
