@@ -257,8 +257,12 @@ internal sealed unsafe partial class Pager : IDisposable
         PagedRegion region = fault.Mapping.Region;
         PageNumber page = fault.Page;
         if (!region.Protocol.AsksBeforeWriting || !region.Layout.IsOpen(page.Extent) || region.Protocol.CopyOf(page) != PageCopy.None) return false;
-        if (!fault.Mapping.Guest.IsRank && region.Protocol.IsFresh(page)) return true;
         ref LocalPage local = ref region.LocalAt(page);
+        if (!fault.Mapping.Guest.IsRank && region.Protocol.IsFresh(page))
+        {
+            local.WriteExpected = WritesExpectedAfterOne; // when it comes back, too
+            return true;
+        }
         if (local.WriteExpected == 0) return false;
         local.WriteExpected--;
         return true;
@@ -278,24 +282,31 @@ internal sealed unsafe partial class Pager : IDisposable
         _starved.Clear();
     }
 
-    /// <summary>Asks for the pages behind one that was missed, as far as they are in the same state.</summary>
+    /// <summary>Asks for the pages behind one that was missed, or around it, as far as they are in the same state.</summary>
     private void AskAhead(PagedRegion region, in Fault fault, bool write, bool hadData)
     {
         IRegionProtocol protocol = region.Protocol;
         bool isFresh = !hadData && protocol.IsFresh(fault.Page);
-        (PageNumber first, uint pageCount) = region.ReadAhead.OnMiss(fault.Page, isFresh, isUpgrade: hadData);
-        PageCopy from = hadData ? PageCopy.Clean : PageCopy.None;
         ExtentNumber extent = fault.Page.Extent;
-        if (pageCount == 0 || first.Extent != extent || !HasCreditAtHome(region, extent)) return;
         bool isHome = region.Layout.IsHome(extent);
+        // Ranks share a region: what one never touches another may be about to.
+        bool isRoomy = !fault.Mapping.Guest.IsRank && (isHome || region.Run!.Budget.FreePages > region.Run.Budget.LimitPages / 8);
+        (PageNumber first, uint pageCount) = region.ReadAhead.OnMiss(fault.Page, isFresh, isUpgrade: hadData, isRoomy);
+        PageCopy from = hadData ? PageCopy.Clean : PageCopy.None;
+        if (pageCount == 0 || first.Extent != extent || !HasCreditAtHome(region, extent)) return;
         uint asked = 0;
         for (; asked < pageCount; asked++)
         {
             PageNumber page = first.Plus(asked);
             if (page.Extent != extent || page.Value >= region.Layout.PageCount) break;
-            if (protocol.CopyOf(page) != from || (!hadData && protocol.IsFresh(page) != isFresh)) break;
+            if (protocol.CopyOf(page) != from || (!hadData && protocol.IsFresh(page) != isFresh))
+            {
+                if (isFresh && isRoomy) continue; // of a block around the miss
+                break;
+            }
             if (!isHome && region.Run!.Budget.FreePages < LeastFreeToAskAhead) break;
             if (!protocol.TryAskAhead(page, write, _effects)) break;
+            if (isFresh && write) region.LocalAt(page).WriteExpected = WritesExpectedAfterOne;
         }
         region.ReadAhead.AskedUpTo(first.Plus(asked));
     }

@@ -21,6 +21,10 @@ namespace VSmp.Agent.Paging;
 /// as much is asked for at once. Pages that somebody wants to read, and pages that are here and are to be written, are different streams: where the
 /// one ends the other may begin, and going on would take from others what they still need.
 /// </para>
+/// <para>
+/// Memory that was never written, and that nobody else uses, may be touched at random: a hash table. The more often an extent is missed, the likelier all of
+/// it will be, and the larger the block around a miss that is asked for.
+/// </para>
 /// </remarks>
 internal sealed class ReadAhead
 {
@@ -33,9 +37,10 @@ internal sealed class ReadAhead
     /// <summary>How often a stream begins at the same page until its length is found out anew: it may have become shorter, which nobody would notice.</summary>
     public const int RestartsKnown = 16;
 
-    private const int Streams = 16;
+    private const int Streams = 16, Extents = 1024;
 
     private readonly Stream[] _streams = new Stream[Streams];
+    private readonly Extent[] _extents = new Extent[Extents]; // where misses are at random, by number; who comes later takes the place
     private int _next;
     private int _current;
 
@@ -43,8 +48,9 @@ internal sealed class ReadAhead
     /// <param name="page">Where.</param>
     /// <param name="isFresh">Whether it was never written.</param>
     /// <param name="isUpgrade">Whether its contents are here, and only the right to write is missing.</param>
-    /// <returns>The pages to ask for beside it; say with <see cref="AskedUpTo"/> how many of them were.</returns>
-    public (PageNumber First, uint Count) OnMiss(PageNumber page, bool isFresh, bool isUpgrade)
+    /// <param name="isRoomy">Whether there is room for pages, never written either, that may be wanted late or never, and that nobody else wants.</param>
+    /// <returns>The pages to ask for beside it, or around it; say with <see cref="AskedUpTo"/> how many of them were.</returns>
+    public (PageNumber First, uint Count) OnMiss(PageNumber page, bool isFresh, bool isUpgrade, bool isRoomy)
     {
         (uint least, uint most, uint growth) = isFresh ? (FreshWindow, MaxFreshWindow, 4u) : (1u, MaxWindow, 2u);
         if (Find(page, isUpgrade, isStart: false) is var continued && continued >= 0)
@@ -64,6 +70,7 @@ internal sealed class ReadAhead
         {
             _current = _next++ % Streams;
             _streams[_current] = new Stream { Start = page.Value, Frontier = page.Value, Window = least, Length = 1, IsUpgrade = isUpgrade };
+            if (isFresh && isRoomy) return AskAround(page, ref _streams[_current]);
         }
         return Ask(page, ref _streams[_current]);
     }
@@ -79,6 +86,18 @@ internal sealed class ReadAhead
         return (new PageNumber(first), first < end ? (uint)(end - first) : 0);
     }
 
+    private (PageNumber First, uint Count) AskAround(PageNumber page, ref Stream stream)
+    {
+        ref Extent extent = ref _extents[page.Extent.Value % Extents];
+        if (extent.Number != page.Extent) extent = new Extent { Number = page.Extent };
+        uint block = Math.Min(FreshWindow << extent.Misses, MaxFreshWindow);
+        if (block < MaxFreshWindow) extent.Misses++;
+        ulong first = page.Value / block * block;
+        stream.LastMiss = page.Value;
+        stream.Frontier = first + block;
+        return (new PageNumber(first), block);
+    }
+
     // A loop: a function that is given the page would be an object for each miss.
     private int Find(PageNumber page, bool isUpgrade, bool isStart)
     {
@@ -89,6 +108,12 @@ internal sealed class ReadAhead
             if (isStart ? page.Value == stream.Start : page.Value > stream.LastMiss && page.Value <= stream.Frontier + 1) return i;
         }
         return -1;
+    }
+
+    private struct Extent
+    {
+        public ExtentNumber Number;
+        public int Misses; // that began no stream as far as is known; counted as long as it matters
     }
 
     private struct Stream

@@ -124,9 +124,23 @@ public sealed class ReadAheadTests
         Assert.Equal((next + 1, 15u), Miss(next, isUpgrade: true));
     }
 
-    private (ulong First, uint Count) Miss(ulong page, bool isFresh = false, uint? asked = null, bool isUpgrade = false)
+    [Fact]
+    public void Memory_that_is_touched_at_random_for_the_first_time_is_asked_for_in_larger_and_larger_blocks()
     {
-        (PageNumber first, uint count) = _readAhead.OnMiss(new PageNumber(page), isFresh, isUpgrade);
+        Assert.Equal((296ul, 8u), Miss(300, isFresh: true, isRoomy: true));
+        Assert.Equal((0ul, 16u), Miss(5, isFresh: true, isRoomy: true));
+        Assert.Equal((480ul, 32u), Miss(511, isFresh: true, isRoomy: true));
+        Assert.Equal((384ul, 64u), Miss(400, isFresh: true, isRoomy: true));
+        Assert.Equal((128ul, 128u), Miss(250, isFresh: true, isRoomy: true));
+        Assert.Equal((0ul, 128u), Miss(20, isFresh: true, isRoomy: true));
+        Assert.Equal((512ul, 8u), Miss(518, isFresh: true, isRoomy: true)); // another extent
+        Assert.Equal((301ul, 7u), Miss(300, isFresh: true)); // where there is no room, no more than behind it
+        Assert.Equal((40ul, 0u), Miss(39, isRoomy: true)); // and nothing that has been written
+    }
+
+    private (ulong First, uint Count) Miss(ulong page, bool isFresh = false, uint? asked = null, bool isUpgrade = false, bool isRoomy = false)
+    {
+        (PageNumber first, uint count) = _readAhead.OnMiss(new PageNumber(page), isFresh, isUpgrade, isRoomy);
         _readAhead.AskedUpTo(first.Plus(asked ?? count));
         return (first.Value, count);
     }
