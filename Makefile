@@ -92,6 +92,7 @@ bench: build ## the figures in docs/benchmarks, measured here (minutes; let noth
 	@$(MAKE) --no-print-directory native # with the programs that need those
 	$(BUILD)/vsmp-bench ratio --json docs/benchmarks/ratio.json --markdown docs/benchmarks/ratio.md --svg docs/benchmarks/ratio.svg
 	$(BUILD)/vsmp-bench bandwidth --json docs/benchmarks/bandwidth.json --markdown docs/benchmarks/bandwidth.md --svg docs/benchmarks/bandwidth.svg
+	$(BUILD)/vsmp-bench fault --json docs/benchmarks/fault.json --markdown docs/benchmarks/fault.md
 	$(BUILD)/vsmp-bench fault --breakdown --json docs/benchmarks/breakdown.json --markdown docs/benchmarks/breakdown.md
 	$(BUILD)/vsmp-bench velvet --json docs/benchmarks/velvet.json --markdown docs/benchmarks/velvet.md --svg docs/benchmarks/velvet.svg
 	$(BUILD)/vsmp-bench apps --json docs/benchmarks/apps.json --markdown docs/benchmarks/apps.md --svg docs/benchmarks/apps.svg
