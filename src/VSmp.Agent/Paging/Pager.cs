@@ -28,6 +28,9 @@ internal sealed unsafe partial class Pager : IDisposable
     /// <summary>Frames that are left to what is asked for in earnest.</summary>
     private const long LeastFreeToAskAhead = 2;
 
+    /// <summary>The part of a budget that is to be free, as its inverse, where pages around a miss are asked for that may never be touched.</summary>
+    private const long RoomyShare = 8;
+
     private readonly Reactor _reactor;
     private readonly IFabric _fabric;
     private readonly NodeController _node;
@@ -290,7 +293,7 @@ internal sealed unsafe partial class Pager : IDisposable
         ExtentNumber extent = fault.Page.Extent;
         bool isHome = region.Layout.IsHome(extent);
         // Ranks share a region: what one never touches another may be about to.
-        bool isRoomy = !fault.Mapping.Guest.IsRank && (isHome || region.Run!.Budget.FreePages > region.Run.Budget.LimitPages / 8);
+        bool isRoomy = !fault.Mapping.Guest.IsRank && (isHome || region.Run!.Budget.FreePages > region.Run.Budget.LimitPages / RoomyShare);
         (PageNumber first, uint pageCount) = region.ReadAhead.OnMiss(fault.Page, isFresh, isUpgrade: hadData, isRoomy);
         PageCopy from = hadData ? PageCopy.Clean : PageCopy.None;
         if (pageCount == 0 || first.Extent != extent || !HasCreditAtHome(region, extent)) return;
