@@ -23,23 +23,26 @@ public sealed record Machine(string Processor, int Processors, string Kernel, st
     /// <inheritdoc/>
     public override string ToString() => $"{Processor}, {Processors} processors, Linux {Kernel}; commit {Commit}, {Date}";
 
-    private static string DescribeCommit()
+    // As `git describe --dirty` would name it, but that reports in docs/benchmarks, which a run of all commands writes one after the other, do not count.
+    private static string DescribeCommit() =>
+        Git("describe", "--always") is not { Length: > 0 } commit ? "unknown"
+        : Git("status", "--porcelain", "--untracked-files=no", "--", ":(top,exclude)docs/benchmarks") is { Length: > 0 } ? $"{commit}-dirty"
+        : commit;
+
+    // Null: there is no git, or it failed.
+    private static string? Git(params string[] arguments)
     {
         try
         {
-            ProcessStartInfo start = new("git", ["-C", AppContext.BaseDirectory, "describe", "--always", "--dirty"])
-            {
-                RedirectStandardOutput = true,
-                RedirectStandardError = true,
-            };
+            ProcessStartInfo start = new("git", ["-C", AppContext.BaseDirectory, .. arguments]) { RedirectStandardOutput = true, RedirectStandardError = true };
             using Process git = Process.Start(start)!;
-            string commit = git.StandardOutput.ReadToEnd().Trim();
+            string output = git.StandardOutput.ReadToEnd().Trim();
             git.WaitForExit();
-            return git.ExitCode == 0 && commit.Length > 0 ? commit : "unknown";
+            return git.ExitCode == 0 ? output : null;
         }
         catch (System.ComponentModel.Win32Exception)
         {
-            return "unknown";
+            return null;
         }
     }
 }
