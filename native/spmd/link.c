@@ -4,7 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <signal.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,9 +12,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "vsmp.h"
+
+// How long a reply is looked for at most, and at least if at all.
+#define LOOK_NANOSECONDS 200000
+#define LEAST_LOOK_NANOSECONDS 5000
 
 static _Thread_local char last_error[1200];
 
@@ -28,7 +33,8 @@ int fail(int error, const char *format, ...) {
     return error;
 }
 
-// A request that waits for its reply.
+// A request that waits for its reply. One of the threads that wait reads, for all of them: a thread of its own that reads would have to be
+// woken up, and would have to wake up who waits then.
 struct waiter {
     struct waiter *next;
     uint32_t serial;
@@ -41,23 +47,29 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; // over all below
 static struct waiter *waiters;
 static uint32_t last_serial;
 static bool is_lost;
+static bool has_processors; // more than one: looking keeps nobody from answering
+static bool is_read; // by a thread that waits
 static int connection = -1;
-static pthread_t reader;
+static pthread_cond_t idle = PTHREAD_COND_INITIALIZER; // nobody waits any more
 
 static struct {
     struct vsmp_guest_message message;
     char data[VSMP_GUEST_DATA_MAX];
-} incoming; // the reader's
+} incoming; // of the thread that reads
 
 static void lose(void) {
-    pthread_mutex_lock(&lock);
     is_lost = true;
     shutdown(connection, SHUT_RDWR); // where it was the agent's words that made no sense, it hears that nobody listens any more
     for (struct waiter *w = waiters; w != NULL; w = w->next) {
         if (w->error < 0) w->error = ECONNRESET;
         pthread_cond_signal(&w->replied);
     }
-    pthread_mutex_unlock(&lock);
+}
+
+static int64_t now_nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 static void close_all(const int *fds, unsigned count) {
@@ -66,7 +78,6 @@ static void close_all(const int *fds, unsigned count) {
 
 // Hands a reply to who waits for it.
 static void deliver(size_t data_bytes, const int *fds, unsigned fd_count) {
-    pthread_mutex_lock(&lock);
     struct waiter *w = waiters;
     while (w != NULL && w->serial != incoming.message.serial) w = w->next;
     if (w == NULL || w->error >= 0 || incoming.message.type != (w->exchange->type | VSMP_GUEST_REPLY)) {
@@ -90,39 +101,83 @@ static void deliver(size_t data_bytes, const int *fds, unsigned fd_count) {
         for (unsigned i = 0; i < 2; i++) x->fds[i] = i < fd_count ? fds[i] : -1;
         pthread_cond_signal(&w->replied);
     }
-    pthread_mutex_unlock(&lock);
 }
 
-static void *read_replies(void *unused) {
-    (void)unused;
-    while (true) {
-        struct iovec part = {&incoming, sizeof incoming};
-        union {
-            struct cmsghdr header;
-            char bytes[CMSG_SPACE(2 * sizeof(int))];
-        } control = {0};
-        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-        ssize_t received = recvmsg(connection, &message, MSG_CMSG_CLOEXEC);
-        if (received < 0 && errno == EINTR) continue;
-        if (received <= 0) break;
-        int fds[2];
-        unsigned fd_count = 0;
-        for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c != NULL; c = CMSG_NXTHDR(&message, c)) {
-            if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
-            fd_count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-            memcpy(fds, CMSG_DATA(c), fd_count * sizeof(int));
-        }
-        const size_t bytes = (size_t)received;
-        if (bytes < sizeof incoming.message || incoming.message.magic != VSMP_GUEST_MAGIC ||
-            incoming.message.version != VSMP_GUEST_VERSION || (message.msg_flags & MSG_TRUNC) != 0 ||
-            incoming.message.text_bytes != bytes - sizeof incoming.message) {
-            close_all(fds, fd_count);
-            break;
-        }
-        deliver(bytes - sizeof incoming.message, fds, fd_count);
+// Waits for a message: for a moment with open eyes, letting others run after each look, since being woken up takes as long as a barrier
+// itself; then asleep. As the agents do (docs/adr/0010-look-before-sleeping.md), it looks longer while answers come soon, and less
+// while they do not. As recvmsg.
+static ssize_t receive_soon(struct msghdr *message) {
+    static int64_t budget = LOOK_NANOSECONDS; // who reads has it
+    const int64_t start = now_nanoseconds();
+    ssize_t received = -1;
+    errno = EAGAIN;
+    while (received < 0 && errno == EAGAIN && has_processors && now_nanoseconds() - start < budget) {
+        received = recvmsg(connection, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+        if (received < 0 && errno == EAGAIN) sched_yield(); // which leaves errno as it is
     }
-    lose();
-    return NULL;
+    while (received < 0 && (errno == EAGAIN || errno == EINTR)) received = recvmsg(connection, message, MSG_CMSG_CLOEXEC);
+    if (now_nanoseconds() - start > LOOK_NANOSECONDS) {
+        budget = budget / 2 < LEAST_LOOK_NANOSECONDS ? 0 : budget / 2;
+    } else if (budget < LOOK_NANOSECONDS) {
+        budget = budget * 2 < LEAST_LOOK_NANOSECONDS ? LEAST_LOOK_NANOSECONDS : budget * 2;
+    }
+    return received;
+}
+
+// Takes a message, without the lock; false if there will be none, or none that makes sense.
+static bool receive(size_t *data_bytes, int fds[2], unsigned *fd_count) {
+    struct iovec part = {&incoming, sizeof incoming};
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(2 * sizeof(int))];
+    } control = {0};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    const ssize_t received = receive_soon(&message);
+    if (received <= 0) return false;
+    *fd_count = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c != NULL; c = CMSG_NXTHDR(&message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+        *fd_count = (unsigned)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(fds, CMSG_DATA(c), *fd_count * sizeof(int));
+    }
+    const size_t bytes = (size_t)received;
+    if (bytes < sizeof incoming.message || incoming.message.magic != VSMP_GUEST_MAGIC ||
+        incoming.message.version != VSMP_GUEST_VERSION || (message.msg_flags & MSG_TRUNC) != 0 ||
+        incoming.message.text_bytes != bytes - sizeof incoming.message) {
+        close_all(fds, *fd_count);
+        return false;
+    }
+    *data_bytes = bytes - sizeof incoming.message;
+    return true;
+}
+
+// Reads until the reply is there; lets others who wait do so afterwards.
+static void wait_for(struct waiter *self) {
+    while (self->error < 0) {
+        if (is_read) {
+            pthread_cond_wait(&self->replied, &lock);
+            continue;
+        }
+        is_read = true;
+        pthread_mutex_unlock(&lock);
+        size_t data_bytes;
+        int fds[2];
+        unsigned fd_count;
+        const bool is_sound = receive(&data_bytes, fds, &fd_count);
+        pthread_mutex_lock(&lock);
+        is_read = false;
+        if (is_sound)
+            deliver(data_bytes, fds, fd_count);
+        else
+            lose();
+    }
+    struct waiter **at = &waiters;
+    while (*at != self) at = &(*at)->next;
+    *at = self->next;
+    struct waiter *next = waiters;
+    while (next != NULL && next->error >= 0) next = next->next;
+    if (next != NULL && !is_read) pthread_cond_signal(&next->replied);
+    if (waiters == NULL) pthread_cond_broadcast(&idle);
 }
 
 int link_open(const char *socket_path) {
@@ -141,17 +196,7 @@ int link_open(const char *socket_path) {
     }
     connection = fd;
     is_lost = false;
-    // The program's signals are for the program's threads.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    int error = pthread_create(&reader, NULL, read_replies, NULL);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error != 0) {
-        close(fd);
-        connection = -1;
-        return fail(error, "cannot start a thread: %s", strerrordesc_np(error));
-    }
+    has_processors = sysconf(_SC_NPROCESSORS_ONLN) > 1;
     return 0;
 }
 
@@ -207,10 +252,7 @@ int link_ask(struct exchange *x) {
 
     pthread_mutex_lock(&lock);
     if (send_error != 0 && self.error < 0) self.error = ECONNRESET;
-    while (self.error < 0) pthread_cond_wait(&self.replied, &lock);
-    struct waiter **at = &waiters;
-    while (*at != &self) at = &(*at)->next;
-    *at = self.next;
+    wait_for(&self);
     pthread_mutex_unlock(&lock);
     pthread_cond_destroy(&self.replied);
 
@@ -233,9 +275,9 @@ void link_done(struct exchange *x) {
 
 void link_close(void) {
     if (connection < 0) return;
-    shutdown(connection, SHUT_RDWR);
-    pthread_join(reader, NULL);
     pthread_mutex_lock(&lock);
+    shutdown(connection, SHUT_RDWR); // who waits still, in another thread, hears it
+    while (waiters != NULL) pthread_cond_wait(&idle, &lock);
     close(connection);
     connection = -1;
     pthread_mutex_unlock(&lock);
