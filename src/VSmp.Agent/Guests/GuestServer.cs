@@ -228,6 +228,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
         private Guest? _guest;
         private RankSession? _rank;
         private bool _isClosed;
+        private bool _isFull; // the rank does not read; it is told to us when there is room
 
         public GuestConnection(GuestServer server, UnixSocket socket)
         {
@@ -477,6 +478,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
                 if (sent == -Errno.EAGAIN && _rank is not null && _outbox.Count <= MaxOutbox)
                 {
                     _server._reactor.Change(Socket.Descriptor, EpollEvents.Readable | EpollEvents.PeerClosed | EpollEvents.Writable);
+                    _isFull = true;
                     return;
                 }
                 // A program has one request out and waits for this reply: there is room, or it is gone.
@@ -487,7 +489,9 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
                 }
                 _outbox.Dequeue();
             }
-            if (!_isClosed && _rank is not null) _server._reactor.Change(Socket.Descriptor, EpollEvents.Readable | EpollEvents.PeerClosed);
+            if (_isClosed || !_isFull) return;
+            _server._reactor.Change(Socket.Descriptor, EpollEvents.Readable | EpollEvents.PeerClosed);
+            _isFull = false;
         }
     }
 

@@ -11,7 +11,7 @@ namespace VSmp.Agent.Guests;
 /// </summary>
 internal sealed class Sampler : IDisposable
 {
-    private const long PeriodMicroseconds = 100_000;
+    private const long PeriodMicroseconds = 200_000;
 
     private readonly Reactor _reactor;
     private readonly Runs _runs;
