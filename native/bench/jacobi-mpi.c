@@ -18,8 +18,8 @@ int main(int argc, char **argv) {
     int rank, ranks;
     mpi_start(&argc, &argv, &rank, &ranks);
     const struct jacobi jacobi = jacobi_parse(argc, argv, rank, ranks);
-    const size_t block_bytes = (jacobi.rows + 2) * jacobi.side * sizeof(double);
-    double *from = own_memory(block_bytes), *to = own_memory(block_bytes);
+    const size_t block = (jacobi.rows + 2) * jacobi.side;
+    double *from = own_memory((2 * block + JACOBI_GAP_DOUBLES) * sizeof(double)), *to = from + block + JACOBI_GAP_DOUBLES;
     jacobi_begin(&jacobi, from);
     jacobi_begin(&jacobi, to);
     const int above = rank > 0 ? rank - 1 : MPI_PROC_NULL, below = rank + 1 < ranks ? rank + 1 : MPI_PROC_NULL;

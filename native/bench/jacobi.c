@@ -11,12 +11,11 @@ int main(int argc, char **argv) {
     const struct jacobi jacobi = jacobi_parse(argc, argv, vsmp_rank(), vsmp_size());
     must(vsmp_start(), "vsmp_start");
     struct vsmp_region *region;
-    const size_t plate_bytes = jacobi.side * jacobi.side * sizeof(double);
-    must(vsmp_attach(NULL, 2 * plate_bytes + 2 * PAGE_BYTES, &region), "vsmp_attach");
-    double *from = vsmp_alloc_all(region, plate_bytes, PAGE_BYTES), *to = vsmp_alloc_all(region, plate_bytes, PAGE_BYTES);
-    if (from == NULL || to == NULL) fail(EXIT_UNABLE, "vsmp_alloc_all: %s", vsmp_error());
-    from += (jacobi.first - 1) * jacobi.side;
-    to += (jacobi.first - 1) * jacobi.side;
+    const size_t plate = jacobi.side * jacobi.side, bytes = (2 * plate + JACOBI_GAP_DOUBLES) * sizeof(double);
+    must(vsmp_attach(NULL, bytes + PAGE_BYTES, &region), "vsmp_attach");
+    double *plates = vsmp_alloc_all(region, bytes, PAGE_BYTES);
+    if (plates == NULL) fail(EXIT_UNABLE, "vsmp_alloc_all: %s", vsmp_error());
+    double *from = plates + (jacobi.first - 1) * jacobi.side, *to = from + plate + JACOBI_GAP_DOUBLES;
     jacobi_begin(&jacobi, from);
     jacobi_begin(&jacobi, to);
     barrier();
