@@ -23,7 +23,9 @@ internal interface IRegionProtocol
     /// <summary>What is here of a page. Its extent must be open.</summary>
     PageCopy CopyOf(PageNumber page);
 
-    /// <summary>Whether this node knows that a page was never written since it was reserved: what comes will be zeros. Its extent must be open.</summary>
+    /// <summary>
+    /// Whether this node was never granted to write a page since it was reserved: unless others use the region, too, what comes will be zeros. Its extent must be open.
+    /// </summary>
     bool IsFresh(PageNumber page);
 
     /// <summary>A guest reads or writes a page.</summary>

@@ -220,7 +220,7 @@ internal sealed unsafe partial class Pager : IDisposable
         PagedRegion region = mapping.Region;
         if (mapping.IsGone) return;
         IRegionProtocol protocol = region.Protocol;
-        bool hadData = isNew && region.Layout.IsOpen(fault.Page.Extent) && protocol.CopyOf(fault.Page) != PageCopy.None;
+        PageCopy copy = isNew && region.Layout.IsOpen(fault.Page.Extent) ? protocol.CopyOf(fault.Page) : PageCopy.None;
         bool write = fault.Write || ExpectsWrite(in fault);
         switch (protocol.Access(fault.Page, write, _effects))
         {
@@ -233,7 +233,7 @@ internal sealed unsafe partial class Pager : IDisposable
             case AccessResult.Pending:
                 _waiting.Add(fault);
                 region.LocalAt(fault.Page).IsAwaited = true;
-                if (isNew) AskAhead(region, in fault, write, hadData);
+                if (isNew) AskAhead(mapping, fault.Page, write, copy);
                 break;
             case AccessResult.NeedsFrame:
                 if (EvictNow(region.Run!)) TryResolve(in fault, isNew: false);
@@ -286,33 +286,48 @@ internal sealed unsafe partial class Pager : IDisposable
     }
 
     /// <summary>Asks for the pages behind one that was missed, or around it, as far as they are in the same state.</summary>
-    private void AskAhead(PagedRegion region, in Fault fault, bool write, bool hadData)
+    /// <param name="mapping">Whose guest missed it.</param>
+    /// <param name="missed">The page.</param>
+    /// <param name="write">Whether it was asked for to be written.</param>
+    /// <param name="copy">What was here of it before.</param>
+    private void AskAhead(Mapping mapping, PageNumber missed, bool write, PageCopy copy)
     {
+        PagedRegion region = mapping.Region;
         IRegionProtocol protocol = region.Protocol;
-        bool isFresh = !hadData && protocol.IsFresh(fault.Page);
-        ExtentNumber extent = fault.Page.Extent;
+        bool isUpgrade = copy is PageCopy.Clean or PageCopy.Dirty;
+        bool isFresh = !isUpgrade && protocol.IsFresh(missed);
+        ExtentNumber extent = missed.Extent;
         bool isHome = region.Layout.IsHome(extent);
         // Ranks share a region: what one never touches another may be about to.
-        bool isRoomy = !fault.Mapping.Guest.IsRank && (isHome || region.Run!.Budget.FreePages > region.Run.Budget.LimitPages / RoomyShare);
-        (PageNumber first, uint pageCount) = region.ReadAhead.OnMiss(fault.Page, isFresh, isUpgrade: hadData, isRoomy);
-        PageCopy from = hadData ? PageCopy.Clean : PageCopy.None;
+        bool isRoomy = !mapping.Guest.IsRank && (isHome || region.Run!.Budget.FreePages > region.Run.Budget.LimitPages / RoomyShare);
+        (PageNumber first, uint pageCount) = copy == PageCopy.UnderWay
+            ? region.ReadAhead.OnCaughtUp(missed, isFresh, out isUpgrade)
+            : region.ReadAhead.OnMiss(missed, isFresh, isUpgrade, isRoomy);
         if (pageCount == 0 || first.Extent != extent || !HasCreditAtHome(region, extent)) return;
-        uint asked = 0;
-        for (; asked < pageCount; asked++)
+        isFresh &= !isUpgrade;
+        PageCopy from = isUpgrade ? PageCopy.Clean : PageCopy.None;
+        uint asked = 0, gap = 0;
+        for (uint i = 0; i < pageCount; i++)
         {
-            PageNumber page = first.Plus(asked);
+            PageNumber page = first.Plus(i);
             if (page.Extent != extent || page.Value >= region.Layout.PageCount) break;
-            if (protocol.CopyOf(page) != from || (!hadData && protocol.IsFresh(page) != isFresh))
+            if (protocol.CopyOf(page) != from || (isFresh && !protocol.IsFresh(page)))
             {
-                if (isFresh && isRoomy) continue; // of a block around the miss
+                bool isInBlock = isFresh && isRoomy; // around the miss
+                if (isInBlock || ++gap <= region.ReadAhead.Gap) continue;
                 break;
             }
-            if (!isHome && region.Run!.Budget.FreePages < LeastFreeToAskAhead) break;
-            if (!protocol.TryAskAhead(page, write, _effects)) break;
-            if (isFresh && write) region.LocalAt(page).WriteExpected = WritesExpectedAfterOne;
+            gap = 0;
+            if (!MayAskAhead(region, extent) || !protocol.TryAskAhead(page, write, _effects)) break;
+            if (isFresh && write && !mapping.Guest.IsRank) region.LocalAt(page).WriteExpected = WritesExpectedAfterOne;
+            asked = i + 1;
         }
         region.ReadAhead.AskedUpTo(first.Plus(asked));
     }
+
+    /// <summary>Whether there is a frame for a page that nobody waits for.</summary>
+    private static bool MayAskAhead(PagedRegion region, ExtentNumber extent) =>
+        region.Layout.IsHome(extent) || region.Run!.Budget.FreePages >= LeastFreeToAskAhead;
 
     private void Finish(in Fault fault)
     {

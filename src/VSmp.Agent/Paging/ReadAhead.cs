@@ -44,6 +44,11 @@ internal sealed class ReadAhead
     private int _next;
     private int _current;
 
+    /// <summary>
+    /// How many pages behind each other the last miss's stream leaves out: of memory that ranks have dealt out page by page, a rank has its own already.
+    /// </summary>
+    public uint Gap => _streams[_current].Gap;
+
     /// <summary>A miss.</summary>
     /// <param name="page">Where.</param>
     /// <param name="isFresh">Whether it was never written.</param>
@@ -52,19 +57,21 @@ internal sealed class ReadAhead
     /// <returns>The pages to ask for beside it, or around it; say with <see cref="AskedUpTo"/> how many of them were.</returns>
     public (PageNumber First, uint Count) OnMiss(PageNumber page, bool isFresh, bool isUpgrade, bool isRoomy)
     {
-        (uint least, uint most, uint growth) = isFresh ? (FreshWindow, MaxFreshWindow, 4u) : (1u, MaxWindow, 2u);
+        (uint least, uint most, _) = Windows(isFresh);
         if (Find(page, isUpgrade, isStart: false) is var continued && continued >= 0)
         {
             ref Stream stream = ref _streams[_current = continued];
-            stream.Window = Math.Clamp(stream.Window * growth, least, most);
-            stream.Length = Math.Max(stream.Length, page.Value - stream.Start + 1);
+            stream.Gap = (uint)(page.Value - Math.Min(page.Value, stream.Frontier));
+            stream.IsWhole = false;
+            Grow(page, ref stream, isFresh);
         }
         else if (Find(page, isUpgrade, isStart: true) is var begun && begun >= 0)
         {
             ref Stream stream = ref _streams[_current = begun];
             if (++stream.Restarts % RestartsKnown == 0) stream.Length = 1;
             stream.Frontier = page.Value;
-            stream.Window = (uint)Math.Clamp(stream.Length, least, most);
+            stream.IsWhole = true;
+            stream.Window = (uint)Math.Min(stream.Length, most);
         }
         else
         {
@@ -75,8 +82,37 @@ internal sealed class ReadAhead
         return Ask(page, ref _streams[_current]);
     }
 
-    /// <summary>The pages before this one were asked for, of those that the last miss was to have asked for.</summary>
+    /// <summary>A miss of a page that is on its way.</summary>
+    /// <param name="page">Where.</param>
+    /// <param name="isFresh">Whether it was never written.</param>
+    /// <param name="isUpgrade">Whether the stream, if it is of one, is of pages that are here and are to be written.</param>
+    /// <returns>As <see cref="OnMiss"/>; nothing if it is of no stream.</returns>
+    public (PageNumber First, uint Count) OnCaughtUp(PageNumber page, bool isFresh, out bool isUpgrade)
+    {
+        isUpgrade = false;
+        for (int i = 0; i < Streams; i++)
+        {
+            ref Stream stream = ref _streams[i];
+            if (stream.Length == 0 || stream.IsWhole || page.Value <= stream.LastMiss || page.Value >= stream.Frontier) continue;
+            _current = i;
+            isUpgrade = stream.IsUpgrade;
+            Grow(page, ref stream, isFresh && !isUpgrade);
+            return Ask(page, ref stream);
+        }
+        return (page, 0);
+    }
+
+    /// <summary>The pages before this one were asked for, as far as the last miss was to have asked for them.</summary>
     public void AskedUpTo(PageNumber page) => _streams[_current].Frontier = page.Value;
+
+    private static (uint Least, uint Most, uint Growth) Windows(bool isFresh) => isFresh ? (FreshWindow, MaxFreshWindow, 4u) : (1u, MaxWindow, 2u);
+
+    private static void Grow(PageNumber page, ref Stream stream, bool isFresh)
+    {
+        (uint least, uint most, uint growth) = Windows(isFresh);
+        stream.Window = Math.Clamp(stream.Window * growth, least, most);
+        stream.Length = Math.Max(stream.Length, page.Value - stream.Start + 1);
+    }
 
     private static (PageNumber First, uint Count) Ask(PageNumber page, ref Stream stream)
     {
@@ -95,6 +131,7 @@ internal sealed class ReadAhead
         ulong first = page.Value / block * block;
         stream.LastMiss = page.Value;
         stream.Frontier = first + block;
+        stream.IsWhole = true;
         return (new PageNumber(first), block);
     }
 
@@ -125,5 +162,7 @@ internal sealed class ReadAhead
         public uint Window;
         public uint Restarts;
         public bool IsUpgrade;
+        public uint Gap; // between what was asked for and the miss that came next
+        public bool IsWhole; // as much as is to be expected was asked for at once, and no miss since was beyond that
     }
 }

@@ -60,8 +60,41 @@ public sealed class ReadAheadTests
         for (int i = 0; i < 8; i++) next = Miss(next) is var (first, count) ? first + count : 0;
         ulong last = next - ReadAhead.MaxWindow; // where the last window begins
         // The reader has got what was sent first, and waits for what comes next.
-        Assert.Equal((next, 16u), Miss(last + 16));
-        Assert.Equal((next + 16, 16u), Miss(last + 32));
+        Assert.Equal((next, 16u), CatchUp(last + 16));
+        Assert.Equal((next + 16, 16u), CatchUp(last + 32));
+        Assert.Equal(0u, CatchUp(last + 20).Count); // another thread, behind: nothing is missing there
+    }
+
+    [Fact]
+    public void Who_waits_for_what_no_stream_asked_for_asks_for_nothing_else()
+    {
+        Miss(10);
+        Assert.Equal(0u, CatchUp(300).Count);
+        Assert.Equal((12ul, 1u), Miss(11)); // nor is a stream begun by it, or forgotten
+    }
+
+    [Fact]
+    public void Who_waits_for_the_rest_of_a_stream_of_known_length_asks_for_nothing_behind_it()
+    {
+        foreach (ulong page in new ulong[] { 10, 11, 13 }) Miss(page);
+        Assert.Equal((11ul, 3u), Miss(10));
+        Assert.Equal(0u, CatchUp(12).Count);
+        Assert.Equal((15ul, 7u), Miss(14));
+        Assert.Equal((22ul, 9u), CatchUp(15)); // it has gone on
+    }
+
+    [Fact]
+    public void Who_misses_every_second_page_leaves_one_out()
+    {
+        Miss(10);
+        Assert.Equal(0u, _readAhead.Gap);
+        Miss(12, asked: 0);
+        Assert.Equal(1u, _readAhead.Gap);
+        Assert.Equal((15ul, 3u), Miss(14, asked: 2));
+        Assert.Equal((19ul, 7u), Miss(18));
+        Assert.Equal(1u, _readAhead.Gap);
+        CatchUp(20);
+        Assert.Equal(1u, _readAhead.Gap);
     }
 
     [Fact]
@@ -134,8 +167,15 @@ public sealed class ReadAheadTests
         Assert.Equal((128ul, 128u), Miss(250, isFresh: true, isRoomy: true));
         Assert.Equal((0ul, 128u), Miss(20, isFresh: true, isRoomy: true));
         Assert.Equal((512ul, 8u), Miss(518, isFresh: true, isRoomy: true)); // another extent
-        Assert.Equal((301ul, 7u), Miss(300, isFresh: true)); // where there is no room, no more than behind it
+        Assert.Equal((1001ul, 7u), Miss(1000, isFresh: true)); // where there is no room, no more than behind it
         Assert.Equal((701ul, 0u), Miss(700, isRoomy: true)); // and nothing that has been written
+    }
+
+    private (ulong First, uint Count) CatchUp(ulong page)
+    {
+        (PageNumber first, uint count) = _readAhead.OnCaughtUp(new PageNumber(page), isFresh: false, out _);
+        if (count > 0) _readAhead.AskedUpTo(first.Plus(count));
+        return (first.Value, count);
     }
 
     private (ulong First, uint Count) Miss(ulong page, bool isFresh = false, uint? asked = null, bool isUpgrade = false, bool isRoomy = false)
