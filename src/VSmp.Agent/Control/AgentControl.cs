@@ -198,6 +198,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
             FaultsRead = c.FaultsRead,
             FaultsWrite = c.FaultsWrite,
             PagesFetched = c.PagesFetched,
+            PagesForeseen = c.PagesForeseen,
             PagesEvicted = c.PagesEvicted,
             PagesWrittenBack = c.PagesWrittenBack,
             BytesSent = c.BytesSent,

@@ -164,6 +164,7 @@ internal sealed record RunStatistics
     public ulong FaultsRead { get; init; }
     public ulong FaultsWrite { get; init; }
     public ulong PagesFetched { get; init; }
+    public ulong PagesForeseen { get; init; }
     public ulong PagesEvicted { get; init; }
     public ulong PagesWrittenBack { get; init; }
     public ulong BytesSent { get; init; }

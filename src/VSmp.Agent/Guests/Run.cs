@@ -76,7 +76,7 @@ internal sealed class Run(string token, RunRequest request, ulong localBytes, IR
 /// <summary>Figures of a run, owned by the reactor.</summary>
 internal sealed class RunCounters
 {
-    public ulong FaultsRead, FaultsWrite, PagesFetched, PagesEvicted, PagesWrittenBack, BytesSent, BytesReceived;
+    public ulong FaultsRead, FaultsWrite, PagesFetched, PagesForeseen, PagesEvicted, PagesWrittenBack, BytesSent, BytesReceived;
     public ulong LocalBytes, PeakLocalBytes, PoolBytes, PeakPoolBytes, PeakPrivateBytes;
 
     /// <summary>From the fault's arrival at the agent to its resolution.</summary>

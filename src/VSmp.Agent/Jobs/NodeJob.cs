@@ -79,7 +79,9 @@ internal sealed class NodeJob(JobId id, Run run, Pager pager, Action<int, GuestM
     /// <summary>The leader's answer to a rank's call.</summary>
     public void OnReply(int rank, in GuestMessage reply, ReadOnlySpan<byte> data)
     {
-        if (Find(rank) is { } session && session.End(in reply)) session.Send(reply, data.ToArray());
+        if (Find(rank) is not { } session || !session.End(in reply)) return;
+        session.Send(reply, data.ToArray());
+        if (reply.Type == (GuestRequest.Barrier | GuestRequest.Reply) && reply.Status == 0) pager.OnBarrier(session.Guest);
     }
 
     /// <summary>The job is broken: every call fails from now on.</summary>

@@ -119,6 +119,9 @@ internal sealed class Mapping(Guest guest, PagedRegion region, int userfaultfd, 
     /// <summary>Its bit in <see cref="LocalPage.Mapped"/>.</summary>
     public uint Mask => 1u << Bit;
 
+    /// <summary>What a rank will miss behind barriers; null for a program, which has none.</summary>
+    public BarrierForecast? Forecast { get; } = guest.IsRank ? new BarrierForecast() : null;
+
     /// <summary>Whether the guest's address space is gone.</summary>
     public bool IsGone { get; set; }
 

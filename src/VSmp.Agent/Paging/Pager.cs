@@ -18,7 +18,7 @@ namespace VSmp.Agent.Paging;
 /// </summary>
 /// <remarks>
 /// This file: faults, and what waits. Pager.Effects.cs: what the protocol asks for. Pager.Holds.cs: letting
-/// threads use what they got. Pager.Eviction.cs: staying within budgets. Pager.Lazy.cs: acquire and release.
+/// threads use what they got. Pager.Eviction.cs: staying within budgets. Pager.Barriers.cs: what is foreseen. Pager.Lazy.cs: acquire and release.
 /// </remarks>
 internal sealed unsafe partial class Pager : IDisposable
 {
@@ -167,6 +167,7 @@ internal sealed unsafe partial class Pager : IDisposable
     /// <summary>The end of a turn: what waits is tried again, holds end, copies are evicted ahead of need.</summary>
     public void OnTurnEnd()
     {
+        AskForeseen();
         EndHolds();
         EvictAhead();
         Drain();
@@ -233,7 +234,9 @@ internal sealed unsafe partial class Pager : IDisposable
             case AccessResult.Pending:
                 _waiting.Add(fault);
                 region.LocalAt(fault.Page).IsAwaited = true;
-                if (isNew) AskAhead(mapping, fault.Page, write, copy);
+                if (!isNew) break;
+                if (copy != PageCopy.UnderWay) mapping.Forecast?.OnMiss(fault.Page, write);
+                AskAhead(mapping, fault.Page, write, copy);
                 break;
             case AccessResult.NeedsFrame:
                 if (EvictNow(region.Run!)) TryResolve(in fault, isNew: false);

@@ -166,9 +166,8 @@ public sealed class RunTests : IDisposable
         using var document = JsonDocument.Parse(await File.ReadAllTextAsync(file, TestContext.Current.CancellationToken));
         File.Delete(file);
         Assert.Equal(
-            ["wallSeconds", "faultsRead", "faultsWrite", "pagesFetched", "pagesEvicted", "pagesWrittenBack", "bytesSent",
-                "bytesReceived",
-                "peakLocalBytes", "peakPoolBytes", "peakPrivateBytes", "faultMicroseconds", "peakHomeBytes", "fabric"],
+            ["wallSeconds", "faultsRead", "faultsWrite", "pagesFetched", "pagesForeseen", "pagesEvicted", "pagesWrittenBack",
+                "bytesSent", "bytesReceived", "peakLocalBytes", "peakPoolBytes", "peakPrivateBytes", "faultMicroseconds", "peakHomeBytes", "fabric"],
             document.RootElement.EnumerateObject().Select(member => member.Name));
         Assert.True(document.RootElement.GetProperty("wallSeconds").GetDouble() > 0);
         Assert.Equal(["p50", "p99", "max"], document.RootElement.GetProperty("faultMicroseconds").EnumerateObject()
