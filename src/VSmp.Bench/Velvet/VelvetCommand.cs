@@ -26,7 +26,7 @@ public static class VelvetCommand
             DefaultValueFactory = _ => Percentages(DefaultBudgets, _ => { }),
             Arity = ArgumentArity.ExactlyOne,
         };
-        Command command = new("velvet", "Run a genome assembler natively, on pooled memory, and with swap, on less and less local memory (eight minutes). "
+        Command command = new("velvet", "Run a genome assembler natively, on pooled memory, and with swap, on less and less local memory (some seven minutes). "
             + "Fails if it writes other bytes.");
         foreach (Option option in new Option[] { transport, reads, rounds, budgets, limit }) command.Options.Add(option);
         ReportOptions files = new(command, isDrawn: true);
