@@ -34,7 +34,7 @@ internal sealed class BarrierForecast
     private const int Habit = 2;
 
     private readonly Habitual[] _pages = new Habitual[Capacity];
-    private uint _now = MaxPeriod; // barriers so far, and more than any period
+    private uint _now = MaxPeriod + 1; // barriers so far, and more than any period: a place that nobody has is one that is out of date
 
     /// <summary>The rank missed a page.</summary>
     /// <param name="page">Which; not one that it waits for as it is on its way.</param>
@@ -43,7 +43,7 @@ internal sealed class BarrierForecast
     {
         ref Habitual known = ref _pages[Slot(page)];
         uint period = _now - known.Last;
-        if (!known.Is(page) || period > MaxPeriod)
+        if (known.Page != page || period > MaxPeriod)
         {
             if (known.Repeats < Habit || period > MaxPeriod) known = new Habitual(page, _now, write);
             return;
@@ -88,10 +88,10 @@ internal sealed class BarrierForecast
     public void Forget(PageNumber page)
     {
         ref Habitual known = ref _pages[Slot(page)];
-        if (known.Is(page)) known = default;
+        if (known.Page == page) known = default;
     }
 
-    // Pages next to each other never share a slot, nor do rows of some power of two.
+    // By the golden ratio (Fibonacci hashing): pages at equal distances, such as rows, spread over the places.
     private static int Slot(PageNumber page) => (int)((page.Value * 0x9E3779B97F4A7C15) >> 55);
 
     private struct Habitual(PageNumber page, uint now, bool write)
@@ -103,8 +103,5 @@ internal sealed class BarrierForecast
         public byte Asked;
         public bool Write = write;
         public bool IsAsked; // behind the last barrier at which it was due
-        private readonly bool _isUsed = true;
-
-        public readonly bool Is(PageNumber page) => _isUsed && Page == page;
     }
 }

@@ -22,24 +22,27 @@ internal sealed unsafe partial class Pager
             forecast.OnBarrier();
             for (int at = 0; forecast.TryNext(ref at, out PageNumber page, out bool write);)
             {
-                if (!MayBeMissed(mapping.Region, page, write)) forecast.Forget(page);
-                else AskForeseen(mapping, page, write);
+                if (!AskForeseen(mapping, page, write)) forecast.Forget(page);
             }
         }
         _throughBarrier.Clear();
     }
 
-    private static bool MayBeMissed(PagedRegion region, PageNumber page, bool write) =>
-        region.Layout.IsOpen(page.Extent) && region.Protocol.CopyOf(page) is var copy
-        && copy != PageCopy.Writable && (write || copy is PageCopy.None or PageCopy.UnderWay);
-
     /// <summary>As if the rank had missed the page, but that no thread waits: what lies behind it comes along as it did then.</summary>
-    private void AskForeseen(Mapping mapping, PageNumber page, bool write)
+    /// <returns>False: the rank would not miss it.</returns>
+    private bool AskForeseen(Mapping mapping, PageNumber page, bool write)
     {
         PagedRegion region = mapping.Region;
+        if (!region.Layout.IsOpen(page.Extent)) return false;
         PageCopy copy = region.Protocol.CopyOf(page);
-        if (copy == PageCopy.UnderWay || !MayAskAhead(region, page.Extent) || !region.Protocol.TryAskAhead(page, write, _effects)) return;
+        if (copy == PageCopy.UnderWay) return true;
+        if (copy == PageCopy.Writable || (copy != PageCopy.None && !write)) return false;
+        // A home that is behind with what it has been sent is not sent more on a guess.
+        if (!HasCreditAtHome(region, page.Extent) || !MayAskAhead(region, page.Extent)) return true;
+        if (!region.Protocol.TryAskAhead(page, write, _effects)) return true;
         region.Run!.Counters.PagesForeseen++;
         AskAhead(mapping, page, write, copy);
+        ExecuteEffects(default, []); // so that the next one sees whether there is credit left
+        return true;
     }
 }
