@@ -123,6 +123,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
                     Region = header.Region,
                     Page = header.Page,
                     Version = header.PageVersion,
+                    Generation = header.Generation,
                 };
                 _pager.OnMessage(in message, payload);
                 break;

@@ -54,6 +54,12 @@ public enum EffectKind : byte
     /// <summary>The page's twin is not needed any more.</summary>
     DropTwin,
 
+    /// <summary>Home: the copy that was kept is the home copy again: put it into the frame.</summary>
+    RestoreKept,
+
+    /// <summary>The page is lost: whoever waits for it, or touches it later, is to be told so by a signal.</summary>
+    Poison,
+
     /// <summary>Home: write the runs of the diff being handled into the home copy, and nothing else (<see cref="Lazy.PageDiff"/>).</summary>
     MergeDiff,
 }

@@ -80,10 +80,23 @@ public readonly record struct ViewNumber(uint Value);
 /// <param name="Value">Drawn at random when the cluster is founded.</param>
 public readonly record struct Epoch(uint Value);
 
+/// <summary>
+/// Counts how often a region's directories were rebuilt. What was sent before does not count after: it is dropped wherever it arrives.
+/// </summary>
+/// <param name="Value">0 when the region is made.</param>
+public readonly record struct Generation(uint Value)
+{
+    /// <summary>The next one.</summary>
+    public Generation Next() => new(checked(Value + 1));
+}
+
 /// <summary>Counts the write grants of a page: of two copies the one with the higher version is the newer.</summary>
 /// <param name="Value">0 for a page that nobody has written.</param>
 public readonly record struct PageVersion(uint Value)
 {
     /// <summary>The version after one more write grant.</summary>
     public PageVersion Next() => new(checked(Value + 1));
+
+    /// <summary>The version before the last write grant; there was one.</summary>
+    public PageVersion Previous() => new(checked(Value - 1));
 }

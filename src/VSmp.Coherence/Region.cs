@@ -4,6 +4,7 @@ using VSmp.Coherence.Homes;
 using VSmp.Coherence.Nodes;
 using VSmp.Coherence.Placement;
 using VSmp.Coherence.Protocols;
+using VSmp.Coherence.Recovery;
 
 namespace VSmp.Coherence;
 
@@ -15,6 +16,7 @@ public sealed class Region : RegionLayout
 
     private readonly PageEntry[]?[] _pages;
     private readonly DirectoryEntry[]?[] _directory;
+    private ushort[]? _mirrorOf; // of the extents whose home is here
 
     /// <summary>Makes a region of which nothing is here yet.</summary>
     /// <param name="id">Its number.</param>
@@ -29,10 +31,26 @@ public sealed class Region : RegionLayout
         Protocol = protocol;
         _pages = new PageEntry[]?[homes is null ? 0 : extentCount];
         _directory = new DirectoryEntry[]?[extentCount];
+        Mirrored = new MirrorSet(extentCount);
     }
 
     /// <summary>What keeps it coherent.</summary>
     public Protocol Protocol { get; }
+
+    /// <summary>Which generation of its directories counts; messages of others do not.</summary>
+    public Generation Generation { get; set; }
+
+    /// <summary>Whether its directories are being rebuilt: until they are there nothing is asked for, evicted or thrown away here.</summary>
+    public bool IsFrozen { get; set; }
+
+    /// <summary>The rebuilding of the directories that are here, while it is under way.</summary>
+    public DirectoryRebuild? Rebuild { get; set; }
+
+    /// <summary>Second homes that are here.</summary>
+    public MirrorSet Mirrored { get; }
+
+    /// <summary>Pages in F, to be released when the directories are there again.</summary>
+    internal List<PageNumber> FrozenPages { get; } = [];
 
     /// <inheritdoc/>
     public override string ProtocolName => Protocol.Name;
@@ -52,6 +70,43 @@ public sealed class Region : RegionLayout
         DirectoryEntry[] entries = _directory[page.Extent.Value]!;
         if (entries.Length == 0) entries = Touch(page.Extent);
         return ref entries[page.Value & (ExtentNumber.Pages - 1)];
+    }
+
+    /// <summary>The mirror of an extent whose home is here; none if it has none.</summary>
+    public NodeId MirrorOf(ExtentNumber extent) => _mirrorOf is null ? NodeId.None : new NodeId(_mirrorOf[extent.Value]);
+
+    /// <summary>Says where an extent whose home is here is mirrored, or (with <see cref="NodeId.None"/>) that it is not any more.</summary>
+    public void SetMirror(ExtentNumber extent, NodeId mirror)
+    {
+        if (_mirrorOf is null)
+        {
+            if (mirror.IsNone) return;
+            _mirrorOf = new ushort[ExtentCount];
+            Array.Fill(_mirrorOf, NodeId.None.Value);
+        }
+        _mirrorOf[extent.Value] = mirror.Value;
+    }
+
+    /// <summary>Whether any page of an extent whose home is here was ever asked for.</summary>
+    public bool IsTouched(ExtentNumber extent) => _directory[extent.Value] is { Length: > 0 };
+
+    /// <summary>The second home becomes the home: it has what was written home last, and does not know yet who has copies.</summary>
+    /// <param name="extent">An extent that is mirrored here.</param>
+    /// <param name="wasOwnerLost">
+    /// Whether a node was lost that may have owned pages of it. What is here then is right only if somebody who is left says so.
+    /// </param>
+    public void PromoteMirror(ExtentNumber extent, bool wasOwnerLost)
+    {
+        if (!BecomeHome(extent)) throw new InvalidOperationException($"{extent} of {Id} has its home here already");
+        if (Mirrored.IsTouched(extent) || wasOwnerLost)
+        {
+            for (uint i = 0; i < ExtentNumber.Pages; i++)
+            {
+                PageNumber page = extent.FirstPage.Plus(i);
+                EntryAt(page) = Mirrored.At(page).AsDirectoryEntry(wasOwnerLost);
+            }
+        }
+        Mirrored.Remove(extent);
     }
 
     /// <inheritdoc/>
@@ -85,6 +140,7 @@ public sealed class Region : RegionLayout
     {
         if (!IsHome(extent)) return false;
         _directory[extent.Value] = null;
+        SetMirror(extent, NodeId.None);
         HomeExtentCount--;
         return true;
     }

@@ -21,7 +21,7 @@ internal static class FrameRules
     /// </summary>
     public static string? Violation(in FrameHeader header)
     {
-        if (header.Reserved0 != 0 || header.Reserved1 != 0 || header.Reserved2 != 0 || header.Reserved3 != 0)
+        if (header.Reserved0 != 0 || header.Reserved2 != 0 || header.Reserved3 != 0)
             return "reserved bytes are not zero";
         if ((header.Tag0 | header.Tag1) != 0) return "an authentication tag that was not negotiated";
         if ((header.Flags & ~KnownFlags) != 0) return "unknown flags";
@@ -30,12 +30,13 @@ internal static class FrameRules
         if (header.Network != MessageTypes.NetworkOf(header.Type)) return "a type on the wrong virtual network";
         return header.Type switch
         {
-            MessageType.DataS or MessageType.DataE or MessageType.DataM or MessageType.PutM or MessageType.PutO or MessageType.Writeback =>
+            MessageType.DataS or MessageType.DataE or MessageType.DataM or MessageType.PutM or MessageType.PutO or MessageType.Writeback
+                or MessageType.MirrorPut or MessageType.Recalled =>
                 PagesViolation(header) ?? DataViolation(header),
             MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ or MessageType.FwdGetS
                 or MessageType.FwdGetM or MessageType.Inv or MessageType.InvAck or MessageType.InstallAck or MessageType.PutAck
                 or MessageType.WritebackAck or MessageType.PutE or MessageType.OwnerGrant or MessageType.SoleGrant or MessageType.WritebackClean
-                or MessageType.DiffAck or MessageType.Nack =>
+                or MessageType.DiffAck or MessageType.Nack or MessageType.MirrorAck or MessageType.Poisoned or MessageType.Recall or MessageType.Promote =>
                 PagesViolation(header) ?? (header.PayloadBytes != 0 ? "a payload where none belongs" : null),
             MessageType.Diff =>
                 PagesViolation(header) ?? (header.Count != 1 ? "a diff of more than one page"
@@ -45,7 +46,7 @@ internal static class FrameRules
                 or MessageType.JobCall or MessageType.JobReply or MessageType.JobRankGone or MessageType.JobAttach
                 or MessageType.JobAttachReply or MessageType.JobDetach or MessageType.JobAbort or MessageType.JobStart
                 or MessageType.JobOutput or MessageType.JobOutputAck or MessageType.JobSignal or MessageType.JobWrites or MessageType.JobNotices
-                or MessageType.JobInput or MessageType.JobInputAck =>
+                or MessageType.JobInput or MessageType.JobInputAck or (>= MessageType.RegionFreeze and <= MessageType.RegionMirrored) =>
                 header.PayloadBytes > FrameHeader.MaxPayloadBytes ? "a payload that is too long" : null,
             MessageType.SessionAck or MessageType.SessionClose =>
                 header.PayloadBytes != 0 ? "a payload where none belongs" : null,

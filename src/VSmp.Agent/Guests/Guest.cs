@@ -59,6 +59,9 @@ internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFil
     /// <summary>How often its threads came back for pages that they had been given.</summary>
     public PageReturns Returns => _returns ??= new PageReturns(_clocks.Look);
 
+    /// <summary>Whether it has been told that memory of it was lost.</summary>
+    public bool WasToldOfLoss { get; set; }
+
     /// <summary>Why it was ended by us, if it was.</summary>
     public string? EndedBecause { get; private set; }
 

@@ -11,8 +11,12 @@ namespace VSmp.Agent.Paging;
 /// <param name="region">The region.</param>
 /// <param name="node">This node's side of the protocol.</param>
 /// <param name="home">The home's side, for the extents whose home is here.</param>
-internal sealed class DirectoryProtocol(Region region, NodeController node, HomeController home) : IRegionProtocol
+/// <param name="mirror">The mirror's side, for the extents that are mirrored here.</param>
+internal sealed class DirectoryProtocol(Region region, NodeController node, HomeController home, MirrorController mirror) : IRegionProtocol
 {
+    /// <summary>Its state.</summary>
+    public Region Region => region;
+
     /// <inheritdoc/>
     public RegionLayout Layout => region;
 
@@ -50,7 +54,8 @@ internal sealed class DirectoryProtocol(Region region, NodeController node, Home
     /// <inheritdoc/>
     public void OnMessage(in Message message, EffectBuffer effects)
     {
-        if (HomeController.Takes(in message)) home.OnMessage(region, in message, effects);
+        if (message.Type == MessageType.MirrorPut) mirror.OnMessage(region, in message, effects);
+        else if (HomeController.Takes(in message)) home.OnMessage(region, in message, effects);
         else node.OnMessage(region, in message, effects);
     }
 

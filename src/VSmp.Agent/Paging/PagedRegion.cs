@@ -33,6 +33,9 @@ internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Ru
     /// <summary>The guests' mappings.</summary>
     public List<Mapping> Mappings { get; } = [];
 
+    /// <summary>Pages whose home is here that were lost in the last recovery.</summary>
+    public List<PageNumber> LostHere { get; } = [];
+
     /// <summary>Where faults have been, to read ahead.</summary>
     public ReadAhead ReadAhead { get; } = new();
 

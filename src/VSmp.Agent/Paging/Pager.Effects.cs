@@ -51,6 +51,12 @@ internal sealed unsafe partial class Pager
                     region.Frames.Punch(effect.Page, effect.Count);
                     _hasProgressed = true;
                     break;
+                case EffectKind.RestoreKept:
+                    for (uint p = 0; p < effect.Count; p++) RestoreKept(region, effect.Page.Plus(p));
+                    break;
+                case EffectKind.Poison:
+                    for (uint p = 0; p < effect.Count; p++) Poison(region, effect.Page.Plus(p));
+                    break;
                 case EffectKind.ReleaseKept:
                     for (uint p = 0; p < effect.Count; p++) _kept.Release(region.Id, effect.Page.Plus(p));
                     _hasProgressed = true;
@@ -345,6 +351,7 @@ internal sealed unsafe partial class Pager
             Region = m.Region,
             Page = page,
             PageVersion = m.Version,
+            Generation = m.Generation,
         };
         _fabric.Commit(in header);
         if (region.Run is { } run)

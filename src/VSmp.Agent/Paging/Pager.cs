@@ -9,6 +9,7 @@ using VSmp.Coherence.Lazy;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Nodes;
 using VSmp.Coherence.Protocols;
+using VSmp.Coherence.Recovery;
 
 namespace VSmp.Agent.Paging;
 
@@ -18,7 +19,7 @@ namespace VSmp.Agent.Paging;
 /// </summary>
 /// <remarks>
 /// This file: faults, and what waits. Pager.Effects.cs: what the protocol asks for. Pager.Holds.cs: letting
-/// threads use what they got. Pager.Eviction.cs: staying within budgets. Pager.Barriers.cs: what is foreseen. Pager.Lazy.cs: acquire and release.
+/// threads use what they got. Pager.Eviction.cs: staying within budgets. Pager.Recovery.cs: after a node was lost. Pager.Barriers.cs: what is foreseen. Pager.Lazy.cs: acquire and release.
 /// </remarks>
 internal sealed unsafe partial class Pager : IDisposable
 {
@@ -38,6 +39,8 @@ internal sealed unsafe partial class Pager : IDisposable
     private readonly Dictionary<RegionId, PagedRegion> _regions = [];
     private readonly EffectBuffer _effects = new();
     private readonly Queue<Message> _toSelf = new(256);
+    private readonly MirrorController _mirror;
+    private readonly RecoveryController _recovery;
     private readonly LazyNodeController _lazyNode;
     private readonly LazyHomeController _lazyHome;
     private readonly KeptCopies _kept = new();
@@ -56,6 +59,8 @@ internal sealed unsafe partial class Pager : IDisposable
         _fabric = fabric;
         _node = new NodeController(self);
         _home = new HomeController(self, nodeLimit);
+        _mirror = new MirrorController(self);
+        _recovery = new RecoveryController(self, _node, _home);
         _lazyNode = new LazyNodeController(self);
         _lazyHome = new LazyHomeController(self);
         _holdRules = new HoldRules(self);
@@ -93,7 +98,7 @@ internal sealed unsafe partial class Pager : IDisposable
     /// <param name="region">Its protocol state.</param>
     /// <param name="frames">Its frames; the pager's from now on.</param>
     /// <param name="run">Whose budget its guests use; null where this node is only a home of it.</param>
-    public PagedRegion Add(Region region, FrameFile frames, Run? run) => Add(new DirectoryProtocol(region, _node, _home), frames, run);
+    public PagedRegion Add(Region region, FrameFile frames, Run? run) => Add(new DirectoryProtocol(region, _node, _home, _mirror), frames, run);
 
     /// <summary>Adds a region under lazy release consistency.</summary>
     /// <inheritdoc cref="Add(Region, FrameFile, Run?)"/>
@@ -107,6 +112,7 @@ internal sealed unsafe partial class Pager : IDisposable
         _waiting.RemoveAll(f => f.Mapping.Region == region);
         _starved.RemoveAll(f => f.Mapping.Region == region);
         region.Protocol.Drop();
+        _recovery.Drop(region.Id);
         _kept.Drop(region.Id);
         _twins.Drop(region.Id);
         region.Frames.Dispose();
@@ -162,6 +168,7 @@ internal sealed unsafe partial class Pager : IDisposable
         if (region.Run is { } run) run.Counters.BytesReceived += FrameHeader.Bytes + (ulong)payload.Length;
         Dispatch(region, in message, payload);
         Drain();
+        ReportRebuilt();
     }
 
     /// <summary>The end of a turn: what waits is tried again, holds end, copies are evicted ahead of need.</summary>
@@ -247,6 +254,10 @@ internal sealed unsafe partial class Pager : IDisposable
                 break;
             case AccessResult.NotReserved:
                 PoisonUnreserved(in fault);
+                break;
+            case AccessResult.Frozen:
+                _waiting.Add(fault);
+                region.LocalAt(fault.Page).IsAwaited = true;
                 break;
         }
     }

@@ -58,7 +58,7 @@ public unsafe class Inside : IDisposable
         Run run = new("micro", new RunRequest(Name: null, "micro", LocalBytes: null, ProcessId: 0, UserId: 0), Pages * (ulong)PageNumber.Bytes, new NoObserver(), nowMicroseconds: 0);
         NodeController node = new(Here);
         // No frame is read or written here, so there is no file for them.
-        _paged = new PagedRegion(new DirectoryProtocol(_region, node, new HomeController(Here, static () => 2)), frames: null!, run);
+        _paged = new PagedRegion(new DirectoryProtocol(_region, node, new HomeController(Here, static () => 2), new MirrorController(Here)), frames: null!, run);
         for (uint e = 0; e < Extents; e++)
         {
             ExtentNumber extent = new(e);

@@ -58,6 +58,14 @@ public enum DirectoryFlags : byte
     Kept = 4,
     /// <summary><see cref="DirectoryEntry.Sharers"/> is a coarse vector.</summary>
     Coarse = 8,
+    /// <summary>There is no home copy: it was dropped when an owner had written.</summary>
+    Dropped = 16,
+    /// <summary>The grant under way comes from the former owner: a home copy that is still there may be older.</summary>
+    Forwarded = 32,
+    /// <summary>While the directory is rebuilt: its owner is lost, and so are its contents if nobody has a copy.</summary>
+    OwnerLost = 64,
+    /// <summary>While the directory is rebuilt: the mirror may lack the home copy.</summary>
+    MirrorLacks = 128,
 }
 
 /// <summary>

@@ -34,12 +34,14 @@ public sealed class HomeController
     /// <summary>Whether a message is for the home's side; if not, it is for the node's.</summary>
     public static bool Takes(in Message message) => message.Type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade
         or MessageType.PutM or MessageType.PutE or MessageType.PutO or MessageType.PutZ or MessageType.Writeback or MessageType.WritebackClean
+        or MessageType.MirrorAck or MessageType.Recalled
         || (message.Type == MessageType.InstallAck && (message.Flags & MessageFlags.FromOwner) == 0);
 
     /// <summary>A request, or an acknowledgement or writeback to the home.</summary>
     /// <exception cref="ProtocolViolationException">The message cannot be for this home in its present state.</exception>
     public void OnMessage(Region region, in Message message, EffectBuffer effects)
     {
+        if (message.Generation != region.Generation) return; // sent before the directories were rebuilt
         Message one = message;
         one.Count = 1;
         for (uint i = 0; i < message.Count; i++)
@@ -60,6 +62,11 @@ public sealed class HomeController
             return;
         }
         ref DirectoryEntry entry = ref region.EntryAt(m.Page);
+        if (region.Rebuild is { } rebuild && m.Type is MessageType.MirrorAck or MessageType.Recalled)
+        {
+            rebuild.OnAnswer(in m, effects);
+            return;
+        }
         bool busyBefore = IsBusy(entry.State);
         if ((entry.Flags & DirectoryFlags.HasWaiters) != 0 && IsRequest(m.Type))
         {
@@ -75,7 +82,8 @@ public sealed class HomeController
         }
     }
 
-    private static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A;
+    private static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A
+        or DirectoryState.I_W or DirectoryState.S_W or DirectoryState.I_AW;
 
     private static bool IsRequest(MessageType type) => type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ;
 
@@ -92,8 +100,16 @@ public sealed class HomeController
             case Verdict.Impossible:
                 throw new ProtocolViolationException($"{@event} cannot happen to a page in {entry.State} at its home: {m}");
         }
-        foreach (DirectoryAction action in cell.Actions) Execute(action, region, ref entry, in m, effects);
+        bool isMirrored = false;
+        foreach (DirectoryAction action in cell.Actions) isMirrored |= Execute(action, region, ref entry, in m, effects);
         entry.State = cell.Next;
+        if (!isMirrored) return;
+        // There is no mirror to wait for.
+        Message done = m;
+        done.Type = MessageType.MirrorAck;
+        done.Requestor = m.Source;
+        done.Version = entry.Version;
+        Step(region, ref entry, in done, effects);
     }
 
     private DirectoryEvent Classify(in DirectoryEntry entry, in Message m)
@@ -115,11 +131,15 @@ public sealed class HomeController
                     _ => DirectoryEvent.PutO,
                 };
             case MessageType.PutZ:
-                return entry.State == DirectoryState.I || (entry.State == DirectoryState.S && !OthersShare(in entry, m.Source))
+                return entry.State is DirectoryState.I or DirectoryState.Lost || (entry.State == DirectoryState.S && !OthersShare(in entry, m.Source))
                     ? DirectoryEvent.PutZ
                     : DirectoryEvent.SharedPutZ;
             case MessageType.Writeback: return DirectoryEvent.Data;
             case MessageType.WritebackClean: return DirectoryEvent.Clean;
+            case MessageType.MirrorAck:
+                return entry.Version == m.Version
+                    ? DirectoryEvent.Mirrored
+                    : throw new ProtocolViolationException($"{m} is about version {entry.Version.Value}, in {entry.State}");
             case MessageType.InstallAck:
                 return entry.Owner == m.Source && entry.Version == m.Version
                     ? DirectoryEvent.InstallAck
@@ -139,7 +159,8 @@ public sealed class HomeController
         return false;
     }
 
-    private void Execute(DirectoryAction action, Region region, ref DirectoryEntry entry, in Message m, EffectBuffer effects)
+    /// <returns>Whether what was to be mirrored needs no mirror.</returns>
+    private bool Execute(DirectoryAction action, Region region, ref DirectoryEntry entry, in Message m, EffectBuffer effects)
     {
         switch (action)
         {
@@ -157,6 +178,7 @@ public sealed class HomeController
                 break;
             case DirectoryAction.SendOwnerGrant:
                 entry.Version = entry.Version.Next();
+                entry.Flags |= DirectoryFlags.Forwarded; // the owner may have written before
                 Send(m.Requestor, MessageType.OwnerGrant, 0, DataSource.None, in m, entry.Version, AcksFor(in entry, m.Requestor), effects);
                 break;
             case DirectoryAction.SendSoleGrant:
@@ -182,16 +204,17 @@ public sealed class HomeController
                 break;
             case DirectoryAction.SendFwdGetM:
                 entry.Version = entry.Version.Next();
+                entry.Flags |= DirectoryFlags.Forwarded;
                 Send(entry.Owner, MessageType.FwdGetM, 0, DataSource.None, in m, entry.Version, AcksFor(in entry, m.Requestor), effects);
                 break;
             case DirectoryAction.SendPutAck:
-                Send(m.Source, MessageType.PutAck, 0, DataSource.None, in m, m.Version, 0, effects);
+                Send(Giver(in m), MessageType.PutAck, 0, DataSource.None, in m, m.Version, 0, effects);
                 break;
             case DirectoryAction.SendNack:
                 Send(m.Source, MessageType.Nack, 0, DataSource.None, in m, m.Version, 0, effects);
                 break;
             case DirectoryAction.SendWritebackAck:
-                Send(m.Source, MessageType.WritebackAck, 0, DataSource.None, in m, m.Version, 0, effects);
+                Send(Giver(in m), MessageType.WritebackAck, 0, DataSource.None, in m, m.Version, 0, effects);
                 break;
             case DirectoryAction.AddSharer:
                 entry.AddSharer(m.Requestor);
@@ -211,23 +234,65 @@ public sealed class HomeController
             case DirectoryAction.WriteHome:
                 if ((m.Flags & MessageFlags.Zero) != 0) entry.Flags |= DirectoryFlags.Zero;
                 else entry.Flags &= ~DirectoryFlags.Zero;
+                entry.Flags &= ~(DirectoryFlags.Dropped | DirectoryFlags.Forwarded);
                 ReleaseAside(ref entry, region, m.Page, effects);
                 if ((m.Source != Self && (m.Flags & MessageFlags.NoData) == 0) || (m.Flags & MessageFlags.Zero) != 0) effects.Add(EffectKind.WriteHome, region.Id, m.Page);
                 break;
             case DirectoryAction.MakeZero:
                 entry.Version = entry.Version.Next(); // newer than any copy that somebody may still keep
                 entry.Flags |= DirectoryFlags.Zero;
+                entry.Flags &= ~(DirectoryFlags.Dropped | DirectoryFlags.OwnerLost);
                 effects.Add(EffectKind.DropHome, region.Id, m.Page);
                 break;
             case DirectoryAction.DropHome:
-                entry.Flags &= ~DirectoryFlags.Zero;
+                entry.Flags &= ~(DirectoryFlags.Zero | DirectoryFlags.Forwarded);
+                entry.Flags |= DirectoryFlags.Dropped;
                 ReleaseAside(ref entry, region, m.Page, effects);
                 if (entry.Owner != Self) effects.Add(EffectKind.DropHome, region.Id, m.Page);
+                break;
+            case DirectoryAction.Mirror:
+                return !TryMirror(Self, region, in entry, in m, m.Source, effects);
+            case DirectoryAction.SendPoisoned:
+                Send(m.Source, MessageType.Poisoned, 0, DataSource.None, in m, m.Version, 0, effects);
                 break;
             default:
                 throw new InvalidOperationException($"no such action: {action}");
         }
+        return false;
     }
+
+    /// <summary>Sends the mirror what is at home now.</summary>
+    /// <param name="self">This node.</param>
+    /// <param name="region">The region.</param>
+    /// <param name="entry">The page's entry: its home copy is valid.</param>
+    /// <param name="cause">What it is done for.</param>
+    /// <param name="giver">Who waits for it.</param>
+    /// <param name="effects">What is to be done.</param>
+    /// <returns>False if it has no mirror.</returns>
+    internal static bool TryMirror(NodeId self, Region region, in DirectoryEntry entry, in Message cause, NodeId giver, EffectBuffer effects)
+    {
+        NodeId mirror = region.MirrorOf(cause.Page.Extent);
+        if (mirror.IsNone) return false;
+        bool zero = (entry.Flags & DirectoryFlags.Zero) != 0;
+        Message message = new()
+        {
+            Type = MessageType.MirrorPut,
+            Flags = zero ? MessageFlags.Zero : 0,
+            Source = self,
+            Requestor = giver,
+            Transaction = cause.Transaction,
+            Count = 1,
+            Region = region.Id,
+            Page = cause.Page,
+            Version = entry.Version,
+            Generation = region.Generation,
+        };
+        effects.AddSend(mirror, zero ? DataSource.None : DataSource.Frame, in message);
+        return true;
+    }
+
+    /// <summary>Who gave up what this is about, and waits to hear that it is safe.</summary>
+    private static NodeId Giver(in Message m) => m.Type == MessageType.MirrorAck ? m.Requestor : m.Source;
 
     /// <summary>
     /// The home copy stays valid, in the frame file, until the grant is installed. Where this node's own guests share the page they
@@ -285,6 +350,7 @@ public sealed class HomeController
             Region = cause.Region,
             Page = cause.Page,
             Version = version,
+            Generation = cause.Generation,
         };
         effects.AddSend(to, source, in message);
     }

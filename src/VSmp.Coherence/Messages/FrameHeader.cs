@@ -12,7 +12,7 @@ namespace VSmp.Coherence.Messages;
 ///  16  source 18 requestor 20 acks 22 vnet 23 –   24  transaction   28 count
 ///  32  sequence                                   40  cumulative acknowledgement
 ///  48  region                                     56  page
-///  64  page version 68 payload bytes              72  CRC32C        76 –
+///  64  page version 68 payload bytes              72  CRC32C        76 generation
 ///  80  argument 0                                 88  argument 1
 ///  96  room for an authentication tag (16 bytes)  112 – (16 bytes)
 /// </code>
@@ -30,7 +30,7 @@ public struct FrameHeader
     public const uint MagicValue = 0x504D5356;
 
     /// <summary>Version of the wire format; peers of different versions do not talk.</summary>
-    public const ushort CurrentVersion = 2;
+    public const ushort CurrentVersion = 3;
 
     /// <summary>Pages of data in one frame at most, so that a demand fault never queues behind more than 64 KiB.</summary>
     public const int MaxPages = 16;
@@ -78,8 +78,8 @@ public struct FrameHeader
     [FieldOffset(68)] public uint PayloadBytes;
     /// <summary>CRC32C of header (with this field zero) and payload.</summary>
     [FieldOffset(72)] public uint Crc;
-    /// <summary>Zero.</summary>
-    [FieldOffset(76)] public uint Reserved1;
+    /// <summary>Coherence and recovery: the generation of the region's directories that this belongs to; else zero.</summary>
+    [FieldOffset(76)] public Generation Generation;
     /// <summary>Depends on the type.</summary>
     [FieldOffset(80)] public ulong Argument0;
     /// <summary>Depends on the type.</summary>

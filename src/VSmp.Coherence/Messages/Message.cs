@@ -27,6 +27,8 @@ public struct Message
     public PageNumber Page;
     /// <summary>Version of the contents, or of the grant.</summary>
     public PageVersion Version;
+    /// <summary>The generation of the region's directories that it belongs to; of another, it is dropped.</summary>
+    public Generation Generation;
 
     /// <inheritdoc/>
     public override readonly string ToString() =>

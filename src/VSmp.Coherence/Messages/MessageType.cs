@@ -25,6 +25,8 @@ public enum MessageType : byte
     PutO = 7,
     /// <summary>What the sender changed in a page, to be merged into the home copy (<see cref="Lazy.PageDiff"/>).</summary>
     Diff = 8,
+    /// <summary>From a home to the mirror: what is written home, with its contents (or <see cref="MessageFlags.Zero"/>).</summary>
+    MirrorPut = 9,
 
     // Coherence, forwards: from the home to a node that has a copy.
 
@@ -46,6 +48,10 @@ public enum MessageType : byte
     /// <summary>Grants writing to the only node that has a copy. The home has noted it as the owner already and waits for no InstallAck: what
     /// it asks of that node next travels behind this.</summary>
     SoleGrant = 22,
+    /// <summary>While directories are rebuilt: the home has no valid copy, and asks for the one that the receiver has.</summary>
+    Recall = 23,
+    /// <summary>While directories are rebuilt: the receiver has the only copy that is left, and owns the page from now on.</summary>
+    Promote = 24,
 
     // Coherence, responses: always taken, never wait for anything.
 
@@ -71,6 +77,13 @@ public enum MessageType : byte
     WritebackClean = 40,
     /// <summary>The home has merged a Diff.</summary>
     DiffAck = 41,
+    /// <summary>The mirror has what the home sent it.</summary>
+    MirrorAck = 42,
+    /// <summary>The page was lost with the nodes that had copies of it: who touches it is to know.</summary>
+    Poisoned = 43,
+    /// <summary>The answer to a Recall; with the contents, <see cref="MessageFlags.Zero"/>, or <see cref="MessageFlags.NoData"/> where the
+    /// home itself had the copy.</summary>
+    Recalled = 44,
 
     // Capacity and regions: between agents, off the fault path.
 
@@ -129,6 +142,25 @@ public enum MessageType : byte
     JobInput = 93,
     /// <summary>That rank has taken it: more may come.</summary>
     JobInputAck = 94,
+
+    // Recovery of a region, led by the node that made it.
+
+    /// <summary>The region's directories are to be rebuilt: nothing of the generation before counts any more.</summary>
+    RegionFreeze = 96,
+    /// <summary>Done: to the leader.</summary>
+    RegionFrozen = 97,
+    /// <summary>To a home: whose claims to wait for, and which mirrored extents it is home of from now on.</summary>
+    RegionRebuild = 98,
+    /// <summary>What a node has of pages: to their homes.</summary>
+    RegionClaims = 99,
+    /// <summary>A home's directory is there again; with the pages that are lost: to the leader.</summary>
+    RegionRebuilt = 100,
+    /// <summary>All directories are there: on with it.</summary>
+    RegionThaw = 101,
+    /// <summary>To a home: where extents are mirrored from now on.</summary>
+    RegionMirror = 102,
+    /// <summary>The mirror has all of these extents: to the leader.</summary>
+    RegionMirrored = 103,
 
     // The session itself; never seen above the fabric.
 

@@ -2,6 +2,7 @@
 using System.Runtime.InteropServices;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Protocols;
+using VSmp.Coherence.Recovery;
 
 namespace VSmp.Coherence.Nodes;
 
@@ -18,6 +19,8 @@ public enum AccessResult : byte
     NeedsTransaction,
     /// <summary>The extent is not reserved: no program that keeps to its allocations gets here.</summary>
     NotReserved,
+    /// <summary>The region's directories are being rebuilt: try again when they are there.</summary>
+    Frozen,
 }
 
 /// <summary>
@@ -66,6 +69,7 @@ public sealed class NodeController
     {
         if (!region.IsOpen(page.Extent)) return AccessResult.NotReserved;
         ref PageEntry entry = ref region.PageAt(page);
+        if (region.IsFrozen && !(write ? NodeStates.MayWrite(entry.State) : NodeStates.MayRead(entry.State))) return AccessResult.Frozen;
         if (entry.State is NodeState.I or NodeState.S or NodeState.O)
         {
             if (_transactions.Free == 0 && (write || entry.State == NodeState.I)) return AccessResult.NeedsTransaction;
@@ -81,7 +85,7 @@ public sealed class NodeController
     public bool TryEvict(Region region, PageNumber page, EffectBuffer effects)
     {
         ref PageEntry entry = ref region.PageAt(page);
-        if (!NodeStates.MayRead(entry.State) || (entry.Flags & PageFlags.Held) != 0) return false;
+        if (region.IsFrozen || !NodeStates.MayRead(entry.State) || (entry.Flags & PageFlags.Held) != 0) return false;
         Message context = new() { Requestor = Self, Region = region.Id, Page = page, Count = 1 };
         Step(region, page, NodeEvent.Evict, in context, effects);
         return true;
@@ -98,6 +102,7 @@ public sealed class NodeController
             if (entry.State == NodeState.S) DropCopy(region, page, effects);
             return AccessResult.Hit;
         }
+        if (region.IsFrozen) return AccessResult.Pending;
         // What was asked of the page while it was held must be answered from its contents, before they go.
         if (IsParked(region.Id, page)) return AccessResult.Pending;
         entry.Flags &= ~PageFlags.Held;
@@ -113,6 +118,7 @@ public sealed class NodeController
     /// <exception cref="ProtocolViolationException">The message cannot be for this node in its present state.</exception>
     public void OnMessage(Region region, in Message message, EffectBuffer effects)
     {
+        if (message.Generation != region.Generation) return; // sent before the directories were rebuilt
         Message one = message;
         one.Count = 1;
         for (uint i = 0; i < message.Count; i++)
@@ -185,6 +191,11 @@ public sealed class NodeController
             case MessageType.PutAck: return NodeEvent.PutAck;
             case MessageType.Nack: return NodeEvent.Nack;
             case MessageType.WritebackAck: return NodeEvent.WritebackAck;
+            case MessageType.Recall: return NodeEvent.Recall;
+            case MessageType.Promote: return NodeEvent.Promote;
+            case MessageType.Poisoned:
+                RequireTransaction(in entry, in m);
+                return NodeEvent.Poisoned;
             case MessageType.InstallAck:
                 // What is kept here is kept for that very grant.
                 return m.Version == entry.Version
@@ -354,6 +365,26 @@ public sealed class NodeController
                 ReturnFrame(region, ref entry);
                 effects.Add(EffectKind.Complete, region.Id, page);
                 break;
+            case NodeAction.Poison:
+                effects.Add(EffectKind.Poison, region.Id, page);
+                break;
+            case NodeAction.LabelKept:
+                entry.Version = entry.Version.Previous();
+                break;
+            case NodeAction.LabelGranted:
+                entry.Version = _transactions[entry.Slot].Version.Previous();
+                EndTransaction(ref entry);
+                break;
+            case NodeAction.BecomeOwner:
+                if (m.Type == MessageType.Promote) entry.Version = m.Version;
+                entry.Flags |= PageFlags.MayBeWritten;
+                break;
+            case NodeAction.KeepThrownAway:
+                entry.Flags |= PageFlags.KeptZero | PageFlags.ThrownAway;
+                break;
+            case NodeAction.SendRecalled:
+                SendRecalled(region, page, ref entry, in m, effects);
+                break;
             case NodeAction.RefuseDiscard:
                 effects.Add(EffectKind.DiscardRefused, region.Id, page);
                 break;
@@ -402,6 +433,7 @@ public sealed class NodeController
             Region = region.Id,
             Page = page,
             Version = version,
+            Generation = region.Generation,
         };
         effects.AddSend(to, source, in message);
     }
@@ -419,6 +451,26 @@ public sealed class NodeController
         DataSource source = flags != 0 ? DataSource.None : live ? DataSource.Frame : DataSource.Kept;
         if (type == MessageType.DataM) flags |= MessageFlags.FromOwner;
         Send(to, type, flags, region, page, m.Transaction, version, effects, source, m.Requestor, m.AckCount);
+    }
+
+    private void SendRecalled(Region region, PageNumber page, ref PageEntry entry, in Message m, EffectBuffer effects)
+    {
+        bool zero = (entry.Flags & PageFlags.KeptZero) != 0;
+        bool isLive = entry.State != NodeState.F; // the frame is there
+        MessageFlags flags = zero ? MessageFlags.Zero : 0;
+        DataSource source = zero ? DataSource.None : isLive ? DataSource.Frame : DataSource.Kept;
+        if (m.Source == Self && !zero)
+        {
+            // The home is here: what was kept goes back to where it came from.
+            if (!isLive)
+            {
+                effects.Add(EffectKind.RestoreKept, region.Id, page);
+                entry.Flags |= PageFlags.KeptZero; // nothing more is kept
+            }
+            flags = MessageFlags.NoData;
+            source = DataSource.None;
+        }
+        Send(m.Source, MessageType.Recalled, flags, region, page, m.Transaction, entry.Version, effects, source, m.Requestor);
     }
 
     private void SendInstallAcks(NodeId home, Region region, PageNumber page, ref PageEntry entry, EffectBuffer effects)
@@ -466,10 +518,71 @@ public sealed class NodeController
     public static AccessResult Forget(Region region, PageNumber page, EffectBuffer effects)
     {
         ref PageEntry entry = ref region.PageAt(page);
+        if (region.IsFrozen) return AccessResult.Pending;
         if (NodeStates.MayRead(entry.State)) DropCopy(region, page, effects);
         if (entry.State != NodeState.I) return AccessResult.Pending;
         entry = default;
         return AccessResult.Hit;
+    }
+
+    /// <summary>
+    /// A node was lost, and the region's directories are to be rebuilt: whatever is under way is void, here and elsewhere. What may be the last copy
+    /// of a page is kept until <see cref="Thaw"/>.
+    /// </summary>
+    /// <param name="region">The region, in its new generation.</param>
+    /// <param name="effects">What is to be done.</param>
+    public void Freeze(Region region, EffectBuffer effects)
+    {
+        _parked.RemoveAll(m => m.Region == region.Id);
+        Message context = new() { Requestor = Self, Region = region.Id, Count = 1 };
+        for (uint e = 0; e < region.ExtentCount; e++)
+        {
+            ExtentNumber extent = new(e);
+            if (!region.IsOpen(extent)) continue;
+            for (uint i = 0; i < ExtentNumber.Pages; i++)
+            {
+                PageNumber page = extent.FirstPage.Plus(i);
+                NodeState before = region.PageAt(page).State;
+                if (before is NodeState.I or NodeState.S or NodeState.M or NodeState.F) continue; // the table leaves them as they are
+                Step(region, page, NodeEvent.Freeze, in context, effects);
+                if (region.PageAt(page).State == NodeState.F) region.FrozenPages.Add(page);
+            }
+        }
+    }
+
+    /// <summary>The directories are there again: what was kept for them is dropped.</summary>
+    public void Thaw(Region region, EffectBuffer effects)
+    {
+        Message context = new() { Requestor = Self, Region = region.Id, Count = 1 };
+        foreach (PageNumber page in region.FrozenPages)
+        {
+            if (!region.IsOpen(page.Extent) || region.PageAt(page).State != NodeState.F) continue;
+            Step(region, page, NodeEvent.Thaw, in context, effects);
+            region.PageAt(page).Flags &= ~PageFlags.ThrownAway;
+        }
+        region.FrozenPages.Clear();
+    }
+
+    /// <summary>What this node has of an extent's pages, for their home to know.</summary>
+    public static void ListClaims(Region region, ExtentNumber extent, List<Claim> claims)
+    {
+        if (!region.IsOpen(extent)) return;
+        for (uint i = 0; i < ExtentNumber.Pages; i++)
+        {
+            PageNumber page = extent.FirstPage.Plus(i);
+            ref PageEntry entry = ref region.PageAt(page);
+            if (entry.State == NodeState.I) continue;
+            var claim = new Claim(page, 1, entry.State switch
+            {
+                NodeState.S => ClaimKind.Shared,
+                NodeState.O => ClaimKind.Owned,
+                NodeState.M => ClaimKind.Modified,
+                NodeState.F => (entry.Flags & PageFlags.ThrownAway) != 0 ? ClaimKind.ThrownAway : ClaimKind.Kept,
+                _ => throw new InvalidOperationException($"{page} of {region.Id} is {entry.State}, and frozen"),
+            }, entry.Version);
+            if (claims.Count > 0 && claims[^1].TryExtend(claim, out Claim run)) claims[^1] = run;
+            else claims.Add(claim);
+        }
     }
 
     /// <summary>The region ceases to be used at this node: its open transactions are void, its frames go back to the budget.</summary>

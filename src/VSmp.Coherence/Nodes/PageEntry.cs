@@ -37,4 +37,6 @@ public enum PageFlags : byte
     KeptZero = 8,
     /// <summary>Accesses to it wait in the pager.</summary>
     Awaited = 16,
+    /// <summary>In F: it was being thrown away, and reads zeros.</summary>
+    ThrownAway = 32,
 }

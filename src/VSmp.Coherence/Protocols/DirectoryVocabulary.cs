@@ -20,6 +20,14 @@ public enum DirectoryState : byte
     E,
     /// <summary>The owner's copy is valid, and so are the sharers'; the home's need not be.</summary>
     O,
+    /// <summary>Written home; the mirror's word that it has it, too, is out. Who gave it up keeps it until then.</summary>
+    I_W,
+    /// <summary>As <see cref="I_W"/>, with sharers.</summary>
+    S_W,
+    /// <summary>As <see cref="I_A"/>, and the mirror's word is out as well.</summary>
+    I_AW,
+    /// <summary>Its contents were lost with the nodes that had them. Thrown away, it is zeros again.</summary>
+    Lost,
 }
 
 /// <summary>What can happen to a page at its home.</summary>
@@ -51,6 +59,8 @@ public enum DirectoryEvent : byte
     PutO,
     /// <summary>The owner's word after a FwdGetS that it has not written.</summary>
     Clean,
+    /// <summary>The mirror has what was written home; or there is no mirror, and nothing to wait for.</summary>
+    Mirrored,
 }
 
 /// <summary>What a home does about an event.</summary>
@@ -96,4 +106,8 @@ public enum DirectoryAction : byte
     SendOwnerGrant,
     /// <summary>Count the version up and grant writing to the only sharer, before whatever is asked of it next.</summary>
     SendSoleGrant,
+    /// <summary>Send the mirror, if the page has one, what is at home now.</summary>
+    Mirror,
+    /// <summary>Tell the requestor that the page is lost.</summary>
+    SendPoisoned,
 }

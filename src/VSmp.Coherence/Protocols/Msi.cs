@@ -24,9 +24,10 @@ public static class Msi
     private static ProtocolTable<NodeState, NodeEvent, NodeAction> BuildNode()
     {
         var t = new ProtocolTable<NodeState, NodeEvent, NodeAction>(
-            [I, S, M, IS_D, IS_D_I, IM_AD, IM_A, SM_AD, SM_A, MS_K, MI_K, MI_A, SI_A, II_A, II_P, ZI_A],
+            [I, S, M, IS_D, IS_D_I, IM_AD, IM_A, SM_AD, SM_A, MS_K, MI_K, MI_A, SI_A, II_A, II_P, ZI_A, F],
             [NE.Load, NE.Store, NE.Evict, NE.Discard, NE.FwdGetS, NE.FwdGetM, NE.Inv, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck,
-                NE.LastInvAck, NE.InstallAck, NE.WritebackAck, NE.PutAck, NE.Nack, NE.SoleGrant]);
+                NE.LastInvAck, NE.InstallAck, NE.WritebackAck, NE.PutAck, NE.Nack, NE.SoleGrant,
+                NE.Poisoned, NE.Freeze, NE.Recall, NE.Promote, NE.Thaw]);
 
         t.On(I, NE.Load, IS_D, SendGetS);
         t.On(I, NE.Store, IM_AD, SendGetM);
@@ -159,53 +160,108 @@ public static class Msi
         t.Impossible(ZI_A, NE.FwdGetS, NE.FwdGetM, NE.DataS, NE.DataM, NE.DataMAcks, NE.InvAck, NE.LastInvAck, NE.InstallAck,
             NE.SoleGrant);
 
+        // A node was lost. What was under way is void; what may be the last copy is kept.
+        t.On(I, NE.Freeze, I);
+        t.On(S, NE.Freeze, S);
+        t.On(M, NE.Freeze, M);
+        t.On(IS_D, NE.Freeze, I, Abandon);
+        t.On(IS_D_I, NE.Freeze, I, Abandon);
+        t.On(IM_AD, NE.Freeze, I, Abandon);
+        t.On(IM_A, NE.Freeze, F, Keep, Unmap, LabelGranted);
+        t.On(SM_AD, NE.Freeze, S, NodeAction.Complete);
+        t.On(SM_A, NE.Freeze, S, NodeAction.Complete);
+        t.On(MS_K, NE.Freeze, S, NodeAction.Complete);
+        t.On(MI_K, NE.Freeze, F, LabelKept);
+        t.On(MI_A, NE.Freeze, F);
+        t.On(SI_A, NE.Freeze, F);
+        t.On(II_A, NE.Freeze, F, LabelKept);
+        t.On(II_P, NE.Freeze, I, ReleaseKept);
+        t.On(ZI_A, NE.Freeze, F, KeepThrownAway);
+        t.On(F, NE.Freeze, F);
+
+        // The directories are being rebuilt.
+        t.Stall(F, NE.Load, NE.Store, NE.Evict, NE.Discard);
+        t.On(F, NE.Inv, F, SendInvAck);
+        t.On(F, NE.Recall, F, SendRecalled);
+        t.On(S, NE.Recall, S, SendRecalled);
+        t.On(S, NE.Promote, M, NodeAction.BecomeOwner);
+        t.On(F, NE.Thaw, I, ReleaseKept, NodeAction.Complete);
+        t.On(IS_D, NE.Poisoned, I, Poison, Abandon);
+        t.On(IS_D_I, NE.Poisoned, I, Poison, Abandon);
+        t.On(IM_AD, NE.Poisoned, I, Poison, Abandon);
+        t.ImpossibleElsewhere(NE.Recall, NE.Promote, NE.Thaw, NE.Poisoned);
+        t.ImpossibleElsewhere(F);
+
         return t.Complete();
     }
 
     private static ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction> BuildDirectory()
     {
         var t = new ProtocolTable<DirectoryState, DirectoryEvent, DirectoryAction>(
-            [D.I, D.S, D.M, D.S_D, D.M_A, D.I_A],
-            [DE.GetS, DE.GetM, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.StalePutM, DE.PutZ, DE.SharedPutZ, DE.Data, DE.InstallAck]);
+            [D.I, D.S, D.M, D.S_D, D.M_A, D.I_A, D.I_W, D.S_W, D.I_AW, D.Lost],
+            [DE.GetS, DE.GetM, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.StalePutM, DE.PutZ, DE.SharedPutZ, DE.Data, DE.InstallAck,
+                DE.Mirrored]);
 
         t.On(D.I, DE.GetS, D.S, SendDataS, AddSharer);
         t.On(D.I, DE.GetM, D.M_A, DirectoryAction.SendDataM, SetOwner);
         t.On(D.I, DE.StalePutM, D.I, SendPutAck);
-        t.On(D.I, DE.PutZ, D.I, MakeZero, SendPutAck);
-        t.Impossible(D.I, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.SharedPutZ, DE.Data, DE.InstallAck);
+        t.On(D.I, DE.PutZ, D.I_W, MakeZero, Mirror);
+        t.Impossible(D.I, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.SharedPutZ, DE.Data, DE.InstallAck, DE.Mirrored);
 
         t.On(D.S, DE.GetS, D.S, SendDataS, AddSharer);
         t.On(D.S, DE.GetM, D.M_A, DirectoryAction.SendDataM, SendInvs, ClearSharers, SetOwner);
         t.On(D.S, DE.Upgrade, D.M_A, SendGrant, SendInvs, ClearSharers, SetOwner);
         t.On(D.S, DE.SoleUpgrade, D.M, SendSoleGrant, ClearSharers, SetOwner, DirectoryAction.DropHome); // it has the contents
         t.On(D.S, DE.StalePutM, D.S, SendPutAck);
-        t.On(D.S, DE.PutZ, D.I, ClearSharers, MakeZero, SendPutAck);
+        t.On(D.S, DE.PutZ, D.I_W, ClearSharers, MakeZero, Mirror);
         t.On(D.S, DE.SharedPutZ, D.S, SendNack);
-        t.Impossible(D.S, DE.PutM, DE.Data, DE.InstallAck);
+        t.Impossible(D.S, DE.PutM, DE.Data, DE.InstallAck, DE.Mirrored);
 
         t.On(D.M, DE.GetS, D.S_D, SendFwdGetS, AddSharer, AddOwnerAsSharer);
         t.On(D.M, DE.GetM, D.M_A, SendFwdGetM, SetOwner);
-        t.On(D.M, DE.PutM, D.I, WriteHome, ClearOwner, SendPutAck);
+        t.On(D.M, DE.PutM, D.I_W, WriteHome, ClearOwner, Mirror);
         t.On(D.M, DE.StalePutM, D.M, SendPutAck);
         t.On(D.M, DE.SharedPutZ, D.M, SendNack);
-        t.Impossible(D.M, DE.Upgrade, DE.SoleUpgrade, DE.PutZ, DE.Data, DE.InstallAck);
+        t.Impossible(D.M, DE.Upgrade, DE.SoleUpgrade, DE.PutZ, DE.Data, DE.InstallAck, DE.Mirrored);
 
         t.Stall(D.S_D, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
-        t.On(D.S_D, DE.PutM, D.S_D, WriteHome, SendPutAck); // the owner was evicting: same version as the data on their way
+        t.Stall(D.S_D, DE.PutM); // the owner was evicting: the same data are on their way
         t.On(D.S_D, DE.StalePutM, D.S_D, SendPutAck);
-        t.On(D.S_D, DE.Data, D.S, WriteHome, ClearOwner, SendWritebackAck);
-        t.Impossible(D.S_D, DE.Upgrade, DE.SoleUpgrade, DE.InstallAck);
+        t.On(D.S_D, DE.Data, D.S_W, WriteHome, ClearOwner, Mirror);
+        t.Impossible(D.S_D, DE.Upgrade, DE.SoleUpgrade, DE.InstallAck, DE.Mirrored);
 
         t.Stall(D.M_A, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
         t.Stall(D.M_A, DE.StalePutM); // its PutAck says that the new owner has the data
-        t.On(D.M_A, DE.PutM, D.I_A, WriteHome, SendPutAck); // overtook the InstallAck
+        t.On(D.M_A, DE.PutM, D.I_AW, WriteHome, Mirror); // overtook the InstallAck
         t.On(D.M_A, DE.InstallAck, D.M, DirectoryAction.DropHome);
-        t.Impossible(D.M_A, DE.Upgrade, DE.SoleUpgrade, DE.Data);
+        t.Impossible(D.M_A, DE.Upgrade, DE.SoleUpgrade, DE.Data, DE.Mirrored);
 
         t.Stall(D.I_A, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
         t.On(D.I_A, DE.StalePutM, D.I_A, SendPutAck);
         t.On(D.I_A, DE.InstallAck, D.I, ClearOwner);
-        t.Impossible(D.I_A, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.Data);
+        t.Impossible(D.I_A, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.Data, DE.Mirrored);
+
+        t.Stall(D.I_W, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
+        t.On(D.I_W, DE.StalePutM, D.I_W, SendPutAck);
+        t.On(D.I_W, DE.Mirrored, D.I, SendPutAck);
+        t.Impossible(D.I_W, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.Data, DE.InstallAck);
+
+        t.Stall(D.S_W, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
+        t.On(D.S_W, DE.StalePutM, D.S_W, SendPutAck);
+        t.On(D.S_W, DE.Mirrored, D.S, SendWritebackAck);
+        t.Impossible(D.S_W, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.Data, DE.InstallAck);
+
+        t.Stall(D.I_AW, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
+        t.On(D.I_AW, DE.StalePutM, D.I_AW, SendPutAck);
+        t.On(D.I_AW, DE.InstallAck, D.I_W, ClearOwner);
+        t.On(D.I_AW, DE.Mirrored, D.I_A, SendPutAck);
+        t.Impossible(D.I_AW, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.Data);
+
+        t.On(D.Lost, DE.GetS, D.Lost, SendPoisoned);
+        t.On(D.Lost, DE.GetM, D.Lost, SendPoisoned);
+        t.On(D.Lost, DE.StalePutM, D.Lost, SendPutAck);
+        t.On(D.Lost, DE.PutZ, D.I_W, MakeZero, Mirror); // it may be used again
+        t.Impossible(D.Lost, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.SharedPutZ, DE.Data, DE.InstallAck, DE.Mirrored);
 
         return t.Complete();
     }

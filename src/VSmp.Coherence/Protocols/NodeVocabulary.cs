@@ -58,6 +58,11 @@ public enum NodeState : byte
     IM_AK,
     /// <summary>Has the grant and all acknowledgements, but what was handed over before is not installed yet at its receiver.</summary>
     IM_K,
+    /// <summary>
+    /// Was on its way when the region was frozen: what was kept of it may be the last copy. It is recalled, or dropped when the directories are
+    /// there again.
+    /// </summary>
+    F,
 }
 
 /// <summary>What can happen to a page at a node.</summary>
@@ -99,6 +104,16 @@ public enum NodeEvent : byte
     DataE,
     /// <summary>See <see cref="Messages.MessageType.SoleGrant"/>.</summary>
     SoleGrant,
+    /// <summary>See <see cref="Messages.MessageType.Poisoned"/>.</summary>
+    Poisoned,
+    /// <summary>A node was lost: what is under way will not arrive any more, and the directories are rebuilt.</summary>
+    Freeze,
+    /// <summary>See <see cref="Messages.MessageType.Recall"/>.</summary>
+    Recall,
+    /// <summary>See <see cref="Messages.MessageType.Promote"/>.</summary>
+    Promote,
+    /// <summary>The directories are there again.</summary>
+    Thaw,
 }
 
 /// <summary>What a node does about an event.</summary>
@@ -164,4 +179,16 @@ public enum NodeAction : byte
     SendPutO,
     /// <summary>The transaction ends; nobody waits to hear of it.</summary>
     EndTransaction,
+    /// <summary>Who touches the page is to be told that it is lost.</summary>
+    Poison,
+    /// <summary>The version is that of the contents again: one below the grant that they were handed over for.</summary>
+    LabelKept,
+    /// <summary>The version is that of the contents, which came for a grant one above; the transaction ends.</summary>
+    LabelGranted,
+    /// <summary>From now on the page may be written without asking.</summary>
+    BecomeOwner,
+    /// <summary>What was thrown away reads zeros, whether or not the home has heard of it.</summary>
+    KeepThrownAway,
+    /// <summary>Give the home the copy that is here, or kept.</summary>
+    SendRecalled,
 }

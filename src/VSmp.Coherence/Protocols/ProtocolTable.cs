@@ -94,6 +94,27 @@ public sealed class ProtocolTable<TState, TEvent, TAction>
         foreach (TEvent e in events) Set(state, e, new Cell<TState, TAction>(Verdict.Impossible, state));
     }
 
+    /// <summary>Declares that events cannot happen in any state for which nothing else was said of them.</summary>
+    public void ImpossibleElsewhere(params TEvent[] events)
+    {
+        foreach (TState s in _states)
+        {
+            foreach (TEvent e in events)
+            {
+                if (this[s, e].Verdict == Verdict.Missing) Impossible(s, e);
+            }
+        }
+    }
+
+    /// <summary>Declares that nothing else can happen in a state.</summary>
+    public void ImpossibleElsewhere(TState state)
+    {
+        foreach (TEvent e in _events)
+        {
+            if (this[state, e].Verdict == Verdict.Missing) Impossible(state, e);
+        }
+    }
+
     /// <summary>Checks that no cell is missing. What the protocol does not know becomes impossible.</summary>
     /// <exception cref="InvalidOperationException">Names the cells that are missing, or that lead out of the protocol.</exception>
     public ProtocolTable<TState, TEvent, TAction> Complete()

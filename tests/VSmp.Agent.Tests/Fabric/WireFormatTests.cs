@@ -39,7 +39,7 @@ public sealed class WireFormatTests
             PageVersion = new PageVersion(0xC4C3C2C1),
             PayloadBytes = 0xD4D3D2D1,
             Crc = 0xE4E3E2E1,
-            Reserved1 = 0xF4F3F2F1,
+            Generation = new Generation(0xF4F3F2F1),
             Argument0 = 0x0807060504030201,
             Argument1 = 0x1817161514131211,
             Tag0 = 0x2827262524232221,
@@ -48,7 +48,7 @@ public sealed class WireFormatTests
             Reserved3 = 0x5857565554535251,
         };
         Assert.Equal(
-            "56534D50" + "0200" + "21" + "02" + "01020304" + "11121314"
+            "56534D50" + "0300" + "21" + "02" + "01020304" + "11121314"
             + "2122" + "3132" + "4142" + "02" + "51" + "61626364" + "71727374"
             + "8182838485868788" + "9192939495969798"
             + "A1A2A3A4A5A6A7A8" + "B1B2B3B4B5B6B7B8"

@@ -10,7 +10,7 @@ namespace VSmp.Coherence.Tests.Protocols;
 /// <summary>Drives the controllers into every state by real events, then through every cell of the tables.</summary>
 public sealed class ProtocolTableTests
 {
-    private static readonly NodeId Self = new(1), Other = new(2), Third = new(3), HomeNode = new(0);
+    private static readonly NodeId Self = new(1), Other = new(2), Third = new(3), HomeNode = new(0), MirrorNode = new(2);
     private static readonly PageNumber Page = new(7);
 
     public static TheoryData<string, NodeState, NodeEvent> NodeCells() => Cells(p => p.Node);
@@ -29,6 +29,7 @@ public sealed class ProtocolTableTests
         Reach(node, region, effects, state, acks: @event == NodeEvent.InvAck ? 2 : 1);
         effects.Clear();
         if (state is NodeState.IM_AD or NodeState.SM_AD or NodeState.OM_AD or NodeState.IM_ADK && @event == NodeEvent.LastInvAck) return; // InvAck until the grant has come
+        if (cell.Verdict == Verdict.Impossible && @event == NodeEvent.Thaw) return; // it is told to pages in F only
         if (cell.Verdict == Verdict.Impossible)
         {
             Assert.Throws<ProtocolViolationException>(() => Apply(node, region, effects, @event, grantAcks: 1));
@@ -48,6 +49,7 @@ public sealed class ProtocolTableTests
         var cell = protocol.Directory[state, @event];
         var region = new Region(new RegionId(1), "t", 1, protocol, homes: null, budget: null);
         region.BecomeHome(new ExtentNumber(0));
+        region.SetMirror(new ExtentNumber(0), MirrorNode);
         var home = new HomeController(HomeNode, () => 4);
         var effects = new EffectBuffer();
         bool startsExclusive = protocol.Directory[DirectoryState.I, DirectoryEvent.GetS].Next == DirectoryState.E;
@@ -68,12 +70,18 @@ public sealed class ProtocolTableTests
                 sharer = Other;
             }
         }
+        else if (state == DirectoryState.Lost)
+        {
+            region.EntryAt(Page).State = DirectoryState.Lost;
+        }
         else if (state != DirectoryState.I)
         {
             Deliver(MessageType.GetM, Self, 0);
-            if (state is not (DirectoryState.M_A or DirectoryState.I_A)) Deliver(MessageType.InstallAck, Self, 1);
-            if (state is DirectoryState.S_D or DirectoryState.O) Deliver(MessageType.GetS, Other, 0);
-            if (state is DirectoryState.I_A) Deliver(MessageType.PutM, Self, 1);
+            if (state is not (DirectoryState.M_A or DirectoryState.I_A or DirectoryState.I_AW)) Deliver(MessageType.InstallAck, Self, 1);
+            if (state is DirectoryState.S_D or DirectoryState.O or DirectoryState.S_W) Deliver(MessageType.GetS, Other, 0);
+            if (state is DirectoryState.S_W) Deliver(protocol == Moesi.Protocol ? MessageType.PutO : MessageType.Writeback, Self, 1);
+            if (state is DirectoryState.I_A or DirectoryState.I_AW or DirectoryState.I_W) Deliver(MessageType.PutM, Self, 1);
+            if (state is DirectoryState.I_A) Deliver(MessageType.MirrorAck, MirrorNode, 1);
         }
         Assert.Equal(state, region.EntryAt(Page).State);
         if (@event == DirectoryEvent.PutZ && protocol == Mesi.Protocol && state == DirectoryState.S)
@@ -102,6 +110,7 @@ public sealed class ProtocolTableTests
             DirectoryEvent.SharedPutZ => (MessageType.PutZ, Third, 0u),
             DirectoryEvent.Data => (MessageType.Writeback, Self, 1u),
             DirectoryEvent.Clean => (MessageType.WritebackClean, Self, 1u),
+            DirectoryEvent.Mirrored => (MessageType.MirrorAck, MirrorNode, 1u),
             _ => (MessageType.InstallAck, Self, 1u),
         };
         // Cells that no message can name: what the message says together with the state makes another event of it.
@@ -132,6 +141,8 @@ public sealed class ProtocolTableTests
                 DirectoryAction.SendPutAck => MessageType.PutAck,
                 DirectoryAction.SendNack => MessageType.Nack,
                 DirectoryAction.SendWritebackAck => MessageType.WritebackAck,
+                DirectoryAction.Mirror => MessageType.MirrorPut,
+                DirectoryAction.SendPoisoned => MessageType.Poisoned,
                 _ => null,
             };
             if (sent is not null) Assert.Contains(All(effects), e => e.Kind == EffectKind.Send && e.Message.Type == sent);
@@ -239,6 +250,7 @@ public sealed class ProtocolTableTests
             NodeState.IM_ADK => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS, NodeEvent.Store, NodeEvent.FwdGetM],
             NodeState.IM_AK => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS, NodeEvent.Store, NodeEvent.FwdGetM, NodeEvent.DataMAcks],
             NodeState.IM_K => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.FwdGetS, NodeEvent.Store, NodeEvent.FwdGetM, NodeEvent.DataM],
+            NodeState.F => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.Freeze],
             _ => [NodeEvent.Store, NodeEvent.DataM, NodeEvent.Evict, NodeEvent.PutAck, NodeEvent.Discard],
         };
         foreach (NodeEvent e in path)
@@ -263,6 +275,12 @@ public sealed class ProtocolTableTests
             case NodeEvent.Discard:
                 _ = node.Discard(region, Page, effects);
                 return;
+            case NodeEvent.Freeze:
+                node.Freeze(region, effects);
+                return;
+            case NodeEvent.Thaw:
+                node.Thaw(region, effects);
+                return;
         }
         // A fresh node numbers its transactions from 1; the paths above open at most two.
         uint transaction = region.PageAt(Page).Slot == 0 ? 0u : node.TransactionNumberOf(region, Page);
@@ -283,6 +301,9 @@ public sealed class ProtocolTableTests
                 NodeEvent.InstallAck => MessageType.InstallAck,
                 NodeEvent.PutAck => MessageType.PutAck,
                 NodeEvent.WritebackAck => MessageType.WritebackAck,
+                NodeEvent.Poisoned => MessageType.Poisoned,
+                NodeEvent.Recall => MessageType.Recall,
+                NodeEvent.Promote => MessageType.Promote,
                 _ => MessageType.Nack,
             },
             Source = HomeNode,
@@ -324,6 +345,8 @@ public sealed class ProtocolTableTests
             NodeAction.Unmap => (EffectKind.Unmap, null),
             NodeAction.ReleaseKept => (EffectKind.ReleaseKept, null),
             NodeAction.Complete or NodeAction.Abandon => (EffectKind.Complete, null),
+            NodeAction.SendRecalled => (EffectKind.Send, MessageType.Recalled),
+            NodeAction.Poison => (EffectKind.Poison, null),
             NodeAction.RefuseDiscard => (EffectKind.DiscardRefused, (MessageType?)null),
             _ => ((EffectKind)byte.MaxValue, null),
         };

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Guests;
+using VSmp.Agent.Interop;
+using VSmp.Coherence;
+using VSmp.Coherence.Nodes;
+using VSmp.Coherence.Recovery;
+
+namespace VSmp.Agent.Paging;
+
+/// <content>After a node was lost: regions are frozen, their directories rebuilt. The protocol of it is <see cref="RecoveryController"/>'s.</content>
+internal sealed unsafe partial class Pager
+{
+    private readonly List<PagedRegion> _rebuilding = [];
+    private readonly List<PageNumber> _lostPages = [];
+
+    /// <summary>Raised when the directories of a region are there again here; with the pages that are lost.</summary>
+    public event Action<PagedRegion>? Rebuilt;
+
+    /// <summary>Freezes a region for a new generation.</summary>
+    /// <returns>Extents that were mirrored here, and have their home here now.</returns>
+    public int Freeze(PagedRegion region, Generation generation, RecoveryPlan plan)
+    {
+        Region state = StateOf(region);
+        region.LostHere.Clear();
+        int promoted = _recovery.Freeze(state, generation, plan, _effects);
+        _rebuilding.Remove(region);
+        if (state.Rebuild is not null) _rebuilding.Add(region);
+        Drain();
+        return promoted;
+    }
+
+    /// <summary>What this node has of an extent.</summary>
+    public static void ListClaims(PagedRegion region, ExtentNumber extent, List<Claim> claims) =>
+        NodeController.ListClaims(StateOf(region), extent, claims);
+
+    /// <summary>What a user of a region has of pages whose home is here.</summary>
+    public void OnClaims(PagedRegion region, NodeId from, ReadOnlySpan<Claim> claims, bool isLast)
+    {
+        _lostPages.Clear();
+        _recovery.OnClaims(StateOf(region), from, claims, isLast, _effects, _lostPages);
+        region.LostHere.AddRange(_lostPages);
+        Drain();
+        ReportRebuilt();
+    }
+
+    /// <summary>All directories of a region are there again: who waited goes on.</summary>
+    public void Thaw(PagedRegion region)
+    {
+        _recovery.Thaw(StateOf(region), _effects);
+        for (int i = _waiting.Count - 1; i >= 0; i--)
+        {
+            Fault fault = _waiting[i];
+            if (fault.Mapping.Region != region) continue;
+            _waiting.RemoveAt(i);
+            region.LocalAt(fault.Page).IsAwaited = false;
+            _again.Enqueue(fault);
+        }
+        Drain();
+        _hasProgressed = true;
+    }
+
+    private static Region StateOf(PagedRegion region) => ((DirectoryProtocol)region.Protocol).Region;
+
+    private void ReportRebuilt()
+    {
+        for (int i = _rebuilding.Count - 1; i >= 0; i--)
+        {
+            PagedRegion region = _rebuilding[i];
+            if (!RecoveryController.TryComplete(StateOf(region))) continue;
+            _rebuilding.RemoveAt(i);
+            Rebuilt?.Invoke(region);
+        }
+    }
+
+    /// <summary>The copy that was kept goes back to where it came from.</summary>
+    private void RestoreKept(PagedRegion region, PageNumber page)
+    {
+        byte* copy = _kept.Find(region.Id, page);
+        if (copy is null) region.Frames.MakeZeros(page, 1);
+        else region.Frames.Write(page, copy, 1);
+        _kept.Release(region.Id, page);
+    }
+
+    /// <summary>The page is lost: who waits for it, or touches it later, gets SIGBUS.</summary>
+    private void Poison(PagedRegion region, PageNumber page)
+    {
+        for (int i = _waiting.Count - 1; i >= 0; i--)
+        {
+            if (_waiting[i].Mapping.Region == region && _waiting[i].Page == page) _waiting.RemoveAt(i);
+        }
+        region.LocalAt(page).IsAwaited = false;
+        foreach (Mapping mapping in region.Mappings)
+        {
+            if (mapping.IsGone) continue;
+            Guest guest = mapping.Guest;
+            if (!guest.WasToldOfLoss)
+            {
+                guest.WasToldOfLoss = true;
+                guest.Tell($"process {guest.ProcessId} touched memory that was lost with a node ({page} of region {region.Layout.Name}); it gets SIGBUS; "
+                    + "vsmp report lost lists what is lost");
+            }
+            int error = Userfaultfd.Poison(mapping.Userfaultfd, mapping.AddressOf(page), PageNumber.Bytes);
+            if (error is not (0 or Errno.EEXIST or Errno.ESRCH)) guest.Kill($"touched lost memory, and it could not be poisoned ({Errno.Text(error)})");
+        }
+    }
+}
