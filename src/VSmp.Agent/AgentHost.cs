@@ -9,6 +9,7 @@ using VSmp.Agent.Interop;
 using VSmp.Agent.Jobs;
 using VSmp.Agent.Membership;
 using VSmp.Agent.Paging;
+using VSmp.Agent.Recovery;
 using VSmp.Coherence;
 using VSmp.Coherence.Membership;
 using VSmp.Coherence.Messages;
@@ -38,6 +39,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private bool _isReady; // the parts are there; before that, peers are only taken note of
     private Pager _pager = null!;
     private Reservations _reservations = null!;
+    private RecoveryServer _recovery = null!;
     private Runs _runs = null!;
     private JobServer _jobs = null!;
     private GuestServer _guests = null!;
@@ -106,6 +108,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             case (>= MessageType.JobCall and <= MessageType.JobWrites) or (>= MessageType.JobStart and <= MessageType.JobInputAck):
                 if (_isReady) _jobs.OnFrame(peer, in header, payload);
                 break;
+            case >= MessageType.RegionFreeze and <= MessageType.RegionMirrored:
+                if (_isReady) _recovery.OnFrame(peer, in header, payload);
+                break;
             case MessageType.NodeReport:
                 if (payload.Length == NodeReport.Bytes) _peers.Find(peer)?.OnReport(MemoryMarshal.Read<NodeReport>(payload));
                 break;
@@ -144,7 +149,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         Log.Error($"node {name} is lost: {reason}");
         if (_peers.Find(peer) is { } p) p.IsUp = false;
         if (!_isReady) return;
-        foreach (Guest guest in _runs.Guests.Where(guest => !guest.IsRank).ToArray()) // of ranks, their jobs know
+        // Where somebody decides about the node, its part of the guests' memory is recovered when it is out of the view. Else nobody may act.
+        bool isDecidedUpon = _membership.Decides(peer);
+        foreach (Guest guest in _runs.Guests.Where(guest => !guest.IsRank && !isDecidedUpon).ToArray()) // of ranks, their jobs know
         {
             if (guest.Run.Counters.HomeBytes.TryGetValue(peer, out var home) && home.Now > 0 && IsHomeOf(guest, peer))
             {
@@ -215,6 +222,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _pager = new Pager(self, _reactor, _fabric, () => _peers.NodeLimit);
         _parts.Add(_pager);
         _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
+        _recovery = new RecoveryServer(self, _pager, _fabric, _peers, _reservations);
         _runs = new Runs(_capacity, _pager, _reactor);
         _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _options.Folder);
         _pager.Progressed += _jobs.ContinueReleases;
@@ -246,6 +254,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     {
         if (_peers.IsUp(member.Id)) OnPeerDown(member.Id, reason);
         _peers.Remove(member.Id);
+        if (_isReady) _recovery.OnNodeLost(member.Id, member.Name);
     }
 
     private static CommandException? ExplainFailure(Exception e, AgentOptions options) => e switch

@@ -78,6 +78,28 @@ internal static class CommandLine
         },
     };
 
+    /// <summary>What memory is to survive.</summary>
+    public static Option<Redundancy> NewRedundancyOption()
+    {
+        Option<Redundancy> option = new("--redundancy")
+        {
+            Description = "What the memory survives: none, or mirror (every page has a second home, on another node)",
+            HelpName = "none|mirror",
+            CustomParser = result =>
+            {
+                switch (result.Tokens[0].Value)
+                {
+                    case "none": return Redundancy.None;
+                    case "mirror": return Redundancy.Mirror;
+                }
+                result.AddError($"--redundancy: '{result.Tokens[0].Value}' is neither none nor mirror");
+                return Redundancy.None;
+            },
+        };
+        option.CompletionSources.Add("none", "mirror");
+        return option;
+    }
+
     /// <summary>An option that takes the name of a cluster, node or region.</summary>
     public static Option<string?> NewNameOption(string name, string description, string helpName)
     {

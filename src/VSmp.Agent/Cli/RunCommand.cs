@@ -21,6 +21,7 @@ internal static class RunCommand
             "A name for the program's memory in listings (default: the program's)", "REGION");
         Option<ulong?> local = CommandLine.NewSizeOption("--local",
             "How much of the pooled memory may lie on this node at a time (default: half of what it contributes)");
+        Option<Redundancy> redundancy = CommandLine.NewRedundancyOption();
         Option<string?> stats = new("--stats") { Description = "Write what happened to this file, as JSON", HelpName = "FILE" };
         Option<bool> progress = new("--progress") { Description = "Show on standard error what goes on" };
         Argument<string[]> program = new("PROGRAM")
@@ -34,12 +35,13 @@ internal static class RunCommand
             "Run a program on pooled memory. Its streams, signals and exit code pass through.",
             "vsmp run velvetg out -exp_cov auto",
             "vsmp run --local 2G --stats stats.json -- stress-ng --vm 1 --vm-bytes 8G --vm-ops 4",
+            "vsmp run --redundancy mirror -- velvetg out -exp_cov auto",
             "vsmp run --node n1 -- sh -c 'sort big.txt | uniq -c'");
-        foreach (Option option in new Option[] { node, name, local, stats, progress }) command.Options.Add(option);
+        foreach (Option option in new Option[] { node, name, local, redundancy, stats, progress }) command.Options.Add(option);
         command.Arguments.Add(program);
         command.SetAction(parsed => Run(
             parsed.GetValue(CommandLine.ClusterOption)!, parsed.GetValue(node), parsed.GetValue(name), parsed.GetValue(local),
-            parsed.GetValue(stats), parsed.GetValue(progress), parsed.GetValue(program)!));
+            parsed.GetValue(redundancy), parsed.GetValue(stats), parsed.GetValue(progress), parsed.GetValue(program)!));
         return command;
     }
 
@@ -54,8 +56,8 @@ internal static class RunCommand
     /// <summary>The folder that the libraries lie in; null if they are not there.</summary>
     public static string? LibraryFolder() => Path.GetDirectoryName(FindLibrary());
 
-    private static int Run(string cluster, string? node, string? name, ulong? local, string? statsFile, bool progress,
-        string[] words)
+    private static int Run(string cluster, string? node, string? name, ulong? local, Redundancy redundancy, string? statsFile,
+        bool progress, string[] words)
     {
         if (words[0].StartsWith('-'))
         {
@@ -74,7 +76,7 @@ internal static class RunCommand
         using FileStream? stats = statsFile is null ? null : OpenStatistics(statsFile);
         AgentFolder agent = LocalAgents.Choose(cluster, node);
         using RunSupervisor supervisor = new(agent, progress);
-        RunTicket ticket = supervisor.Begin(new RunRequest(name, Path.GetFileName(words[0]), local, Environment.ProcessId, 0));
+        RunTicket ticket = supervisor.Begin(new RunRequest(name, Path.GetFileName(words[0]), local, Environment.ProcessId, 0, Redundancy: redundancy));
         environment.WithPrefix("LD_PRELOAD", library, ':')
             .With("VSMP_GUEST_SOCKET", ticket.GuestSocket)
             .With("VSMP_RUN", ticket.Token);

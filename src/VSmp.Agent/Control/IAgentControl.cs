@@ -111,7 +111,18 @@ internal interface IRunObserver
 /// <param name="ProcessId">The supervisor, <c>vsmp run</c>.</param>
 /// <param name="UserId">Who runs it, from the socket's credentials.</param>
 /// <param name="Job">The job that its processes are ranks of, or null.</param>
-internal sealed record RunRequest(string? Name, string Program, ulong? LocalBytes, int ProcessId, uint UserId, JobMembership? Job = null);
+/// <param name="Redundancy">What its memory survives.</param>
+internal sealed record RunRequest(string? Name, string Program, ulong? LocalBytes, int ProcessId, uint UserId, JobMembership? Job = null,
+    Redundancy Redundancy = Redundancy.None);
+
+/// <summary>What memory survives.</summary>
+internal enum Redundancy
+{
+    /// <summary>Nothing: what a lost node was home to, and nobody has a copy of, is lost.</summary>
+    None = 0,
+    /// <summary>The loss of any one node other than the guest's own: every page has a second home.</summary>
+    Mirror = 1,
+}
 
 /// <summary>What makes a run part of a job.</summary>
 /// <param name="Job">The job's number.</param>

@@ -51,12 +51,13 @@ internal sealed class Peers
     /// <summary>The peer with the greatest part of its memory free, other than those that said that they are full; none if there is none.</summary>
     /// <param name="except">Peers that are full by their own word.</param>
     /// <param name="ask">Also peers that seem full by their last report: it may be old.</param>
-    public NodeId Roomiest(HashSet<NodeId> except, bool ask)
+    /// <param name="otherThan">One more that it is not to be.</param>
+    public NodeId Roomiest(HashSet<NodeId> except, bool ask, NodeId otherThan)
     {
         Peer? best = null;
         foreach (Peer peer in _peers.Values)
         {
-            if (!peer.IsUp || (peer.FreeExtents <= 0 && !ask) || except.Contains(peer.Node)) continue;
+            if (!peer.IsUp || (peer.FreeExtents <= 0 && !ask) || peer.Node == otherThan || except.Contains(peer.Node)) continue;
             if (best is null || peer.FreeFraction > best.FreeFraction) best = peer;
         }
         return best?.Node ?? NodeId.None;

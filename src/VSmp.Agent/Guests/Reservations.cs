@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Text;
+using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
@@ -12,7 +13,8 @@ namespace VSmp.Agent.Guests;
 /// <summary>
 /// Admission: finds homes for the extents that guests of this node reserve, and gives home to extents of others. The peers first, each time
 /// the one with the most room left: local frames then hold whatever of all that is in use. A home here holds its own pages only, in use or
-/// not; so only what finds no place elsewhere has its home here, as far as the run's budget allows. Owned by the reactor.
+/// not; so only what finds no place elsewhere has its home here, as far as the run's budget allows. Where a run's memory is mirrored, each extent gets a
+/// second home on yet another node; what has its home here needs none, for if this node is lost, so is the program. Owned by the reactor.
 /// </summary>
 internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Capacity capacity, Peers peers, string framesFolder)
 {
@@ -21,6 +23,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
 
     private readonly Dictionary<ulong, Pending> _pending = [];
     private readonly List<Pending> _awaitFrames = [];
+    private readonly List<Pending> _awaitRecovery = []; // their region's directories are being rebuilt
     private ulong _lastRequest;
 
     /// <summary>Reserves extents of a guest's region: all of them or none. Those that are reserved already count as such.</summary>
@@ -62,6 +65,11 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             ExtentNumber extent = new(e);
             NodeId home = layout.Homes!.HomeOf(extent);
             if (home.IsNone) continue;
+            if (layout.Homes.MirrorOf(extent) is { IsNone: false } mirror)
+            {
+                homes.Add(mirror);
+                layout.Homes.PlaceMirror(extent, NodeId.None);
+            }
             if (home == self)
             {
                 capacity.CacheToHome(-1);
@@ -78,15 +86,16 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         foreach (Pending request in _pending.Values.Select(p => p.Parent!).Concat(_awaitFrames).Where(p => p.Guest == guest).Distinct().ToArray())
         {
             homes.UnionWith(request.Asked);
-            foreach ((ExtentNumber _, NodeId home) in request.Granted)
+            foreach ((ExtentNumber _, Placement at) in request.Granted)
             {
-                if (home != self) continue;
+                if (at.Home != self) continue;
                 capacity.CacheToHome(-1);
                 guest.Run.AddLocalHomes(-1);
             }
             request.Granted.Clear();
         }
         _awaitFrames.RemoveAll(p => p.Guest == guest);
+        _awaitRecovery.RemoveAll(p => p.Guest == guest);
         guest.ReservedExtents = 0;
         pager.Remove(guest.Region);
         foreach (NodeId home in homes)
@@ -127,6 +136,19 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         }
     }
 
+    /// <summary>Nodes that may know of a guest's region, though no extent of it is placed there yet.</summary>
+    public IEnumerable<NodeId> AskedFor(Guest guest) => _pending.Values.Where(p => p.Guest == guest).SelectMany(p => p.Parent!.Asked);
+
+    /// <summary>A region's directories are there again: what was asked for meanwhile is placed.</summary>
+    public void OnThawed(PagedRegion region)
+    {
+        foreach (Pending request in _awaitRecovery.Where(p => p.Guest.Region == region).ToArray())
+        {
+            _awaitRecovery.Remove(request);
+            Place(request);
+        }
+    }
+
     /// <summary>A peer is lost: what it made is dropped here; what waits for it is answered.</summary>
     public void OnPeerLost(NodeId peer)
     {
@@ -136,6 +158,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             _pending.Remove(id);
             request.Parent!.Refused.AppendLine($"{peer} is lost");
             foreach (ExtentNumber extent in request.Wanted) request.Parent.Wanted.Enqueue(extent);
+            if (request.IsMirrorGranted && request.At.Mirror != peer) SendRelease(request.At.Mirror, request.Guest.Region.Id, request.Wanted.Peek(), (uint)request.Wanted.Count);
             if (--request.Parent.Outstanding == 0) Place(request.Parent);
         }
     }
@@ -146,10 +169,10 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         var text = new StringBuilder();
         text.Append(peers.NameOf(self)).Append(": ").Append(Megabytes(capacity.ContributedBytes)).Append(" MiB contributed, ")
             .Append(Megabytes(capacity.FreeBytes)).Append(" free");
-        foreach (PagedRegion region in pager.Regions.OrderByDescending(r => r.Layout.HomeExtentCount).Take(3))
+        foreach (PagedRegion region in pager.Regions.OrderByDescending(r => r.GivenExtents).Take(3))
         {
-            if (region.Layout.HomeExtentCount == 0) continue;
-            text.Append(", ").Append(region.Layout.Name).Append(" holds ").Append(Megabytes((ulong)region.Layout.HomeExtentCount * ExtentNumber.Bytes));
+            if (region.GivenExtents == 0) continue;
+            text.Append(", ").Append(region.Layout.Name).Append(" holds ").Append(Megabytes((ulong)region.GivenExtents * ExtentNumber.Bytes));
         }
         if (capacity.CacheBytes > 0) text.Append(", ").Append(Megabytes(capacity.CacheBytes)).Append(" set aside for copies");
         return text.ToString();
@@ -163,59 +186,83 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         Guest guest = request.Guest;
         Run run = guest.Run;
         if (pager.Find(guest.Region.Id) != guest.Region) return; // it died meanwhile
+        if (Pager.IsFrozen(guest.Region))
+        {
+            _awaitRecovery.Add(request);
+            return;
+        }
         request.Rounds++;
-        var plan = new Dictionary<NodeId, List<ExtentNumber>>();
-        while (request.Wanted.Count > 0 && peers.Roomiest(request.Full, ask: false) is { IsNone: false } home) PlanOne(request, home, plan);
+        var plan = new Dictionary<Placement, List<ExtentNumber>>();
+        while (request.Wanted.Count > 0 && TryChoose(request, ask: false, out Placement at)) PlanOne(request, at, plan);
         while (request.Wanted.Count > 0 && run.LocalHomeExtentsLeft > 0)
         {
             ExtentNumber extent = request.Wanted.Dequeue();
             capacity.CacheToHome(1);
             run.AddLocalHomes(1);
             guest.Region.Layout.BecomeHome(extent);
-            request.Granted.Add((extent, self));
+            request.Granted.Add((extent, new Placement(self, NodeId.None)));
         }
-        if (request.Wanted.Count > 0 && plan.Count == 0 && peers.Roomiest(request.Full, ask: true) is { IsNone: false } asked) PlanOne(request, asked, plan);
+        if (request.Wanted.Count > 0 && plan.Count == 0 && TryChoose(request, ask: true, out Placement asked)) PlanOne(request, asked, plan);
         if (request.Wanted.Count > 0 && plan.Count == 0)
         {
             Fail(request);
             return;
         }
         // What found no place now may find one when the answers say how much room there really is.
-        foreach ((NodeId home, List<ExtentNumber> extents) in plan) Ask(request, home, extents);
+        foreach ((Placement place, List<ExtentNumber> extents) in plan) Ask(request, place, extents);
         if (request.Outstanding == 0) Succeed(request);
     }
 
-    private void PlanOne(Pending request, NodeId home, Dictionary<NodeId, List<ExtentNumber>> plan)
+    private bool TryChoose(Pending request, bool ask, out Placement at)
     {
-        peers.Take(home, 1);
-        if (!plan.TryGetValue(home, out List<ExtentNumber>? extents)) plan.Add(home, extents = []);
+        NodeId home = peers.Roomiest(request.Full, ask, otherThan: NodeId.None), mirror = NodeId.None;
+        bool isMirrored = request.Guest.Run.Request.Redundancy == Redundancy.Mirror;
+        if (isMirrored && !home.IsNone) mirror = peers.Roomiest(request.Full, ask, otherThan: home);
+        at = new Placement(home, mirror);
+        return !home.IsNone && !(isMirrored && mirror.IsNone);
+    }
+
+    private void PlanOne(Pending request, Placement at, Dictionary<Placement, List<ExtentNumber>> plan)
+    {
+        peers.Take(at.Home, 1);
+        if (!at.Mirror.IsNone) peers.Take(at.Mirror, 1);
+        if (!plan.TryGetValue(at, out List<ExtentNumber>? extents)) plan.Add(at, extents = []);
         extents.Add(request.Wanted.Dequeue());
     }
 
-    private void Ask(Pending parent, NodeId home, List<ExtentNumber> extents)
+    /// <summary>The mirror first: a home that has one never serves without it.</summary>
+    private void Ask(Pending parent, Placement at, List<ExtentNumber> extents)
     {
-        RegionLayout layout = parent.Guest.Region.Layout;
-        byte[] name = Encoding.UTF8.GetBytes(layout.Name);
-        parent.Asked.Add(home);
         for (int i = 0; i < extents.Count;)
         {
             int run = 1;
             while (i + run < extents.Count && extents[i + run].Value == extents[i].Value + run) run++;
-            var part = new Pending(parent.Guest, parent.Done) { Parent = parent, To = home };
+            var part = new Pending(parent.Guest, parent.Done) { Parent = parent, At = at };
             for (int j = 0; j < run; j++) part.Wanted.Enqueue(extents[i + j]);
             parent.Outstanding++;
-            _pending.Add(++_lastRequest, part);
-            Send(home, new FrameHeader
-            {
-                Type = MessageType.ReserveExtents,
-                Region = layout.Id,
-                Page = extents[i].FirstPage,
-                Count = (uint)run,
-                Argument0 = _lastRequest,
-                Argument1 = (ulong)layout.ExtentCount,
-            }, name);
+            if (at.Mirror.IsNone) Ask(part, at.Home, ExtentRole.Home);
+            else Ask(part, at.Mirror, ExtentRole.Mirror);
             i += run;
         }
+    }
+
+    private void Ask(Pending part, NodeId node, ExtentRole role)
+    {
+        PagedRegion region = part.Guest.Region;
+        part.To = node;
+        part.Parent!.Asked.Add(node);
+        _pending.Add(++_lastRequest, part);
+        var order = new ExtentOrder(role, role == ExtentRole.Home ? part.At.Mirror : part.At.Home, region.Layout.Name);
+        Send(node, new FrameHeader
+        {
+            Type = MessageType.ReserveExtents,
+            Region = region.Id,
+            Page = part.Wanted.Peek().FirstPage,
+            Count = (uint)part.Wanted.Count,
+            Argument0 = _lastRequest,
+            Argument1 = (ulong)region.Layout.ExtentCount,
+            Generation = Pager.GenerationOf(region),
+        }, order.Write());
     }
 
     private void OnReply(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
@@ -230,9 +277,16 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             if (header.Argument1 == 0 || parent.Rounds >= MaxRounds) parent.Full.Add(peer);
             if (parent.Full.Contains(peer)) parent.Refused.Append("; ").Append(Encoding.UTF8.GetString(payload));
         }
+        if (granted && peer == part.At.Mirror)
+        {
+            part.IsMirrorGranted = true;
+            Ask(part, part.At.Home, ExtentRole.Home);
+            return;
+        }
+        if (!granted && part.IsMirrorGranted) SendRelease(part.At.Mirror, header.Region, part.Wanted.Peek(), (uint)part.Wanted.Count);
         foreach (ExtentNumber extent in part.Wanted)
         {
-            if (granted) parent.Granted.Add((extent, peer));
+            if (granted) parent.Granted.Add((extent, part.At));
             else parent.Wanted.Enqueue(extent);
         }
         if (--parent.Outstanding > 0) return;
@@ -249,18 +303,19 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             _awaitFrames.Add(request);
             return;
         }
-        foreach ((ExtentNumber extent, NodeId home) in request.Granted)
+        foreach ((ExtentNumber extent, Placement at) in request.Granted)
         {
-            guest.Region.Layout.Homes!.Place(extent, home);
+            guest.Region.Layout.Homes!.Place(extent, at.Home);
+            guest.Region.Layout.Homes.PlaceMirror(extent, at.Mirror);
             guest.Region.Open(extent);
             guest.ReservedExtents++;
-            guest.Run.Counters.AddHome(home, 1);
+            guest.Run.Counters.AddHome(at.Home, 1);
         }
         request.Done(null);
     }
 
     /// <summary>Whether homes were granted here in frames that still have copies in them: these are on their way out.</summary>
-    private bool MustAwaitFrames(Pending request) => request.Guest.Run.Budget.FreePages < 0 && request.Granted.Exists(granted => granted.Home == self);
+    private bool MustAwaitFrames(Pending request) => request.Guest.Run.Budget.FreePages < 0 && request.Granted.Exists(granted => granted.At.Home == self);
 
     private void Fail(Pending request)
     {
@@ -268,21 +323,24 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         if (pager.Find(guest.Region.Id) != guest.Region) return;
         string who = $"{Holders()}{request.Refused}";
         uint wanted = (uint)(request.Wanted.Count + request.Granted.Count);
-        foreach ((ExtentNumber extent, NodeId home) in request.Granted) GiveBackUncounted(guest, extent, home);
-        request.Done($"the pool is exhausted: {Megabytes(wanted * (ulong)ExtentNumber.Bytes)} MiB were asked for by process {guest.ProcessId} ({who})");
+        foreach ((ExtentNumber extent, Placement at) in request.Granted) GiveBackUncounted(guest, extent, at);
+        string needs = guest.Run.Request.Redundancy == Redundancy.Mirror ? ", each on two other nodes," : "";
+        request.Done($"the pool is exhausted: {Megabytes(wanted * (ulong)ExtentNumber.Bytes)} MiB{needs} were asked for by process {guest.ProcessId} ({who})");
     }
 
     private void GiveBack(Guest guest, ExtentNumber extent, NodeId home)
     {
-        guest.Region.Layout.Homes!.Place(extent, NodeId.None);
+        var at = new Placement(home, guest.Region.Layout.Homes!.MirrorOf(extent));
+        guest.Region.Layout.Homes.Place(extent, NodeId.None);
+        guest.Region.Layout.Homes.PlaceMirror(extent, NodeId.None);
         guest.Run.Counters.AddHome(home, -1);
-        GiveBackUncounted(guest, extent, home);
+        GiveBackUncounted(guest, extent, at);
     }
 
-    private void GiveBackUncounted(Guest guest, ExtentNumber extent, NodeId home)
+    private void GiveBackUncounted(Guest guest, ExtentNumber extent, Placement at)
     {
         PagedRegion region = guest.Region;
-        if (home == self)
+        if (at.Home == self)
         {
             region.Layout.ResignHome(extent);
             region.Frames.Punch(extent.FirstPage, ExtentNumber.Pages);
@@ -290,8 +348,14 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             guest.Run.AddLocalHomes(-1);
             return;
         }
-        Send(home, new FrameHeader { Type = MessageType.ReleaseExtents, Region = region.Id, Page = extent.FirstPage, Count = 1 }, []);
-        peers.Take(home, -1);
+        SendRelease(at.Home, region.Id, extent, 1);
+        if (!at.Mirror.IsNone) SendRelease(at.Mirror, region.Id, extent, 1);
+    }
+
+    private void SendRelease(NodeId node, RegionId region, ExtentNumber first, uint count)
+    {
+        Send(node, new FrameHeader { Type = MessageType.ReleaseExtents, Region = region, Page = first.FirstPage, Count = count }, []);
+        peers.Take(node, -(int)count);
     }
 
     private void OnReserve(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
@@ -299,7 +363,8 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         ExtentNumber first = header.Page.Extent;
         bool isSound = header.Region.Creator == peer && header.Argument1 <= int.MaxValue / 2 && header.Count > 0
             && first.Value + (ulong)header.Count <= header.Argument1;
-        if (!isSound) throw new ProtocolViolationException($"{peer} asks for extents {first.Value}+{header.Count} of {header.Region}, of {header.Argument1}");
+        ExtentOrder? order = ExtentOrder.Read(payload);
+        if (!isSound || order is null) throw new ProtocolViolationException($"{peer} asks for extents {first.Value}+{header.Count} of {header.Region}, of {header.Argument1}");
         uint granted = 0;
         if (capacity.TryAddHome(header.Count))
         {
@@ -307,13 +372,13 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             if (region is null)
             {
                 int extents = (int)header.Argument1;
-                string name = Encoding.UTF8.GetString(payload[..Math.Min(payload.Length, 128)]);
                 FrameFile frames = FrameFile.Create(framesFolder, header.Region, (ulong)extents * ExtentNumber.Bytes);
-                region = pager.Add(new Region(header.Region, name, extents, Msi.Protocol, homes: null, budget: null), frames, run: null);
+                var state = new Region(header.Region, order.Name, extents, Msi.Protocol, homes: null, budget: null) { Generation = header.Generation };
+                region = pager.Add(state, frames, run: null);
             }
             for (uint e = 0; e < header.Count; e++)
             {
-                if (!region.Layout.BecomeHome(new ExtentNumber(first.Value + e))) capacity.RemoveHome(1); // asked twice
+                if (!Take(region, new ExtentNumber(first.Value + e), order)) capacity.RemoveHome(1); // asked twice
             }
             granted = header.Count;
         }
@@ -335,17 +400,26 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         for (uint e = 0; e < header.Count; e++)
         {
             ExtentNumber extent = new(first.Value + e);
-            if (!region.Layout.ResignHome(extent)) continue;
+            if (!region.Layout.ResignHome(extent) && region.Mirrored?.Remove(extent) != true) continue;
             region.Frames.Punch(extent.FirstPage, ExtentNumber.Pages);
             capacity.RemoveHome(1);
         }
-        if (region.Layout.HomeExtentCount == 0) pager.Remove(region);
+        if (region.GivenExtents == 0) pager.Remove(region);
     }
 
     private void DropHomes(PagedRegion region)
     {
-        capacity.RemoveHome((uint)region.Layout.HomeExtentCount);
+        capacity.RemoveHome(region.GivenExtents);
         pager.Remove(region);
+    }
+
+    private static bool Take(PagedRegion region, ExtentNumber extent, ExtentOrder order)
+    {
+        if (region.Mirrored is not { } mirrored || region.Layout.IsHome(extent) || mirrored.Contains(extent)) return false;
+        if (order.Role != ExtentRole.Home) return mirrored.Add(extent, order.Partner, isFresh: order.Role == ExtentRole.Mirror);
+        region.Layout.BecomeHome(extent);
+        Pager.SetMirror(region, extent, order.Partner);
+        return true;
     }
 
     private void Send(NodeId peer, FrameHeader header, ReadOnlySpan<byte> payload)
@@ -356,18 +430,23 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         fabric.Commit(in header);
     }
 
+    /// <summary>Where an extent is to be.</summary>
+    private readonly record struct Placement(NodeId Home, NodeId Mirror);
+
     /// <summary>A request of a guest (no <see cref="Parent"/>), or a part of one that a peer was asked for.</summary>
     private sealed class Pending(Guest guest, Action<string?> done)
     {
         public Guest Guest { get; } = guest;
         public Action<string?> Done { get; } = done;
         public Queue<ExtentNumber> Wanted { get; } = [];
-        public List<(ExtentNumber Extent, NodeId Home)> Granted { get; } = [];
+        public List<(ExtentNumber Extent, Placement At)> Granted { get; } = [];
         public HashSet<NodeId> Full { get; } = [];
         public HashSet<NodeId> Asked { get; } = [];
         public StringBuilder Refused { get; } = new();
         public Pending? Parent { get; init; }
-        public NodeId To { get; init; } = NodeId.None;
+        public NodeId To { get; set; } = NodeId.None;
+        public Placement At { get; init; }
+        public bool IsMirrorGranted { get; set; }
         public int Outstanding { get; set; }
         public int Rounds { get; set; }
     }

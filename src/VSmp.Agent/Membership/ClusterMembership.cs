@@ -78,6 +78,9 @@ internal sealed class ClusterMembership : IFrameReceiver
     /// <summary>Whether this node coordinates.</summary>
     public bool IsCoordinator => Self == MembershipView.Coordinator;
 
+    /// <summary>Whether somebody is there to decide what becomes of a member that this node has lost.</summary>
+    public bool Decides(NodeId lost) => IsCoordinator || (lost != MembershipView.Coordinator && !_coordinatorLost);
+
     /// <summary>The member of that number, or null.</summary>
     public Member? Find(NodeId id) => _view?.Find(id);
 

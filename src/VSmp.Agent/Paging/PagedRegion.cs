@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Agent.Guests;
 using VSmp.Coherence;
+using VSmp.Coherence.Homes;
 
 namespace VSmp.Agent.Paging;
 
@@ -32,6 +33,12 @@ internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Ru
 
     /// <summary>The guests' mappings.</summary>
     public List<Mapping> Mappings { get; } = [];
+
+    /// <summary>Second homes that are here; null under a protocol that knows none.</summary>
+    public MirrorSet? Mirrored => (Protocol as DirectoryProtocol)?.Region.Mirrored;
+
+    /// <summary>Extents that this node has given memory for, as home or as mirror.</summary>
+    public uint GivenExtents => (uint)(Layout.HomeExtentCount + (Mirrored?.Count ?? 0));
 
     /// <summary>Pages whose home is here that were lost in the last recovery.</summary>
     public List<PageNumber> LostHere { get; } = [];

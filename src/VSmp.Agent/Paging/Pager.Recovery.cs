@@ -13,8 +13,11 @@ internal sealed unsafe partial class Pager
     private readonly List<PagedRegion> _rebuilding = [];
     private readonly List<PageNumber> _lostPages = [];
 
-    /// <summary>Raised when the directories of a region are there again here; with the pages that are lost.</summary>
+    /// <summary>Raised when the directories of a region are there again here.</summary>
     public event Action<PagedRegion>? Rebuilt;
+
+    /// <summary>Raised when a region is gone.</summary>
+    public event Action<RegionId>? Removed;
 
     /// <summary>Freezes a region for a new generation.</summary>
     /// <returns>Extents that were mirrored here, and have their home here now.</returns>
@@ -58,6 +61,15 @@ internal sealed unsafe partial class Pager
         Drain();
         _hasProgressed = true;
     }
+
+    /// <summary>Whether the directories of a region are being rebuilt.</summary>
+    public static bool IsFrozen(PagedRegion region) => region.Protocol is DirectoryProtocol { Region.IsFrozen: true };
+
+    /// <summary>Which generation of a region's directories counts here.</summary>
+    public static Generation GenerationOf(PagedRegion region) => region.Protocol is DirectoryProtocol p ? p.Region.Generation : default;
+
+    /// <summary>Says where an extent whose home is here is mirrored.</summary>
+    public static void SetMirror(PagedRegion region, ExtentNumber extent, NodeId mirror) => StateOf(region).SetMirror(extent, mirror);
 
     private static Region StateOf(PagedRegion region) => ((DirectoryProtocol)region.Protocol).Region;
 

@@ -113,10 +113,12 @@ internal sealed unsafe partial class Pager : IDisposable
         _starved.RemoveAll(f => f.Mapping.Region == region);
         region.Protocol.Drop();
         _recovery.Drop(region.Id);
+        _rebuilding.Remove(region);
         _kept.Drop(region.Id);
         _twins.Drop(region.Id);
         region.Frames.Dispose();
         _hasProgressed = true; // transactions and frames are free again
+        Removed?.Invoke(region.Id);
     }
 
     /// <summary>Reads the faults of a guest's userfaultfd and handles them.</summary>

@@ -9,6 +9,7 @@ namespace VSmp.Coherence.Placement;
 /// <param name="function">The function: home = <c>function[extent mod length]</c>; empty for none.</param>
 public sealed class HomeMap(int extentCount, params NodeId[] function)
 {
+    private ushort[]? _mirrors;
     private readonly ushort[] _exceptions = Enumerable.Repeat(NodeId.None.Value, extentCount).ToArray();
 
     /// <summary>Extents of the region.</summary>
@@ -21,6 +22,22 @@ public sealed class HomeMap(int extentCount, params NodeId[] function)
         ushort exception = _exceptions[extent.Value];
         if (exception != NodeId.None.Value || function.Length == 0) return new NodeId(exception);
         return function[extent.Value % (uint)function.Length];
+    }
+
+    /// <summary>The mirror of an extent, or <see cref="NodeId.None"/> if it has none.</summary>
+    public NodeId MirrorOf(ExtentNumber extent) =>
+        _mirrors is null || extent.Value >= (uint)_mirrors.Length ? NodeId.None : new NodeId(_mirrors[extent.Value]);
+
+    /// <summary>Makes a node the extent's mirror, or with <see cref="NodeId.None"/> takes it away.</summary>
+    public void PlaceMirror(ExtentNumber extent, NodeId mirror)
+    {
+        if (_mirrors is null)
+        {
+            if (mirror.IsNone) return;
+            _mirrors = new ushort[ExtentCount];
+            Array.Fill(_mirrors, NodeId.None.Value);
+        }
+        _mirrors[extent.Value] = mirror.Value;
     }
 
     /// <summary>Makes a node the extent's home, or with <see cref="NodeId.None"/> takes the exception back.</summary>

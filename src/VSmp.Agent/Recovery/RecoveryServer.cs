@@ -1,0 +1,357 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
+using VSmp.Agent.Fabric;
+using VSmp.Agent.Guests;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Placement;
+using VSmp.Coherence.Recovery;
+using ProtocolViolationException = VSmp.Coherence.ProtocolViolationException;
+
+namespace VSmp.Agent.Recovery;
+
+/// <summary>
+/// Brings regions back after a node was lost: leads for those that were made here, takes part for the others. The protocol is
+/// <see cref="RecoveryController"/>'s and <see cref="RecoveryLeader"/>'s; here it meets the fabric. Owned by the reactor.
+/// </summary>
+internal sealed class RecoveryServer
+{
+    /// <summary>Claims in a frame at most.</summary>
+    private const int ClaimsPerFrame = FrameHeader.MaxPayloadBytes / Claim.Bytes;
+
+    private readonly NodeId _self;
+    private readonly Pager _pager;
+    private readonly IFabric _fabric;
+    private readonly Peers _peers;
+    private readonly Reservations _reservations;
+    private readonly Dictionary<RegionId, LedRecovery> _led = [];
+    private readonly HashSet<NodeId> _lost = [];
+    private readonly List<(NodeId From, FrameHeader Header, byte[] Plan)> _early = []; // about a loss that this node has not heard of yet
+    private readonly List<Claim> _claims = [];
+
+    /// <summary>Makes the server of a node.</summary>
+    public RecoveryServer(NodeId self, Pager pager, IFabric fabric, Peers peers, Reservations reservations)
+    {
+        _self = self;
+        _pager = pager;
+        _fabric = fabric;
+        _peers = peers;
+        _reservations = reservations;
+        pager.Rebuilt += OnRebuiltHere;
+        pager.Removed += Forget;
+    }
+
+    /// <summary>What has been lost for good since the start.</summary>
+    public List<LostMemory> Losses { get; } = [];
+
+    /// <summary>A node is out of the view, and has stopped acting.</summary>
+    public void OnNodeLost(NodeId node, string name)
+    {
+        _lost.Add(node);
+        foreach (PagedRegion region in _pager.Regions.Where(IsLedHere).ToArray())
+        {
+            if (IsTouchedBy(region, node)) Begin(region, node, name);
+        }
+        foreach ((NodeId from, FrameHeader header, byte[] plan) in _early.ToArray())
+        {
+            if (!TryFreeze(from, in header, plan)) continue;
+            _early.RemoveAll(e => e.Header.Region == header.Region && e.Header.Generation == header.Generation);
+        }
+    }
+
+    /// <summary>A region is gone: nobody waits for its recovery.</summary>
+    private void Forget(RegionId region)
+    {
+        _led.Remove(region);
+        _early.RemoveAll(e => e.Header.Region == region);
+    }
+
+    /// <summary>A frame about a recovery.</summary>
+    /// <exception cref="ProtocolViolationException">It makes no sense.</exception>
+    public void OnFrame(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
+    {
+        switch (header.Type)
+        {
+            case MessageType.RegionFreeze:
+                RequireLeader(peer, in header);
+                byte[] plan = payload.ToArray();
+                if (!TryFreeze(peer, in header, plan)) _early.Add((peer, header, plan));
+                break;
+            case MessageType.RegionFrozen:
+                OnFrozen(peer, header.Region, header.Generation);
+                break;
+            case MessageType.RegionClaims:
+                OnClaims(peer, in header, payload);
+                break;
+            case MessageType.RegionRebuilt:
+                OnRebuilt(peer, in header, payload);
+                break;
+            case MessageType.RegionThaw:
+                RequireLeader(peer, in header);
+                if (_pager.Find(header.Region) is { } region && Pager.GenerationOf(region) == header.Generation) _pager.Thaw(region);
+                break;
+        }
+    }
+
+    private static void RequireLeader(NodeId peer, in FrameHeader header)
+    {
+        if (header.Region.Creator != peer) throw new ProtocolViolationException($"{peer} leads the recovery of {header.Region}, which it has not made");
+    }
+
+    /// <summary>Of ranks' regions, their jobs decide: without one of its nodes a job ends.</summary>
+    private bool IsLedHere(PagedRegion region) => region is { Run.Job: null, Layout.Homes: not null } && region.Id.Creator == _self;
+
+    private bool IsTouchedBy(PagedRegion region, NodeId node)
+    {
+        if (_led.TryGetValue(region.Id, out LedRecovery? recovery) && recovery.Participants.Contains(node)) return true;
+        HomeMap homes = region.Layout.Homes!;
+        for (uint e = 0; e < region.Layout.ExtentCount; e++)
+        {
+            ExtentNumber extent = new(e);
+            if (homes.HomeOf(extent) == node || homes.MirrorOf(extent) == node) return true;
+        }
+        return false;
+    }
+
+    // Leading.
+
+    private void Begin(PagedRegion region, NodeId node, string name)
+    {
+        Guest? guest = region.Mappings.Select(m => m.Guest).FirstOrDefault();
+        var participants = new HashSet<NodeId> { _self };
+        if (guest is not null) participants.UnionWith(_reservations.AskedFor(guest));
+        int orphans = MoveHomes(region, participants);
+        participants.RemoveWhere(n => n != _self && _lost.Contains(n));
+        if (orphans > 0)
+        {
+            guest?.Kill($"node {name} is lost, and with it {(ulong)orphans * ExtentNumber.Bytes >> 20} MiB of the process's memory, which no other node has");
+            return;
+        }
+        Generation before = _led.TryGetValue(region.Id, out LedRecovery? earlier) ? earlier.Leader.Generation : Pager.GenerationOf(region);
+        var recovery = new LedRecovery(region, earlier?.Leader ?? new RecoveryLeader(), [.. participants], Reactor.Clock());
+        recovery.Lost.UnionWith(earlier?.Lost ?? []);
+        recovery.Lost.Add(name);
+        _led[region.Id] = recovery;
+        recovery.Leader.Begin(before.Next(), participants, participants);
+        Log.Info($"recovery of {region.Layout.Name}: node {name} is lost; {participants.Count - 1} other nodes take part");
+        var plan = new RecoveryPlan([.. _lost], [_self], IsAnyUserLost: false);
+        byte[] bytes = PlanFormat.Write(plan);
+        foreach (NodeId participant in participants)
+        {
+            if (participant != _self) Send(participant, MessageType.RegionFreeze, recovery, bytes);
+        }
+        _pager.Freeze(region, recovery.Leader.Generation, plan);
+        OnFrozen(_self, region.Id, recovery.Leader.Generation);
+    }
+
+    /// <summary>Mirrors of what is lost become homes.</summary>
+    /// <returns>Extents that have none.</returns>
+    private int MoveHomes(PagedRegion region, HashSet<NodeId> participants)
+    {
+        HomeMap homes = region.Layout.Homes!;
+        int orphans = 0;
+        for (uint e = 0; e < region.Layout.ExtentCount; e++)
+        {
+            ExtentNumber extent = new(e);
+            NodeId home = homes.HomeOf(extent), mirror = homes.MirrorOf(extent);
+            if (home.IsNone) continue;
+            if (_lost.Contains(mirror))
+            {
+                mirror = NodeId.None;
+                homes.PlaceMirror(extent, mirror);
+            }
+            if (_lost.Contains(home))
+            {
+                if (mirror.IsNone)
+                {
+                    orphans++;
+                    continue;
+                }
+                homes.Place(extent, mirror);
+                homes.PlaceMirror(extent, NodeId.None);
+                region.Run!.Counters.AddHome(home, -1);
+                region.Run.Counters.AddHome(mirror, 1);
+                (home, mirror) = (mirror, NodeId.None);
+            }
+            participants.Add(home);
+            if (!mirror.IsNone) participants.Add(mirror);
+        }
+        return orphans;
+    }
+
+    private void OnFrozen(NodeId node, RegionId id, Generation generation)
+    {
+        if (!_led.TryGetValue(id, out LedRecovery? recovery) || !recovery.Leader.OnFrozen(node, generation)) return;
+        recovery.FrozenMicroseconds = Reactor.Clock();
+        SendClaims(recovery);
+    }
+
+    private void OnRebuilt(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
+    {
+        if (!_led.TryGetValue(header.Region, out LedRecovery? recovery) || recovery.Leader.Generation != header.Generation) return;
+        foreach (PageRun run in PageRun.Read(payload)) recovery.LostPages.Add(run);
+        if (header.Argument0 == 0) return; // more to come
+        OnRebuilt(peer, recovery, header.Generation);
+    }
+
+    private void OnRebuilt(NodeId node, LedRecovery recovery, Generation generation)
+    {
+        if (!recovery.Leader.OnRebuilt(node, generation)) return;
+        foreach (NodeId participant in recovery.Participants)
+        {
+            if (participant != _self) Send(participant, MessageType.RegionThaw, recovery, []);
+        }
+        PagedRegion region = recovery.Region;
+        _led.Remove(region.Id);
+        _pager.Thaw(region);
+        long now = Reactor.Clock();
+        ulong lost = (ulong)recovery.LostPages.Sum(r => (long)r.Count);
+        if (lost > 0) Losses.Add(new LostMemory(region.Layout.Name, [.. recovery.Lost], [.. recovery.LostPages]));
+        string outcome = lost == 0 ? "nothing is lost" : $"{lost} pages are lost (vsmp report lost)";
+        Log.Info($"recovery of {region.Layout.Name}: done in {(now - recovery.StartedMicroseconds) / 1000.0:0.0} ms"
+            + $" (frozen after {(recovery.FrozenMicroseconds - recovery.StartedMicroseconds) / 1000.0:0.0}), generation {generation.Value}; {outcome}");
+        _reservations.OnThawed(region);
+    }
+
+    // As a user.
+
+    /// <summary>Tells every home what this node has, and everybody that this was all.</summary>
+    private void SendClaims(LedRecovery recovery)
+    {
+        PagedRegion region = recovery.Region;
+        HomeMap homes = region.Layout.Homes!;
+        var mine = new List<Claim>();
+        var ofHome = new Dictionary<NodeId, List<Claim>>();
+        for (uint e = 0; e < region.Layout.ExtentCount; e++)
+        {
+            ExtentNumber extent = new(e);
+            NodeId home = homes.HomeOf(extent);
+            if (home.IsNone || !region.Layout.IsOpen(extent)) continue;
+            List<Claim>? claims = mine;
+            if (home != _self && !ofHome.TryGetValue(home, out claims)) ofHome.Add(home, claims = []);
+            Pager.ListClaims(region, extent, claims!);
+        }
+        foreach (NodeId participant in recovery.Participants)
+        {
+            if (participant == _self) continue;
+            SendClaims(participant, recovery, CollectionsMarshal.AsSpan(ofHome.GetValueOrDefault(participant)));
+        }
+        if (region.Layout.HomeExtentCount > 0) _pager.OnClaims(region, _self, CollectionsMarshal.AsSpan(mine), isLast: true);
+        else OnRebuilt(_self, recovery, recovery.Leader.Generation);
+    }
+
+    private void SendClaims(NodeId to, LedRecovery recovery, ReadOnlySpan<Claim> claims)
+    {
+        do
+        {
+            ReadOnlySpan<Claim> part = claims[..Math.Min(claims.Length, ClaimsPerFrame)];
+            claims = claims[part.Length..];
+            Span<byte> room = _fabric.Begin(to, part.Length * Claim.Bytes);
+            for (int i = 0; i < part.Length; i++) part[i].Write(room[(i * Claim.Bytes)..]);
+            _fabric.Commit(NewHeader(MessageType.RegionClaims, recovery.Region.Id, recovery.Leader.Generation) with { Argument0 = claims.IsEmpty ? 1ul : 0 });
+        }
+        while (!claims.IsEmpty);
+    }
+
+    // As a home, or a mirror.
+
+    /// <returns>False if this node has not heard yet that the nodes are lost: not before that may it act upon it.</returns>
+    private bool TryFreeze(NodeId leader, in FrameHeader header, byte[] bytes)
+    {
+        RecoveryPlan plan = PlanFormat.Read(bytes) ?? throw new ProtocolViolationException($"{leader} has a plan for {header.Region} that makes no sense");
+        foreach (NodeId lost in plan.Lost)
+        {
+            if (lost == _self || _peers.Find(lost) is not null) return false;
+        }
+        if (_pager.Find(header.Region) is { } region && header.Generation.Value > Pager.GenerationOf(region).Value)
+        {
+            _pager.Freeze(region, header.Generation, plan);
+        }
+        Send(leader, MessageType.RegionFrozen, header.Region, header.Generation, []);
+        return true;
+    }
+
+    private void OnClaims(NodeId from, in FrameHeader header, ReadOnlySpan<byte> payload)
+    {
+        if (_pager.Find(header.Region) is not { } region || region.Layout.HomeExtentCount == 0)
+        {
+            if (header.Argument0 == 1) SendRebuilt(header.Region, header.Generation, []); // there is nothing to rebuild
+            return;
+        }
+        if (header.Generation != Pager.GenerationOf(region)) return; // another recovery has begun
+        _claims.Clear();
+        if (payload.Length % Claim.Bytes != 0) throw new ProtocolViolationException($"{from} claims {payload.Length} bytes");
+        for (; !payload.IsEmpty; payload = payload[Claim.Bytes..])
+        {
+            if (!Claim.TryRead(payload, out Claim claim) || claim.Page.Value + claim.Count > region.Layout.PageCount)
+            {
+                throw new ProtocolViolationException($"{from} claims what makes no sense of {header.Region}");
+            }
+            _claims.Add(claim);
+        }
+        _pager.OnClaims(region, from, CollectionsMarshal.AsSpan(_claims), header.Argument0 == 1);
+    }
+
+    private void OnRebuiltHere(PagedRegion region)
+    {
+        Generation generation = Pager.GenerationOf(region);
+        List<PageRun> lost = PageRun.Of(region.LostHere);
+        if (region.Id.Creator != _self)
+        {
+            SendRebuilt(region.Id, generation, lost);
+        }
+        else if (_led.TryGetValue(region.Id, out LedRecovery? recovery))
+        {
+            recovery.LostPages.AddRange(lost);
+            OnRebuilt(_self, recovery, generation);
+        }
+    }
+
+    private void SendRebuilt(RegionId region, Generation generation, List<PageRun> lost)
+    {
+        for (int at = 0; ; at += PageRun.PerFrame)
+        {
+            bool isLast = lost.Count - at <= PageRun.PerFrame;
+            byte[] bytes = PageRun.Write(CollectionsMarshal.AsSpan(lost)[at..Math.Min(lost.Count, at + PageRun.PerFrame)]);
+            bytes.CopyTo(_fabric.Begin(region.Creator, bytes.Length));
+            _fabric.Commit(NewHeader(MessageType.RegionRebuilt, region, generation) with { Argument0 = isLast ? 1ul : 0 });
+            if (isLast) return;
+        }
+    }
+
+    private void Send(NodeId to, MessageType type, LedRecovery recovery, ReadOnlySpan<byte> payload) =>
+        Send(to, type, recovery.Region.Id, recovery.Leader.Generation, payload);
+
+    private void Send(NodeId to, MessageType type, RegionId region, Generation generation, ReadOnlySpan<byte> payload)
+    {
+        payload.CopyTo(_fabric.Begin(to, payload.Length));
+        _fabric.Commit(NewHeader(type, region, generation));
+    }
+
+    private FrameHeader NewHeader(MessageType type, RegionId region, Generation generation) => new()
+    {
+        Type = type,
+        Requestor = _self,
+        Network = MessageTypes.NetworkOf(type),
+        Region = region,
+        Generation = generation,
+    };
+
+    private sealed class LedRecovery(PagedRegion region, RecoveryLeader leader, NodeId[] participants, long startedMicroseconds)
+    {
+        public PagedRegion Region { get; } = region;
+        public RecoveryLeader Leader { get; } = leader;
+        public NodeId[] Participants { get; } = participants;
+        public SortedSet<string> Lost { get; } = new(StringComparer.Ordinal);
+        public List<PageRun> LostPages { get; } = [];
+        public long StartedMicroseconds { get; } = startedMicroseconds;
+        public long FrozenMicroseconds { get; set; }
+    }
+}
+
+/// <summary>Memory that was lost for good.</summary>
+/// <param name="Region">The region's name.</param>
+/// <param name="Nodes">Names of the nodes that it was lost with.</param>
+/// <param name="Pages">Which pages.</param>
+internal sealed record LostMemory(string Region, IReadOnlyList<string> Nodes, IReadOnlyList<PageRun> Pages);
