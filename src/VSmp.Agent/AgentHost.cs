@@ -40,6 +40,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private Pager _pager = null!;
     private Reservations _reservations = null!;
     private RecoveryServer _recovery = null!;
+    private MirrorServer _mirrors = null!;
     private Runs _runs = null!;
     private JobServer _jobs = null!;
     private GuestServer _guests = null!;
@@ -108,7 +109,10 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             case (>= MessageType.JobCall and <= MessageType.JobWrites) or (>= MessageType.JobStart and <= MessageType.JobInputAck):
                 if (_isReady) _jobs.OnFrame(peer, in header, payload);
                 break;
-            case >= MessageType.RegionFreeze and <= MessageType.RegionMirrored:
+            case MessageType.RegionMirror or MessageType.RegionMirrored:
+                if (_isReady) _mirrors.OnFrame(peer, in header);
+                break;
+            case >= MessageType.RegionFreeze and <= MessageType.RegionThaw:
                 if (_isReady) _recovery.OnFrame(peer, in header, payload);
                 break;
             case MessageType.NodeReport:
@@ -223,6 +227,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_pager);
         _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         _recovery = new RecoveryServer(self, _pager, _fabric, _peers, _reservations);
+        _mirrors = new MirrorServer(self, _reactor, _pager, _fabric, _peers, _reservations, _recovery);
         _runs = new Runs(_capacity, _pager, _reactor);
         _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _options.Folder);
         _pager.Progressed += _jobs.ContinueReleases;

@@ -46,6 +46,9 @@ public sealed class Region : RegionLayout
     /// <summary>The rebuilding of the directories that are here, while it is under way.</summary>
     public DirectoryRebuild? Rebuild { get; set; }
 
+    /// <summary>Copies for younger mirrors that are not acknowledged yet.</summary>
+    public int MirrorCopiesOut { get; internal set; }
+
     /// <summary>Second homes that are here.</summary>
     public MirrorSet Mirrored { get; }
 

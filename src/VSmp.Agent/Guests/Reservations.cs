@@ -22,6 +22,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     private const int MaxRounds = 4;
 
     private readonly Dictionary<ulong, Pending> _pending = [];
+    private readonly Dictionary<ulong, (NodeId To, Action<bool> Done)> _lateMirrors = [];
     private readonly List<Pending> _awaitFrames = [];
     private readonly List<Pending> _awaitRecovery = []; // their region's directories are being rebuilt
     private ulong _lastRequest;
@@ -139,6 +140,32 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     /// <summary>Nodes that may know of a guest's region, though no extent of it is placed there yet.</summary>
     public IEnumerable<NodeId> AskedFor(Guest guest) => _pending.Values.Where(p => p.Guest == guest).SelectMany(p => p.Parent!.Asked);
 
+    /// <summary>Asks a node to become the mirror of extents that have a home already.</summary>
+    /// <param name="region">The region; made here.</param>
+    /// <param name="mirror">The node.</param>
+    /// <param name="home">Their home.</param>
+    /// <param name="first">The first extent.</param>
+    /// <param name="count">How many.</param>
+    /// <param name="done">Hears whether it has.</param>
+    public void AskLateMirror(PagedRegion region, NodeId mirror, NodeId home, ExtentNumber first, uint count, Action<bool> done)
+    {
+        _lateMirrors.Add(++_lastRequest, (mirror, done));
+        peers.Take(mirror, (int)count);
+        Send(mirror, new FrameHeader
+        {
+            Type = MessageType.ReserveExtents,
+            Region = region.Id,
+            Page = first.FirstPage,
+            Count = count,
+            Argument0 = _lastRequest,
+            Argument1 = (ulong)region.Layout.ExtentCount,
+            Generation = Pager.GenerationOf(region),
+        }, new ExtentOrder(ExtentRole.LateMirror, home, region.Layout.Name).Write());
+    }
+
+    /// <summary>Gives back extents that a node was made the mirror of.</summary>
+    public void ReleaseMirror(PagedRegion region, NodeId mirror, ExtentNumber first, uint count) => SendRelease(mirror, region.Id, first, count);
+
     /// <summary>A region's directories are there again: what was asked for meanwhile is placed.</summary>
     public void OnThawed(PagedRegion region)
     {
@@ -153,6 +180,11 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     public void OnPeerLost(NodeId peer)
     {
         foreach (PagedRegion region in pager.Regions.Where(r => r.Run is null && r.Id.Creator == peer).ToArray()) DropHomes(region);
+        foreach ((ulong id, (NodeId _, Action<bool> done)) in _lateMirrors.Where(p => p.Value.To == peer).ToArray())
+        {
+            _lateMirrors.Remove(id);
+            done(false);
+        }
         foreach ((ulong id, Pending request) in _pending.Where(p => p.Value.To == peer).ToArray())
         {
             _pending.Remove(id);
@@ -219,7 +251,13 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         bool isMirrored = request.Guest.Run.Request.Redundancy == Redundancy.Mirror;
         if (isMirrored && !home.IsNone) mirror = peers.Roomiest(request.Full, ask, otherThan: home);
         at = new Placement(home, mirror);
-        return !home.IsNone && !(isMirrored && mirror.IsNone);
+        if (home.IsNone || !isMirrored || !mirror.IsNone) return !home.IsNone;
+        // As a disk array that has lost a disk goes on: better without a mirror for a while than to fail because of what it is there for.
+        if (!request.Guest.Run.HasLostNode) return false;
+        if (request.Guest.Run.WasToldOfMissingMirrors) return true;
+        request.Guest.Run.WasToldOfMissingMirrors = true;
+        request.Guest.Tell("since a node was lost there is no room for second homes: new memory gets its own when a node with room joins");
+        return true;
     }
 
     private void PlanOne(Pending request, Placement at, Dictionary<Placement, List<ExtentNumber>> plan)
@@ -267,6 +305,12 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
 
     private void OnReply(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
     {
+        if (_lateMirrors.Remove(header.Argument0, out (NodeId To, Action<bool> Done) late))
+        {
+            peers.SetFree(peer, (uint)header.Argument1);
+            late.Done(header.Count > 0);
+            return;
+        }
         if (!_pending.Remove(header.Argument0, out Pending? part) || part.To != peer) return;
         Pending parent = part.Parent!;
         peers.SetFree(peer, (uint)header.Argument1);

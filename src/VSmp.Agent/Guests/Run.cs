@@ -37,6 +37,15 @@ internal sealed class Run(string token, RunRequest request, ulong localBytes, IR
     /// <summary>Which copies to evict next.</summary>
     public EvictionQueue Copies { get; } = new();
 
+    /// <summary>
+    /// Whether a node that it had memory on was lost: what it asks for from then on it gets though there may be no second home for it, until a node
+    /// with room is there.
+    /// </summary>
+    public bool HasLostNode { get; set; }
+
+    /// <summary>Whether its user knows that some of its memory has no second home.</summary>
+    public bool WasToldOfMissingMirrors { get; set; }
+
     /// <summary>Its attached processes.</summary>
     public List<Guest> Guests { get; } = [];
 

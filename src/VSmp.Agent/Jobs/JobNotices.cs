@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Paging;
 using VSmp.Coherence;
 using VSmp.Coherence.Lazy;
 

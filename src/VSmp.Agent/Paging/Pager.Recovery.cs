@@ -71,6 +71,35 @@ internal sealed unsafe partial class Pager
     /// <summary>Says where an extent whose home is here is mirrored.</summary>
     public static void SetMirror(PagedRegion region, ExtentNumber extent, NodeId mirror) => StateOf(region).SetMirror(extent, mirror);
 
+    /// <summary>Copies for younger mirrors that are not acknowledged yet.</summary>
+    public static int MirrorCopiesOut(PagedRegion region) => StateOf(region).MirrorCopiesOut;
+
+    /// <summary>Sends the mirror of an extent, ahead of need, what its home here has of some pages more.</summary>
+    /// <param name="region">The region.</param>
+    /// <param name="extent">An extent whose home is here.</param>
+    /// <param name="next">The next page, counted from the extent's first; moves on.</param>
+    /// <param name="busy">Pages that something is under way for.</param>
+    /// <param name="pageCount">How many pages to send at most.</param>
+    /// <returns>Whether all are sent.</returns>
+    public bool CopyToMirror(PagedRegion region, ExtentNumber extent, ref uint next, Queue<PageNumber> busy, uint pageCount)
+    {
+        Region state = StateOf(region);
+        // Of pages that were never asked for a word is enough: they go in one frame, however many.
+        if (!state.IsTouched(extent)) pageCount = ExtentNumber.Pages;
+        for (; next < ExtentNumber.Pages && pageCount > 0; next++, pageCount--)
+        {
+            PageNumber page = extent.FirstPage.Plus(next);
+            if (!_home.TryCopyToMirror(state, page, _effects)) busy.Enqueue(page);
+        }
+        for (int i = busy.Count; i > 0 && pageCount > 0; i--, pageCount--)
+        {
+            PageNumber page = busy.Dequeue();
+            if (!_home.TryCopyToMirror(state, page, _effects)) busy.Enqueue(page);
+        }
+        Drain();
+        return next == ExtentNumber.Pages && busy.Count == 0;
+    }
+
     private static Region StateOf(PagedRegion region) => ((DirectoryProtocol)region.Protocol).Region;
 
     private void ReportRebuilt()

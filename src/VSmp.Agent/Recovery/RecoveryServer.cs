@@ -42,6 +42,9 @@ internal sealed class RecoveryServer
         pager.Removed += Forget;
     }
 
+    /// <summary>Raised when a region that was made here has been recovered.</summary>
+    public event Action<PagedRegion>? Recovered;
+
     /// <summary>What has been lost for good since the start.</summary>
     public List<LostMemory> Losses { get; } = [];
 
@@ -128,6 +131,7 @@ internal sealed class RecoveryServer
             guest?.Kill($"node {name} is lost, and with it {(ulong)orphans * ExtentNumber.Bytes >> 20} MiB of the process's memory, which no other node has");
             return;
         }
+        region.Run!.HasLostNode = true;
         Generation before = _led.TryGetValue(region.Id, out LedRecovery? earlier) ? earlier.Leader.Generation : Pager.GenerationOf(region);
         var recovery = new LedRecovery(region, earlier?.Leader ?? new RecoveryLeader(), [.. participants], Reactor.Clock());
         recovery.Lost.UnionWith(earlier?.Lost ?? []);
@@ -190,7 +194,7 @@ internal sealed class RecoveryServer
     private void OnRebuilt(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
     {
         if (!_led.TryGetValue(header.Region, out LedRecovery? recovery) || recovery.Leader.Generation != header.Generation) return;
-        foreach (PageRun run in PageRun.Read(payload)) recovery.LostPages.Add(run);
+        recovery.LostPages.AddRange(PageRuns.Read(payload, recovery.Region.Layout.PageCount));
         if (header.Argument0 == 0) return; // more to come
         OnRebuilt(peer, recovery, header.Generation);
     }
@@ -206,12 +210,13 @@ internal sealed class RecoveryServer
         _led.Remove(region.Id);
         _pager.Thaw(region);
         long now = Reactor.Clock();
-        ulong lost = (ulong)recovery.LostPages.Sum(r => (long)r.Count);
+        int lost = recovery.LostPages.Count;
         if (lost > 0) Losses.Add(new LostMemory(region.Layout.Name, [.. recovery.Lost], [.. recovery.LostPages]));
         string outcome = lost == 0 ? "nothing is lost" : $"{lost} pages are lost (vsmp report lost)";
         Log.Info($"recovery of {region.Layout.Name}: done in {(now - recovery.StartedMicroseconds) / 1000.0:0.0} ms"
             + $" (frozen after {(recovery.FrozenMicroseconds - recovery.StartedMicroseconds) / 1000.0:0.0}), generation {generation.Value}; {outcome}");
         _reservations.OnThawed(region);
+        Recovered?.Invoke(region);
     }
 
     // As a user.
@@ -296,28 +301,22 @@ internal sealed class RecoveryServer
     private void OnRebuiltHere(PagedRegion region)
     {
         Generation generation = Pager.GenerationOf(region);
-        List<PageRun> lost = PageRun.Of(region.LostHere);
         if (region.Id.Creator != _self)
         {
-            SendRebuilt(region.Id, generation, lost);
+            SendRebuilt(region.Id, generation, region.LostHere);
         }
         else if (_led.TryGetValue(region.Id, out LedRecovery? recovery))
         {
-            recovery.LostPages.AddRange(lost);
+            recovery.LostPages.AddRange(region.LostHere);
             OnRebuilt(_self, recovery, generation);
         }
     }
 
-    private void SendRebuilt(RegionId region, Generation generation, List<PageRun> lost)
+    private void SendRebuilt(RegionId region, Generation generation, List<PageNumber> lost)
     {
-        for (int at = 0; ; at += PageRun.PerFrame)
-        {
-            bool isLast = lost.Count - at <= PageRun.PerFrame;
-            byte[] bytes = PageRun.Write(CollectionsMarshal.AsSpan(lost)[at..Math.Min(lost.Count, at + PageRun.PerFrame)]);
-            bytes.CopyTo(_fabric.Begin(region.Creator, bytes.Length));
-            _fabric.Commit(NewHeader(MessageType.RegionRebuilt, region, generation) with { Argument0 = isLast ? 1ul : 0 });
-            if (isLast) return;
-        }
+        foreach (byte[] piece in PageRuns.Write(lost)) Send(region.Creator, MessageType.RegionRebuilt, region, generation, piece);
+        _fabric.Begin(region.Creator, 0);
+        _fabric.Commit(NewHeader(MessageType.RegionRebuilt, region, generation) with { Argument0 = 1 });
     }
 
     private void Send(NodeId to, MessageType type, LedRecovery recovery, ReadOnlySpan<byte> payload) =>
@@ -344,7 +343,7 @@ internal sealed class RecoveryServer
         public RecoveryLeader Leader { get; } = leader;
         public NodeId[] Participants { get; } = participants;
         public SortedSet<string> Lost { get; } = new(StringComparer.Ordinal);
-        public List<PageRun> LostPages { get; } = [];
+        public List<PageNumber> LostPages { get; } = [];
         public long StartedMicroseconds { get; } = startedMicroseconds;
         public long FrozenMicroseconds { get; set; }
     }
@@ -354,4 +353,4 @@ internal sealed class RecoveryServer
 /// <param name="Region">The region's name.</param>
 /// <param name="Nodes">Names of the nodes that it was lost with.</param>
 /// <param name="Pages">Which pages.</param>
-internal sealed record LostMemory(string Region, IReadOnlyList<string> Nodes, IReadOnlyList<PageRun> Pages);
+internal sealed record LostMemory(string Region, IReadOnlyList<string> Nodes, IReadOnlyList<PageNumber> Pages);

@@ -62,6 +62,11 @@ public sealed class HomeController
             return;
         }
         ref DirectoryEntry entry = ref region.EntryAt(m.Page);
+        if (m.Type == MessageType.MirrorAck && (m.Flags & MessageFlags.Prefetch) != 0)
+        {
+            region.MirrorCopiesOut--;
+            return;
+        }
         if (region.Rebuild is { } rebuild && m.Type is MessageType.MirrorAck or MessageType.Recalled)
         {
             rebuild.OnAnswer(in m, effects);
@@ -261,6 +266,22 @@ public sealed class HomeController
         return false;
     }
 
+    /// <summary>
+    /// Sends a mirror that is younger than its home what the home has of a page, ahead of need. What is written home from now on goes there anyway.
+    /// </summary>
+    /// <returns>False if it cannot be told now what the home has: try again later.</returns>
+    public bool TryCopyToMirror(Region region, PageNumber page, EffectBuffer effects)
+    {
+        ref DirectoryEntry entry = ref region.EntryAt(page);
+        if (IsBusy(entry.State)) return false;
+        if ((entry.Flags & DirectoryFlags.Dropped) != 0 || entry.State is DirectoryState.Lost or DirectoryState.O) return true; // its owner has it
+        DirectoryEntry copied = entry;
+        if (entry.State == DirectoryState.E) copied.Version = entry.Version.Previous(); // the home copy is from before the grant
+        Message cause = new() { Flags = MessageFlags.Prefetch, Region = region.Id, Page = page, Count = 1 };
+        if (TryMirror(Self, region, in copied, in cause, Self, effects)) region.MirrorCopiesOut++;
+        return true;
+    }
+
     /// <summary>Sends the mirror what is at home now.</summary>
     /// <param name="self">This node.</param>
     /// <param name="region">The region.</param>
@@ -277,7 +298,7 @@ public sealed class HomeController
         Message message = new()
         {
             Type = MessageType.MirrorPut,
-            Flags = zero ? MessageFlags.Zero : 0,
+            Flags = (zero ? MessageFlags.Zero : 0) | (cause.Flags & MessageFlags.Prefetch),
             Source = self,
             Requestor = giver,
             Transaction = cause.Transaction,

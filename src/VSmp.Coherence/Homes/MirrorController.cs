@@ -26,6 +26,7 @@ public sealed class MirrorController(NodeId self)
             Message ack = new()
             {
                 Type = MessageType.MirrorAck,
+                Flags = message.Flags & MessageFlags.Prefetch, // nobody waits for it
                 Source = self,
                 Requestor = message.Requestor,
                 Transaction = message.Transaction,

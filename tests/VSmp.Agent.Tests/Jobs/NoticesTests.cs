@@ -3,6 +3,7 @@ using System.Buffers.Binary;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Jobs;
+using VSmp.Agent.Paging;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
 using Xunit;

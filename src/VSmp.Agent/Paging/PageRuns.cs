@@ -3,9 +3,9 @@ using System.Buffers.Binary;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
 
-namespace VSmp.Agent.Jobs;
+namespace VSmp.Agent.Paging;
 
-/// <summary>Sets of pages as they travel in JobWrites and JobNotices: runs, each <code>first page 40 │ length − 1, 24</code>, ascending and apart.</summary>
+/// <summary>Sets of pages as they travel in JobWrites, JobNotices and RegionRebuilt: runs, each <code>first page 40 │ length − 1, 24</code>, ascending and apart.</summary>
 internal static class PageRuns
 {
     /// <summary>Longest run that one entry can say; longer ones take several.</summary>

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Control;
+using VSmp.Agent.Fabric;
+using VSmp.Agent.Guests;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Placement;
+using ProtocolViolationException = VSmp.Coherence.ProtocolViolationException;
+
+namespace VSmp.Agent.Recovery;
+
+/// <summary>
+/// Restores redundancy after a loss, in the background: finds new mirrors for extents that have none, whose homes then send them what they have.
+/// The node that made a region looks for mirrors; its homes copy. Owned by the reactor.
+/// </summary>
+/// <remarks>
+/// Copying is held back on purpose: 16 pages a millisecond at most, and only while the mirror keeps up. Guests come first. What is written home
+/// meanwhile goes to the new mirror as it does to any.
+/// </remarks>
+internal sealed class MirrorServer
+{
+    private const long CopyPeriodMicroseconds = 1_000;
+    private const uint PagesPerPeriod = FrameHeader.MaxPages;
+    private const int MaxCopiesOut = 256;
+    private const long LookPeriodMicroseconds = 200_000;
+
+    private readonly NodeId _self;
+    private readonly Pager _pager;
+    private readonly IFabric _fabric;
+    private readonly Peers _peers;
+    private readonly Reservations _reservations;
+    private readonly Dictionary<(RegionId Region, ExtentNumber Extent), NodeId> _restoring = []; // at the region's maker: asked for, or being copied
+    private readonly List<CopyJob> _copying = []; // at homes
+
+    /// <summary>Makes the server of a node.</summary>
+    public MirrorServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Peers peers, Reservations reservations, RecoveryServer recovery)
+    {
+        _self = self;
+        _pager = pager;
+        _fabric = fabric;
+        _peers = peers;
+        _reservations = reservations;
+        reactor.Every(CopyPeriodMicroseconds, Copy, () => _copying.Count > 0);
+        reactor.Every(LookPeriodMicroseconds, Look, () => _pager.Regions.Any(IsMirroredByUs));
+        recovery.Recovered += OnRecovered;
+        pager.Removed += Forget;
+    }
+
+    /// <summary>How much of a region that was made here has its home elsewhere, how much of that is mirrored, and how much is about to be.</summary>
+    public (ulong Bytes, ulong MirroredBytes, ulong RestoringBytes) ProgressOf(PagedRegion region)
+    {
+        HomeMap homes = region.Layout.Homes!;
+        ulong all = 0, mirrored = 0, restoring = 0;
+        for (uint e = 0; e < region.Layout.ExtentCount; e++)
+        {
+            ExtentNumber extent = new(e);
+            NodeId home = homes.HomeOf(extent);
+            if (home.IsNone || home == _self) continue;
+            all += ExtentNumber.Bytes;
+            if (_restoring.ContainsKey((region.Id, extent))) restoring += ExtentNumber.Bytes;
+            else if (!homes.MirrorOf(extent).IsNone) mirrored += ExtentNumber.Bytes;
+        }
+        return (all, mirrored, restoring);
+    }
+
+    /// <summary>A frame about mirrors.</summary>
+    /// <exception cref="ProtocolViolationException">It makes no sense.</exception>
+    public void OnFrame(NodeId peer, in FrameHeader header)
+    {
+        if (_pager.Find(header.Region) is not { } region || Pager.GenerationOf(region) != header.Generation) return; // it will be said again
+        if (header.Page.Value + ((ulong)header.Count * ExtentNumber.Pages) > region.Layout.PageCount)
+        {
+            throw new ProtocolViolationException($"{peer} speaks of extents {header.Page.Extent.Value}+{header.Count} of {header.Region}, which has {region.Layout.ExtentCount}");
+        }
+        if (header.Type == MessageType.RegionMirror)
+        {
+            if (header.Region.Creator != peer) throw new ProtocolViolationException($"{peer} gives {header.Region} mirrors, which it has not made");
+            BeginCopying(region, header.Page.Extent, header.Count, new NodeId((ushort)header.Argument0));
+            return;
+        }
+        for (uint i = 0; i < header.Count; i++) _restoring.Remove((region.Id, new ExtentNumber(header.Page.Extent.Value + i)));
+        if (!_restoring.Keys.Any(k => k.Region == region.Id)) Log.Info($"recovery of {region.Layout.Name}: every page has a mirror again");
+    }
+
+    private bool IsMirroredByUs(PagedRegion region) => region.Run is { Request.Redundancy: Redundancy.Mirror } && region.Id.Creator == _self;
+
+    private void Forget(RegionId region)
+    {
+        foreach ((RegionId, ExtentNumber) key in _restoring.Keys.Where(k => k.Region == region).ToArray()) _restoring.Remove(key);
+        _copying.RemoveAll(job => job.Region.Id == region);
+    }
+
+    // At the node that made the region.
+
+    /// <summary>Looks for extents without mirror, now and then: room may have come with a new node.</summary>
+    private void Look()
+    {
+        foreach (PagedRegion region in _pager.Regions.Where(IsMirroredByUs).ToArray())
+        {
+            if (!Pager.IsFrozen(region)) LookFor(region);
+        }
+    }
+
+    private void LookFor(PagedRegion region)
+    {
+        HomeMap homes = region.Layout.Homes!;
+        for (uint e = 0; e < region.Layout.ExtentCount;)
+        {
+            ExtentNumber first = new(e);
+            NodeId home = homes.HomeOf(first);
+            uint count = 0;
+            while (e + count < region.Layout.ExtentCount && IsBare(region, new ExtentNumber(e + count), home)) count++;
+            e += Math.Max(count, 1);
+            if (count == 0) continue;
+            NodeId mirror = _peers.Roomiest([], ask: false, otherThan: home);
+            if (mirror.IsNone) return;
+            count = (uint)Math.Min(count, Math.Max(1, _peers.Find(mirror)!.FreeExtents));
+            for (uint i = 0; i < count; i++) _restoring.Add((region.Id, new ExtentNumber(first.Value + i)), NodeId.None);
+            _reservations.AskLateMirror(region, mirror, home, first, count, granted => OnAnswer(region, home, mirror, first, count, granted));
+            e = first.Value + count;
+        }
+    }
+
+    private bool IsBare(PagedRegion region, ExtentNumber extent, NodeId home) => !home.IsNone && home != _self && region.Layout.Homes!.HomeOf(extent) == home
+        && region.Layout.Homes.MirrorOf(extent).IsNone && !_restoring.ContainsKey((region.Id, extent));
+
+    private void OnAnswer(PagedRegion region, NodeId home, NodeId mirror, ExtentNumber first, uint count, bool granted)
+    {
+        bool isThere = _pager.Find(region.Id) == region;
+        for (uint i = 0; i < count; i++)
+        {
+            ExtentNumber extent = new(first.Value + i);
+            if (!_restoring.Remove((region.Id, extent)) || !granted) continue;
+            if (!isThere || Pager.IsFrozen(region) || !IsBare(region, extent, home))
+            {
+                _reservations.ReleaseMirror(region, mirror, extent, 1); // much has happened since it was asked
+                continue;
+            }
+            region.Layout.Homes!.PlaceMirror(extent, mirror);
+            _restoring.Add((region.Id, extent), mirror);
+            SendMirror(region, extent, home, mirror);
+        }
+    }
+
+    /// <summary>What homes had begun to copy they begin anew.</summary>
+    private void OnRecovered(PagedRegion region)
+    {
+        HomeMap homes = region.Layout.Homes!;
+        foreach (((RegionId, ExtentNumber Extent) key, NodeId mirror) in _restoring.Where(r => r.Key.Region == region.Id).ToArray())
+        {
+            if (mirror.IsNone) continue; // not answered yet
+            if (homes.MirrorOf(key.Extent) == mirror) SendMirror(region, key.Extent, homes.HomeOf(key.Extent), mirror);
+            else _restoring.Remove(key);
+        }
+        if (IsMirroredByUs(region)) LookFor(region);
+    }
+
+    private void SendMirror(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror) =>
+        Send(home, MessageType.RegionMirror, region, extent, mirror.Value);
+
+    // At a home.
+
+    private void BeginCopying(PagedRegion region, ExtentNumber first, uint count, NodeId mirror)
+    {
+        for (uint i = 0; i < count; i++)
+        {
+            ExtentNumber extent = new(first.Value + i);
+            if (!region.Layout.IsHome(extent)) continue; // given back meanwhile
+            Pager.SetMirror(region, extent, mirror);
+            _copying.RemoveAll(job => job.Region == region && job.Extent == extent);
+            _copying.Add(new CopyJob(region, extent));
+        }
+    }
+
+    private void Copy()
+    {
+        CopyJob job = _copying[0];
+        if (Pager.IsFrozen(job.Region) || !job.Region.Layout.IsHome(job.Extent))
+        {
+            _copying.RemoveAt(0); // what was lost is said again, what was given back is not wanted
+            return;
+        }
+        if (Pager.MirrorCopiesOut(job.Region) >= MaxCopiesOut) return;
+        if (!job.IsSent) job.IsSent = _pager.CopyToMirror(job.Region, job.Extent, ref job.Next, job.Busy, PagesPerPeriod);
+        if (!job.IsSent || Pager.MirrorCopiesOut(job.Region) > 0) return;
+        _copying.RemoveAt(0);
+        Send(job.Region.Id.Creator, MessageType.RegionMirrored, job.Region, job.Extent, 0);
+    }
+
+    private void Send(NodeId to, MessageType type, PagedRegion region, ExtentNumber extent, ulong argument)
+    {
+        FrameHeader header = new()
+        {
+            Type = type,
+            Requestor = _self,
+            Network = MessageTypes.NetworkOf(type),
+            Region = region.Id,
+            Page = extent.FirstPage,
+            Count = 1,
+            Generation = Pager.GenerationOf(region),
+            Argument0 = argument,
+        };
+        _fabric.Begin(to, 0);
+        _fabric.Commit(in header);
+    }
+
+    private sealed class CopyJob(PagedRegion region, ExtentNumber extent)
+    {
+        public PagedRegion Region { get; } = region;
+        public ExtentNumber Extent { get; } = extent;
+
+        /// <summary>Pages that something was under way for when their turn came.</summary>
+        public Queue<PageNumber> Busy { get; } = [];
+
+        /// <summary>The next page, counted from the extent's first.</summary>
+        public uint Next;
+
+        public bool IsSent { get; set; }
+    }
+}
