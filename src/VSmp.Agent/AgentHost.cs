@@ -239,7 +239,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_guests);
         _sampler = new Sampler(_reactor, _runs, _pager);
         _parts.Add(_sampler);
-        var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _peers, Report,
+        var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _recovery, _mirrors, _peers, Report,
             SendReports, () => FabricStatistics.Of(_fabric, _pager), () => _membership.View.Value, () => _membership.Epoch.Value);
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
         _jobs.RegionsChanged += () => _reactor.Post(_control.FinishEnding); // not while a region is being dropped

@@ -93,10 +93,10 @@ internal static class GuestCommand
                 }
             }
         }
-        Table table = new(new("region"), new("id"), new("protocol"), new("reserved", true), new("made by"), new("homes"));
+        Table table = new(new("region"), new("id"), new("protocol"), new("reserved", true), new("made by"), new("redundancy"), new("homes"));
         foreach (RegionStatus region in regions.Values.OrderBy(region => region.Id, StringComparer.Ordinal))
         {
-            table.Add(region.Name, region.Id, region.Protocol, Sizes.Format(region.ReservedBytes), region.Creator,
+            table.Add(region.Name, region.Id, region.Protocol, Sizes.Format(region.ReservedBytes), region.Creator, region.Redundancy,
                 string.Join(", ", region.HomeBytes.Where(home => home.Value > 0).OrderBy(home => home.Key, StringComparer.Ordinal)
                     .Select(home => $"{home.Key} {Sizes.Format(home.Value)}")));
         }

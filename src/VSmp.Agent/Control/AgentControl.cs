@@ -4,6 +4,7 @@ using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Jobs;
 using VSmp.Agent.Paging;
+using VSmp.Agent.Recovery;
 using VSmp.Coherence;
 
 namespace VSmp.Agent.Control;
@@ -24,6 +25,10 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     /// <inheritdoc/>
     public Task<IReadOnlyList<RegionStatus>> GetRegionsAsync() =>
         reactor.Ask(() => (IReadOnlyList<RegionStatus>)parts.Pager.Regions.Select(StatusOf).ToArray());
+
+    /// <inheritdoc/>
+    public Task<IReadOnlyList<LossStatus>> GetLossesAsync() =>
+        reactor.Ask(() => (IReadOnlyList<LossStatus>)parts.Recovery.Losses.Select(StatusOf).ToArray());
 
     /// <inheritdoc/>
     public Task<bool> StopGuestAsync(int processId) => reactor.Ask(() =>
@@ -166,6 +171,26 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
         guest.PoolBytes, (ulong)guest.Regions.Sum(r => (long)FileUse.AllocatedBytes(r.Frames.Descriptor)), guest.PrivateBytes, guest.Faults,
         (reactor.NowMicroseconds - guest.AttachedMicroseconds) / 1e6);
 
+    private static LossStatus StatusOf(LostMemory loss)
+    {
+        var spans = new List<PageSpan>();
+        foreach (PageNumber page in loss.Pages)
+        {
+            if (spans.Count > 0 && spans[^1].First + spans[^1].Count == page.Value) spans[^1] = spans[^1] with { Count = spans[^1].Count + 1 };
+            else spans.Add(new PageSpan(page.Value, 1));
+        }
+        return new LossStatus(loss.Region, loss.ProcessId, loss.Program, loss.Nodes, spans);
+    }
+
+    private string RedundancyOf(PagedRegion region)
+    {
+        if (region.Run is not { Request.Redundancy: Redundancy.Mirror }) return region.Run is null && region.Mirrored?.Count > 0 ? "mirror" : "none";
+        (ulong all, ulong mirrored, ulong restoring) = parts.Mirrors.ProgressOf(region);
+        if (mirrored == all) return "mirror";
+        string percent = string.Create(CultureInfo.InvariantCulture, $"mirror {100.0 * mirrored / all:0} %");
+        return restoring > 0 ? $"{percent}, restoring" : $"{percent}, no room";
+    }
+
     private static string RegionNames(Guest guest) => string.Join(',', guest.Regions.Select(r => r.Layout.Name)) is { Length: > 0 } names ? names : "-";
 
     private RegionStatus StatusOf(PagedRegion region)
@@ -186,7 +211,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
             homes[options.Name] = (ulong)region.Layout.HomeExtentCount * ExtentNumber.Bytes;
         }
         string id = region.Id.Value.ToString("x16", CultureInfo.InvariantCulture);
-        return new RegionStatus(region.Layout.Name, id, region.Layout.ProtocolName, (ulong)homes.Values.Sum(b => (long)b), parts.Peers.NameOf(region.Id.Creator), homes);
+        return new RegionStatus(region.Layout.Name, id, region.Layout.ProtocolName, (ulong)homes.Values.Sum(b => (long)b), parts.Peers.NameOf(region.Id.Creator), RedundancyOf(region), homes);
     }
 
     private RunStatistics StatisticsOf(Run run)
@@ -215,5 +240,6 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 }
 
 /// <summary>The parts of an agent that its control socket looks into. Owned by the reactor.</summary>
-internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, Peers Peers, Func<NodeReport> Report,
+internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, RecoveryServer Recovery, MirrorServer Mirrors, Peers Peers,
+    Func<NodeReport> Report,
     Action SendReports, Func<FabricStatistics> Fabric, Func<uint> View, Func<uint> Epoch);

@@ -61,6 +61,10 @@ internal sealed class ControlClient : IDisposable
     public IReadOnlyList<GuestStatus> GetGuests() =>
         Call(new() { Operation = ControlOperation.Guests }).Guests ?? throw Strange();
 
+    /// <inheritdoc cref="IAgentControl.GetLossesAsync"/>
+    public IReadOnlyList<LossStatus> GetLosses() =>
+        Call(new() { Operation = ControlOperation.Losses }).Losses ?? throw Strange();
+
     /// <inheritdoc cref="IAgentControl.GetRegionsAsync"/>
     public IReadOnlyList<RegionStatus> GetRegions() =>
         Call(new() { Operation = ControlOperation.Regions }).Regions ?? throw Strange();

@@ -194,6 +194,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         {
             ControlOperation.Status => new() { Status = await agent.GetStatusAsync().ConfigureAwait(false) },
             ControlOperation.Guests => new() { Guests = await agent.GetGuestsAsync().ConfigureAwait(false) },
+            ControlOperation.Losses => new() { Losses = await agent.GetLossesAsync().ConfigureAwait(false) },
             ControlOperation.Regions => new() { Regions = await agent.GetRegionsAsync().ConfigureAwait(false) },
             ControlOperation.StopGuest => new() { Found = await StopGuestAsync(request.ProcessId ?? 0).ConfigureAwait(false) },
             ControlOperation.BeginRun => new() { Ticket = await BeginRunAsync(request.Run).ConfigureAwait(false) },

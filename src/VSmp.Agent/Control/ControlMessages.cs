@@ -25,6 +25,7 @@ internal enum ControlOperation
     RankEnded = 16,
     RankInput = 17,
     RankInputTaken = 18,
+    Losses = 40,
 }
 
 /// <summary>What a line from the agent tells without having been asked, on a connection that has begun a run.</summary>
@@ -98,6 +99,8 @@ internal sealed record ControlReply
     public IReadOnlyList<GuestStatus>? Guests { get; init; }
 
     public IReadOnlyList<RegionStatus>? Regions { get; init; }
+
+    public IReadOnlyList<LossStatus>? Losses { get; init; }
 
     /// <summary>StopGuest: whether there was such a guest.</summary>
     public bool? Found { get; init; }

@@ -16,6 +16,9 @@ internal interface IAgentControl
     /// <summary>The regions that this node made or is home to.</summary>
     Task<IReadOnlyList<RegionStatus>> GetRegionsAsync();
 
+    /// <summary>What was lost with nodes, of memory that processes of this node had.</summary>
+    Task<IReadOnlyList<LossStatus>> GetLossesAsync();
+
     /// <summary>Ends a guest (SIGKILL) by its process id; false if this node has none such.</summary>
     Task<bool> StopGuestAsync(int processId);
 
@@ -229,9 +232,20 @@ internal sealed record NodeStatus(string Name, ushort Id, string Address, string
 internal sealed record GuestStatus(int ProcessId, string Program, string Region, uint UserId, ulong PoolBytes, ulong LocalBytes,
     ulong PrivateBytes, ulong Faults, double AgeSeconds);
 
-/// <summary>A region: where its pages' homes are.</summary>
-internal sealed record RegionStatus(string Name, string Id, string Protocol, ulong ReservedBytes, string Creator,
+/// <summary>A region: where its pages' homes are, and what it survives.</summary>
+internal sealed record RegionStatus(string Name, string Id, string Protocol, ulong ReservedBytes, string Creator, string Redundancy,
     Dictionary<string, ulong> HomeBytes);
+
+/// <summary>Memory that was lost with nodes.</summary>
+/// <param name="Region">Of which region.</param>
+/// <param name="ProcessId">Whose it was.</param>
+/// <param name="Program">What that runs.</param>
+/// <param name="Nodes">With which nodes.</param>
+/// <param name="Pages">First page and count of each piece, ascending.</param>
+internal sealed record LossStatus(string Region, int ProcessId, string Program, string Nodes, IReadOnlyList<PageSpan> Pages);
+
+/// <summary>Neighbouring pages of a region.</summary>
+internal sealed record PageSpan(ulong First, ulong Count);
 
 /// <summary>A request that could not be met; the message says what, where and what to do.</summary>
 internal sealed class ControlException(string message, int exitCode = ExitCodes.Failed) : Exception(message)

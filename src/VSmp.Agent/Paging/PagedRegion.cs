@@ -43,6 +43,9 @@ internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Ru
     /// <summary>Pages whose home is here that were lost in the last recovery.</summary>
     public List<PageNumber> LostHere { get; } = [];
 
+    /// <summary>Names of the nodes with which pages of it were lost, for messages.</summary>
+    public string LostWith { get; set; } = "";
+
     /// <summary>Where faults have been, to read ahead.</summary>
     public ReadAhead ReadAhead { get; } = new();
 

@@ -10,6 +10,8 @@ namespace VSmp.Agent.Paging;
 /// <content>After a node was lost: regions are frozen, their directories rebuilt. The protocol of it is <see cref="RecoveryController"/>'s.</content>
 internal sealed unsafe partial class Pager
 {
+    private const int MaxPoisonAttempts = 100;
+
     private readonly List<PagedRegion> _rebuilding = [];
     private readonly List<PageNumber> _lostPages = [];
 
@@ -137,11 +139,23 @@ internal sealed unsafe partial class Pager
             if (!guest.WasToldOfLoss)
             {
                 guest.WasToldOfLoss = true;
-                guest.Tell($"process {guest.ProcessId} touched memory that was lost with a node ({page} of region {region.Layout.Name}); it gets SIGBUS; "
+                guest.Tell($"process {guest.ProcessId} touched memory that was lost with node {region.LostWith} ({page} of region {region.Layout.Name}); it gets SIGBUS; "
                     + "vsmp report lost lists what is lost");
             }
-            int error = Userfaultfd.Poison(mapping.Userfaultfd, mapping.AddressOf(page), PageNumber.Bytes);
-            if (error is not (0 or Errno.EEXIST or Errno.ESRCH)) guest.Kill($"touched lost memory, and it could not be poisoned ({Errno.Text(error)})");
+            int error = Poison(mapping, page);
+            if (error is not (0 or Errno.ESRCH)) guest.Kill($"touched lost memory, and it could not be poisoned ({Errno.Text(error)})");
+        }
+    }
+
+    private static int Poison(Mapping mapping, PageNumber page)
+    {
+        ulong address = mapping.AddressOf(page);
+        for (int attempt = 0; ; attempt++)
+        {
+            int error = Userfaultfd.Poison(mapping.Userfaultfd, address, PageNumber.Bytes);
+            if (error is not (Errno.EEXIST or Errno.EAGAIN) || attempt == MaxPoisonAttempts) return error;
+            // A page that was here before has left a mark that it was write-protected, and the kernel poisons only where there is nothing.
+            _ = Userfaultfd.WriteProtect(mapping.Userfaultfd, address, PageNumber.Bytes, on: false);
         }
     }
 }

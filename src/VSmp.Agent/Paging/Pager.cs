@@ -355,7 +355,7 @@ internal sealed unsafe partial class Pager : IDisposable
     {
         Guest guest = fault.Mapping.Guest;
         guest.Tell($"process {guest.ProcessId} touched pooled memory that it has not allocated ({fault.Page} of region {fault.Mapping.Region.Layout.Name}); it gets SIGBUS");
-        int error = Userfaultfd.Poison(fault.Mapping.Userfaultfd, fault.Mapping.AddressOf(fault.Page), PageNumber.Bytes);
+        int error = Poison(fault.Mapping, fault.Page);
         if (error != 0) guest.Kill($"touched unallocated pooled memory, and it could not be poisoned ({Errno.Text(error)})");
     }
 

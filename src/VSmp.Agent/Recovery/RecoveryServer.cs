@@ -17,6 +17,9 @@ namespace VSmp.Agent.Recovery;
 /// </summary>
 internal sealed class RecoveryServer
 {
+    /// <summary>Losses that are remembered.</summary>
+    private const int MaxLosses = 1000;
+
     /// <summary>Claims in a frame at most.</summary>
     private const int ClaimsPerFrame = FrameHeader.MaxPayloadBytes / Claim.Bytes;
 
@@ -27,8 +30,10 @@ internal sealed class RecoveryServer
     private readonly Reservations _reservations;
     private readonly Dictionary<RegionId, LedRecovery> _led = [];
     private readonly HashSet<NodeId> _lost = [];
+    private readonly Dictionary<NodeId, string> _names = []; // of those that are lost
     private readonly List<(NodeId From, FrameHeader Header, byte[] Plan)> _early = []; // about a loss that this node has not heard of yet
     private readonly List<Claim> _claims = [];
+    private readonly Dictionary<RegionId, int> _adoptions = []; // answers that are out of nodes that are to be homes of what has none
 
     /// <summary>Makes the server of a node.</summary>
     public RecoveryServer(NodeId self, Pager pager, IFabric fabric, Peers peers, Reservations reservations)
@@ -52,9 +57,10 @@ internal sealed class RecoveryServer
     public void OnNodeLost(NodeId node, string name)
     {
         _lost.Add(node);
+        _names[node] = name;
         foreach (PagedRegion region in _pager.Regions.Where(IsLedHere).ToArray())
         {
-            if (IsTouchedBy(region, node)) Begin(region, node, name);
+            if (IsTouchedBy(region, node)) Begin(region);
         }
         foreach ((NodeId from, FrameHeader header, byte[] plan) in _early.ToArray())
         {
@@ -67,6 +73,7 @@ internal sealed class RecoveryServer
     private void Forget(RegionId region)
     {
         _led.Remove(region);
+        _adoptions.Remove(region);
         _early.RemoveAll(e => e.Header.Region == region);
     }
 
@@ -119,26 +126,24 @@ internal sealed class RecoveryServer
 
     // Leading.
 
-    private void Begin(PagedRegion region, NodeId node, string name)
+    private void Begin(PagedRegion region)
     {
-        Guest? guest = region.Mappings.Select(m => m.Guest).FirstOrDefault();
+        if (_adoptions.ContainsKey(region.Id)) return; // when the answers are there
+        if (FindHomesForOrphans(region)) return;
+        Guest? guest = GuestOf(region);
         var participants = new HashSet<NodeId> { _self };
         if (guest is not null) participants.UnionWith(_reservations.AskedFor(guest));
-        int orphans = MoveHomes(region, participants);
-        participants.RemoveWhere(n => n != _self && _lost.Contains(n));
-        if (orphans > 0)
-        {
-            guest?.Kill($"node {name} is lost, and with it {(ulong)orphans * ExtentNumber.Bytes >> 20} MiB of the process's memory, which no other node has");
-            return;
-        }
+        string[] names = [.. _names.Where(n => IsTouchedBy(region, n.Key)).Select(n => n.Value)];
+        MoveHomes(region, participants);
+        participants.RemoveWhere(_lost.Contains);
         region.Run!.HasLostNode = true;
         Generation before = _led.TryGetValue(region.Id, out LedRecovery? earlier) ? earlier.Leader.Generation : Pager.GenerationOf(region);
         var recovery = new LedRecovery(region, earlier?.Leader ?? new RecoveryLeader(), [.. participants], Reactor.Clock());
         recovery.Lost.UnionWith(earlier?.Lost ?? []);
-        recovery.Lost.Add(name);
+        recovery.Lost.UnionWith(names);
         _led[region.Id] = recovery;
         recovery.Leader.Begin(before.Next(), participants, participants);
-        Log.Info($"recovery of {region.Layout.Name}: node {name} is lost; {participants.Count - 1} other nodes take part");
+        Log.Info($"recovery of {region.Layout.Name}: {string.Join(", ", names)} lost; {participants.Count - 1} other nodes take part");
         var plan = new RecoveryPlan([.. _lost], [_self], IsAnyUserLost: false);
         byte[] bytes = PlanFormat.Write(plan);
         foreach (NodeId participant in participants)
@@ -149,12 +154,61 @@ internal sealed class RecoveryServer
         OnFrozen(_self, region.Id, recovery.Leader.Generation);
     }
 
-    /// <summary>Mirrors of what is lost become homes.</summary>
-    /// <returns>Extents that have none.</returns>
-    private int MoveHomes(PagedRegion region, HashSet<NodeId> participants)
+    private static Guest? GuestOf(PagedRegion region) => region.Mappings.Select(m => m.Guest).FirstOrDefault();
+
+    /// <summary>
+    /// Extents whose home is lost, and which have no mirror, need a home all the same: what this node has of their pages must be able to go somewhere. A
+    /// node with room becomes their mirror, of which nothing is known; then all goes as with any mirror.
+    /// </summary>
+    /// <returns>Whether somebody was asked: the recovery begins when all have answered.</returns>
+    private bool FindHomesForOrphans(PagedRegion region)
     {
         HomeMap homes = region.Layout.Homes!;
-        int orphans = 0;
+        for (uint e = 0; e < region.Layout.ExtentCount;)
+        {
+            ExtentNumber first = new(e);
+            NodeId home = homes.HomeOf(first);
+            uint count = 0;
+            while (e + count < region.Layout.ExtentCount && IsOrphan(homes, new ExtentNumber(e + count), home)) count++;
+            e += Math.Max(count, 1);
+            if (count == 0) continue;
+            NodeId adopter = _peers.Roomiest(_lost, ask: false, otherThan: home);
+            if (adopter.IsNone)
+            {
+                _adoptions.Remove(region.Id);
+                GuestOf(region)?.Kill($"node {_names[home]} is lost, and with it memory of the process; no other node has room for what is left of that");
+                return true;
+            }
+            count = (uint)Math.Min(count, Math.Max(1, _peers.Find(adopter)!.FreeExtents));
+            e = first.Value + count;
+            _adoptions[region.Id] = _adoptions.GetValueOrDefault(region.Id) + 1;
+            _reservations.AskLateMirror(region, adopter, home, first, count, granted => OnAdopted(region, adopter, first, count, granted));
+        }
+        return _adoptions.ContainsKey(region.Id);
+    }
+
+    private bool IsOrphan(HomeMap homes, ExtentNumber extent, NodeId home) => !home.IsNone && homes.HomeOf(extent) == home && _lost.Contains(home)
+        && (homes.MirrorOf(extent) is var mirror && (mirror.IsNone || _lost.Contains(mirror)));
+
+    private void OnAdopted(PagedRegion region, NodeId adopter, ExtentNumber first, uint count, bool granted)
+    {
+        if (_pager.Find(region.Id) != region || !_adoptions.ContainsKey(region.Id)) return;
+        HomeMap homes = region.Layout.Homes!;
+        for (uint i = 0; i < count && granted; i++)
+        {
+            ExtentNumber extent = new(first.Value + i);
+            if (IsOrphan(homes, extent, homes.HomeOf(extent))) homes.PlaceMirror(extent, adopter);
+            else _reservations.ReleaseMirror(region, adopter, extent, 1);
+        }
+        if (--_adoptions[region.Id] > 0) return;
+        _adoptions.Remove(region.Id);
+        Begin(region); // looks again: who refused has said how much room there is
+    }
+
+    /// <summary>Mirrors of what is lost become homes.</summary>
+    private void MoveHomes(PagedRegion region, HashSet<NodeId> participants)
+    {
+        HomeMap homes = region.Layout.Homes!;
         for (uint e = 0; e < region.Layout.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);
@@ -167,11 +221,6 @@ internal sealed class RecoveryServer
             }
             if (_lost.Contains(home))
             {
-                if (mirror.IsNone)
-                {
-                    orphans++;
-                    continue;
-                }
                 homes.Place(extent, mirror);
                 homes.PlaceMirror(extent, NodeId.None);
                 region.Run!.Counters.AddHome(home, -1);
@@ -181,7 +230,6 @@ internal sealed class RecoveryServer
             participants.Add(home);
             if (!mirror.IsNone) participants.Add(mirror);
         }
-        return orphans;
     }
 
     private void OnFrozen(NodeId node, RegionId id, Generation generation)
@@ -211,12 +259,22 @@ internal sealed class RecoveryServer
         _pager.Thaw(region);
         long now = Reactor.Clock();
         int lost = recovery.LostPages.Count;
-        if (lost > 0) Losses.Add(new LostMemory(region.Layout.Name, [.. recovery.Lost], [.. recovery.LostPages]));
+        if (lost > 0) Report(region, recovery);
         string outcome = lost == 0 ? "nothing is lost" : $"{lost} pages are lost (vsmp report lost)";
         Log.Info($"recovery of {region.Layout.Name}: done in {(now - recovery.StartedMicroseconds) / 1000.0:0.0} ms"
             + $" (frozen after {(recovery.FrozenMicroseconds - recovery.StartedMicroseconds) / 1000.0:0.0}), generation {generation.Value}; {outcome}");
         _reservations.OnThawed(region);
         Recovered?.Invoke(region);
+    }
+
+    private void Report(PagedRegion region, LedRecovery recovery)
+    {
+        Guest? guest = GuestOf(region);
+        region.LostWith = string.Join(", ", recovery.Lost);
+        if (Losses.Count == MaxLosses) Losses.RemoveAt(0);
+        Losses.Add(new LostMemory(region.Layout.Name, guest?.ProcessId ?? 0, region.Run!.Request.Program, region.LostWith, [.. recovery.LostPages]));
+        guest?.Tell($"with node {region.LostWith} {Math.Max(1, recovery.LostPages.Count >> 8)} MiB of process {guest.ProcessId}'s memory are lost; it goes on, "
+            + "and gets SIGBUS if it touches them (vsmp report lost)");
     }
 
     // As a user.
@@ -351,6 +409,8 @@ internal sealed class RecoveryServer
 
 /// <summary>Memory that was lost for good.</summary>
 /// <param name="Region">The region's name.</param>
+/// <param name="ProcessId">Whose it was.</param>
+/// <param name="Program">What that runs.</param>
 /// <param name="Nodes">Names of the nodes that it was lost with.</param>
-/// <param name="Pages">Which pages.</param>
-internal sealed record LostMemory(string Region, IReadOnlyList<string> Nodes, IReadOnlyList<PageNumber> Pages);
+/// <param name="Pages">Which pages, in ascending order.</param>
+internal sealed record LostMemory(string Region, int ProcessId, string Program, string Nodes, IReadOnlyList<PageNumber> Pages);

@@ -41,8 +41,11 @@ internal sealed class FakeAgent(string name) : IAgentControl
 
     public Task<IReadOnlyList<GuestStatus>> GetGuestsAsync() => Task.FromResult<IReadOnlyList<GuestStatus>>(Guests);
 
+    public Task<IReadOnlyList<LossStatus>> GetLossesAsync() => Task.FromResult<IReadOnlyList<LossStatus>>(
+        [new LossStatus("sort.1", 17, "sort", "beta", [new PageSpan(5, 1), new PageSpan(512, 512)])]);
+
     public Task<IReadOnlyList<RegionStatus>> GetRegionsAsync() => Task.FromResult<IReadOnlyList<RegionStatus>>(
-        [new RegionStatus("sort.1", "0.1", "MSI", 64 << 20, name, new() { [name] = 64 << 20 })]);
+        [new RegionStatus("sort.1", "0.1", "MSI", 64 << 20, name, "none", new() { [name] = 64 << 20 })]);
 
     public Task<bool> StopGuestAsync(int processId)
     {

@@ -83,12 +83,13 @@ internal sealed class Cluster
 
     /// <summary>Starts a program on pooled memory.</summary>
     public GuestCommand Start(string[] program, string? local = null, string? node = null,
-        Dictionary<string, string>? environment = null)
+        Dictionary<string, string>? environment = null, string? redundancy = null)
     {
         string statistics = Scratch($"stats-{Interlocked.Increment(ref _statistics)}.json");
         List<string> arguments = ["run", "--stats", statistics];
         if (local is not null) arguments.AddRange(["--local", local]);
         if (node is not null) arguments.AddRange(["--node", node]);
+        if (redundancy is not null) arguments.AddRange(["--redundancy", redundancy]);
         arguments.Add("--");
         arguments.AddRange(program);
         Dictionary<string, string> all = Environment;
@@ -102,6 +103,9 @@ internal sealed class Cluster
     /// <summary>The process of an agent.</summary>
     public int ProcessId(string agent) =>
         int.Parse(File.ReadAllText($"{RunDirectory}/{agent}/agent.pid").Split(' ', '\n')[0]);
+
+    /// <summary>What an agent has logged.</summary>
+    public string Log(string agent) => File.ReadAllText($"{RunDirectory}/{agent}/agent.log");
 
     /// <summary>What the files of an agent's tmpfs hold, as the kernel counts it.</summary>
     public long AllocatedBytes(string agent)

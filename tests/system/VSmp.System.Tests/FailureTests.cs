@@ -25,8 +25,8 @@ public sealed class FailureTests
     });
 
     [Fact]
-    public void A_killed_agent_ends_the_guests_that_need_it_and_no_others() =>
-        Cluster.Run(3, "128M", cluster =>
+    public void Without_a_mirror_a_killed_agent_costs_what_only_it_had_and_who_does_not_touch_that_goes_on() =>
+        Cluster.Run(4, "128M", cluster =>
         {
             using GuestCommand wide = cluster.Start([Paths.Program("hold"), "180"], local: "32M", node: "n0");
             wide.Command.WaitFor("ready");
@@ -35,16 +35,23 @@ public sealed class FailureTests
             narrow.Command.WaitFor("ready");
 
             Assert.Equal(0, Native.Kill(cluster.ProcessId("n2"), Native.SIGKILL));
+            Wait.Until(() => wide.Command.Error.Contains("are lost", StringComparison.Ordinal), 60, () => $"word of the loss: {wide.Command.Error}");
+            Assert.True(wide.Command.IsRunning, "the guest ended though it had not touched what is lost");
+            string lost = cluster.Vsmp("report", "lost").Succeeded().Output;
+            Assert.Contains("hold", lost, StringComparison.Ordinal);
+            Assert.Contains("n2", lost, StringComparison.Ordinal);
+            wide.Command.EndInput(); // now it touches all of it
             Outcome ended = wide.Command.WaitForEnd(60);
-            Assert.NotEqual(0, ended.ExitCode);
+            Assert.Equal(128 + 7, ended.ExitCode); // SIGBUS
             Assert.Contains("n2", ended.Error, StringComparison.Ordinal);
+            Assert.DoesNotContain("check failed", ended.Error, StringComparison.Ordinal);
             Assert.True(narrow.Command.IsRunning, "the guest that had nothing on n2 ended too");
             narrow.Command.EndInput();
             narrow.Command.WaitForEnd().Succeeded(); // verifies what it holds
 
             // What the killed agent had mounted is swept by the next `vsmp up` or `down`, which this test's end checks.
             Wait.Until(() => cluster.AllocatedBytes("n0") == 0 && cluster.AllocatedBytes("n1") == 0, 10, () => "the guests' pages");
-        }, leavesAgents: ["n0", "n1"]);
+        }, leavesAgents: ["n0", "n1", "n3"]);
 
     [Fact]
     public void A_guest_whose_own_agent_is_killed_ends_with_a_message_and_reads_nothing_wrong() => Cluster.Run(2, "128M", cluster =>
