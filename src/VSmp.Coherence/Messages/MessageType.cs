@@ -149,8 +149,6 @@ public enum MessageType : byte
     RegionFreeze = 96,
     /// <summary>Done: to the leader.</summary>
     RegionFrozen = 97,
-    /// <summary>To a home: whose claims to wait for, and which mirrored extents it is home of from now on.</summary>
-    RegionRebuild = 98,
     /// <summary>What a node has of pages: to their homes.</summary>
     RegionClaims = 99,
     /// <summary>A home's directory is there again; with the pages that are lost: to the leader.</summary>
