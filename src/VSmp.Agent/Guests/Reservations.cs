@@ -22,7 +22,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     private const int MaxRounds = 4;
 
     private readonly Dictionary<ulong, Pending> _pending = [];
-    private readonly Dictionary<ulong, (NodeId To, Action<bool> Done)> _lateMirrors = [];
+    private readonly Dictionary<ulong, (PagedRegion Region, NodeId To, Action<bool> Done)> _lateMirrors = [];
     private readonly List<Pending> _awaitFrames = [];
     private readonly List<Pending> _awaitRecovery = []; // their region's directories are being rebuilt
     private ulong _lastRequest;
@@ -138,7 +138,8 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     }
 
     /// <summary>Nodes that may know of a guest's region, though no extent of it is placed there yet.</summary>
-    public IEnumerable<NodeId> AskedFor(Guest guest) => _pending.Values.Where(p => p.Guest == guest).SelectMany(p => p.Parent!.Asked);
+    public IEnumerable<NodeId> AskedFor(Guest guest) => _pending.Values.Where(p => p.Guest == guest).SelectMany(p => p.Parent!.Asked)
+        .Concat(_lateMirrors.Values.Where(m => m.Region == guest.Region).Select(m => m.To));
 
     /// <summary>Asks a node to become the mirror of extents that have a home already.</summary>
     /// <param name="region">The region; made here.</param>
@@ -149,7 +150,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     /// <param name="done">Hears whether it has.</param>
     public void AskLateMirror(PagedRegion region, NodeId mirror, NodeId home, ExtentNumber first, uint count, Action<bool> done)
     {
-        _lateMirrors.Add(++_lastRequest, (mirror, done));
+        _lateMirrors.Add(++_lastRequest, (region, mirror, done));
         peers.Take(mirror, (int)count);
         Send(mirror, new FrameHeader
         {
@@ -180,7 +181,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     public void OnPeerLost(NodeId peer)
     {
         foreach (PagedRegion region in pager.Regions.Where(r => r.Run is null && r.Id.Creator == peer).ToArray()) DropHomes(region);
-        foreach ((ulong id, (NodeId _, Action<bool> done)) in _lateMirrors.Where(p => p.Value.To == peer).ToArray())
+        foreach ((ulong id, (PagedRegion _, NodeId _, Action<bool> done)) in _lateMirrors.Where(p => p.Value.To == peer).ToArray())
         {
             _lateMirrors.Remove(id);
             done(false);
@@ -305,7 +306,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
 
     private void OnReply(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
     {
-        if (_lateMirrors.Remove(header.Argument0, out (NodeId To, Action<bool> Done) late))
+        if (_lateMirrors.Remove(header.Argument0, out (PagedRegion Region, NodeId To, Action<bool> Done) late))
         {
             peers.SetFree(peer, (uint)header.Argument1);
             late.Done(header.Count > 0);
@@ -420,6 +421,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
                 var state = new Region(header.Region, order.Name, extents, Msi.Protocol, homes: null, budget: null) { Generation = header.Generation };
                 region = pager.Add(state, frames, run: null);
             }
+            Pager.CatchUp(region, header.Generation);
             for (uint e = 0; e < header.Count; e++)
             {
                 if (!Take(region, new ExtentNumber(first.Value + e), order)) capacity.RemoveHome(1); // asked twice

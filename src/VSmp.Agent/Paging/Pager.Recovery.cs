@@ -67,6 +67,16 @@ internal sealed unsafe partial class Pager
     /// <summary>Whether the directories of a region are being rebuilt.</summary>
     public static bool IsFrozen(PagedRegion region) => region.Protocol is DirectoryProtocol { Region.IsFrozen: true };
 
+    /// <summary>Whether directories of a region that are here are being rebuilt.</summary>
+    public static bool IsRebuilding(PagedRegion region) => StateOf(region).Rebuild is not null;
+
+    /// <summary>The node that made a region speaks of a later generation: this node took no part in its last recovery, and so has nothing of it that counts.</summary>
+    public static void CatchUp(PagedRegion region, Generation generation)
+    {
+        Region state = StateOf(region);
+        if (generation.Value > state.Generation.Value) state.Generation = generation;
+    }
+
     /// <summary>Which generation of a region's directories counts here.</summary>
     public static Generation GenerationOf(PagedRegion region) => region.Protocol is DirectoryProtocol p ? p.Region.Generation : default;
 

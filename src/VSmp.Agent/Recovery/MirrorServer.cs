@@ -176,9 +176,9 @@ internal sealed class MirrorServer
     private void Copy()
     {
         CopyJob job = _copying[0];
-        if (Pager.IsFrozen(job.Region) || !job.Region.Layout.IsHome(job.Extent))
+        if (Pager.GenerationOf(job.Region) != job.Generation || !job.Region.Layout.IsHome(job.Extent))
         {
-            _copying.RemoveAt(0); // what was lost is said again, what was given back is not wanted
+            _copying.RemoveAt(0); // after a recovery it is said again, what was given back is not wanted
             return;
         }
         if (Pager.MirrorCopiesOut(job.Region) >= MaxCopiesOut) return;
@@ -209,6 +209,7 @@ internal sealed class MirrorServer
     {
         public PagedRegion Region { get; } = region;
         public ExtentNumber Extent { get; } = extent;
+        public Generation Generation { get; } = Pager.GenerationOf(region);
 
         /// <summary>Pages that something was under way for when their turn came.</summary>
         public Queue<PageNumber> Busy { get; } = [];

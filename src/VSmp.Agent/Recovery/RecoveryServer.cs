@@ -300,7 +300,7 @@ internal sealed class RecoveryServer
             if (participant == _self) continue;
             SendClaims(participant, recovery, CollectionsMarshal.AsSpan(ofHome.GetValueOrDefault(participant)));
         }
-        if (region.Layout.HomeExtentCount > 0) _pager.OnClaims(region, _self, CollectionsMarshal.AsSpan(mine), isLast: true);
+        if (Pager.IsRebuilding(region)) _pager.OnClaims(region, _self, CollectionsMarshal.AsSpan(mine), isLast: true);
         else OnRebuilt(_self, recovery, recovery.Leader.Generation);
     }
 
@@ -337,12 +337,13 @@ internal sealed class RecoveryServer
 
     private void OnClaims(NodeId from, in FrameHeader header, ReadOnlySpan<byte> payload)
     {
-        if (_pager.Find(header.Region) is not { } region || region.Layout.HomeExtentCount == 0)
+        PagedRegion? region = _pager.Find(header.Region);
+        if (region is not null && header.Generation != Pager.GenerationOf(region)) return; // another recovery has begun
+        if (region is null || !Pager.IsRebuilding(region))
         {
-            if (header.Argument0 == 1) SendRebuilt(header.Region, header.Generation, []); // there is nothing to rebuild
+            if (header.Argument0 == 1) SendRebuilt(header.Region, header.Generation, []); // it was no home when it froze
             return;
         }
-        if (header.Generation != Pager.GenerationOf(region)) return; // another recovery has begun
         _claims.Clear();
         if (payload.Length % Claim.Bytes != 0) throw new ProtocolViolationException($"{from} claims {payload.Length} bytes");
         for (; !payload.IsEmpty; payload = payload[Claim.Bytes..])

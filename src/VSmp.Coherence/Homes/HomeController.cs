@@ -56,17 +56,17 @@ public sealed class HomeController
 
     private void OnPage(Region region, in Message m, EffectBuffer effects)
     {
+        if (m.Type == MessageType.MirrorAck && (m.Flags & MessageFlags.Prefetch) != 0)
+        {
+            region.MirrorCopiesOut--;
+            return;
+        }
         if (!region.IsHome(m.Page.Extent))
         {
             Refuse(in m, effects);
             return;
         }
         ref DirectoryEntry entry = ref region.EntryAt(m.Page);
-        if (m.Type == MessageType.MirrorAck && (m.Flags & MessageFlags.Prefetch) != 0)
-        {
-            region.MirrorCopiesOut--;
-            return;
-        }
         if (region.Rebuild is { } rebuild && m.Type is MessageType.MirrorAck or MessageType.Recalled)
         {
             rebuild.OnAnswer(in m, effects);

@@ -236,6 +236,7 @@ public sealed class DirectoryRebuild
                 break;
             default:
                 entry.State = DirectoryState.Lost;
+                if (entry.Version.Value == uint.MaxValue) entry.Version = default; // nothing is known of it
                 effects.Add(EffectKind.DropHome, _region.Id, page);
                 lost.Add(page);
                 break;
