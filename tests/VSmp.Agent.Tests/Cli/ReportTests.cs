@@ -86,8 +86,20 @@ public sealed class ReportTests : IDisposable
         var (_, output, _) = await Vsmp.RunAsync(_served.Directory, "region", "ls");
         Assert.Equal(
             """
-            REGION  ID   PROTOCOL  RESERVED  MADE BY  HOMES
-            sort.1  0.1  MSI         64 MiB  n0       n0 64 MiB
+            REGION  ID   PROTOCOL  RESERVED  MADE BY  REDUNDANCY  HOMES
+            sort.1  0.1  MSI         64 MiB  n0       none        n0 64 MiB
+
+            """, output);
+    }
+
+    [Fact]
+    public async Task Lost_memory_is_listed_with_whose_it_was()
+    {
+        var (_, output, _) = await Vsmp.RunAsync(_served.Directory, "report", "lost");
+        Assert.Equal(
+            """
+            NODE  PID  PROGRAM  REGION  LOST WITH   LOST  PAGES
+            n0     17  sort     sort.1  beta       2 MiB  5, 512-1023
 
             """, output);
     }

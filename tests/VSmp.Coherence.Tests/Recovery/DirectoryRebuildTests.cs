@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Coherence.Homes;
+using VSmp.Coherence.Messages;
+using VSmp.Coherence.Nodes;
+using VSmp.Coherence.Protocols;
+using VSmp.Coherence.Recovery;
+
+namespace VSmp.Coherence.Tests.Recovery;
+
+/// <summary>One home, and what it makes of claims. That the whole of it is right is for the model checker to say.</summary>
+public sealed class DirectoryRebuildTests
+{
+    private static readonly NodeId Self = new(0), User = new(1), Other = new(2), LostHome = new(3), Mirror = new(4);
+    private static readonly ExtentNumber Extent = new(0);
+    private static readonly PageNumber Page = new(5);
+    private readonly Region _region = new(new RegionId(1), "r", 1, Msi.Protocol, homes: null, budget: null);
+    private readonly HomeController _home = new(Self, () => 5);
+    private readonly RecoveryController _recovery;
+    private readonly EffectBuffer _effects = new();
+    private readonly List<PageNumber> _lost = [];
+
+    public DirectoryRebuildTests() => _recovery = new RecoveryController(Self, new NodeController(Self), _home);
+
+    [Fact]
+    public void A_mirror_becomes_the_home_with_what_it_was_sent()
+    {
+        _region.Mirrored.Add(Extent, LostHome, isFresh: true);
+        _region.Mirrored.At(Page) = new MirrorEntry { Version = new PageVersion(7), Contents = MirrorContents.Data };
+        Assert.Equal(1, Freeze());
+        Claim();
+        Assert.True(RecoveryController.TryComplete(_region));
+        Assert.Empty(_lost);
+        Assert.False(_region.Mirrored.Contains(Extent));
+        ref DirectoryEntry entry = ref _region.EntryAt(Page);
+        Assert.Equal((DirectoryState.I, 7u, DirectoryFlags.None), (entry.State, entry.Version.Value, entry.Flags));
+        Assert.Equal(DirectoryFlags.Zero, _region.EntryAt(new PageNumber(6)).Flags);
+    }
+
+    [Fact]
+    public void An_owner_keeps_what_it_has_and_the_mirrors_older_copy_goes()
+    {
+        _region.Mirrored.Add(Extent, LostHome, isFresh: true);
+        _region.Mirrored.At(Page) = new MirrorEntry { Version = new PageVersion(7), Contents = MirrorContents.Data };
+        Freeze();
+        Claim(new Claim(Page, 1, ClaimKind.Modified, new PageVersion(8)));
+        Assert.True(RecoveryController.TryComplete(_region));
+        ref DirectoryEntry entry = ref _region.EntryAt(Page);
+        Assert.Equal((DirectoryState.M, User, 8u), (entry.State, entry.Owner, entry.Version.Value));
+        Assert.Contains(Effects(), e => e.Kind == EffectKind.DropHome && e.Page == Page);
+    }
+
+    [Fact]
+    public void A_kept_copy_that_the_mirror_lacks_is_recalled_before_the_home_is_ready()
+    {
+        _region.Mirrored.Add(Extent, LostHome, isFresh: true);
+        _region.Mirrored.At(Page) = new MirrorEntry { Version = new PageVersion(7), Contents = MirrorContents.Data };
+        Freeze();
+        Claim(new Claim(Page, 1, ClaimKind.Kept, new PageVersion(8)));
+        Assert.Contains(Effects(), e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.Recall && e.To == User);
+        Assert.False(RecoveryController.TryComplete(_region));
+        _home.OnMessage(_region, Answer(MessageType.Recalled, version: 8), _effects);
+        Assert.True(RecoveryController.TryComplete(_region));
+        Assert.Equal(8u, _region.EntryAt(Page).Version.Value);
+    }
+
+    [Fact]
+    public void What_nobody_has_is_lost_and_who_asks_for_it_is_told()
+    {
+        _region.Mirrored.Add(Extent, LostHome, isFresh: false);
+        Freeze();
+        Claim(new Claim(Page, 1, ClaimKind.Shared, new PageVersion(3)));
+        Assert.True(RecoveryController.TryComplete(_region));
+        Assert.Equal(ExtentNumber.Pages - 1, _lost.Count);
+        Assert.DoesNotContain(Page, _lost);
+        Assert.Equal((DirectoryState.M, User), (_region.EntryAt(Page).State, _region.EntryAt(Page).Owner)); // the only reader owns it now
+        _effects.Clear();
+        Message ask = Answer(MessageType.GetS, version: 0) with { Page = _lost[0] };
+        _home.OnMessage(_region, in ask, _effects);
+        Assert.Contains(Effects(), e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.Poisoned && e.To == User);
+    }
+
+    [Fact]
+    public void What_was_written_home_and_perhaps_not_mirrored_is_mirrored_again()
+    {
+        _region.BecomeHome(Extent);
+        _region.SetMirror(Extent, Mirror);
+        _home.OnMessage(_region, Answer(MessageType.GetM, 0), _effects);
+        _home.OnMessage(_region, Answer(MessageType.InstallAck, 1), _effects);
+        _home.OnMessage(_region, Answer(MessageType.PutM, 1), _effects);
+        Assert.Equal(DirectoryState.I_W, _region.EntryAt(Page).State);
+        _effects.Clear();
+        Freeze();
+        Claim();
+        Assert.Contains(Effects(), e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.MirrorPut && e.To == Mirror);
+        Assert.False(RecoveryController.TryComplete(_region));
+        _home.OnMessage(_region, Answer(MessageType.MirrorAck, 1) with { Source = Mirror }, _effects);
+        Assert.True(RecoveryController.TryComplete(_region));
+    }
+
+    [Fact]
+    public void Two_owners_are_a_violation()
+    {
+        _region.BecomeHome(Extent);
+        Freeze(users: [User, Other]);
+        Claim(new Claim(Page, 1, ClaimKind.Modified, new PageVersion(8)));
+        Assert.Throws<ProtocolViolationException>(() =>
+            _recovery.OnClaims(_region, Other, [new Claim(Page, 1, ClaimKind.Modified, new PageVersion(8))], isLast: true, _effects, _lost));
+    }
+
+    [Fact]
+    public void What_an_earlier_generation_sent_is_dropped()
+    {
+        _region.BecomeHome(Extent);
+        Freeze();
+        Claim();
+        _effects.Clear();
+        _home.OnMessage(_region, Answer(MessageType.GetM, 0) with { Generation = default }, _effects);
+        Assert.Equal(0, _effects.Count);
+    }
+
+    [Fact]
+    public void Claims_are_on_the_wire_what_they_are_here()
+    {
+        Span<byte> bytes = stackalloc byte[Coherence.Recovery.Claim.Bytes];
+        var claim = new Claim(new PageNumber(513), 511, ClaimKind.Kept, new PageVersion(0x01020304));
+        claim.Write(bytes);
+        Assert.Equal("01020000FE01040004030201", Convert.ToHexString(bytes));
+        Assert.True(Coherence.Recovery.Claim.TryRead(bytes, out Claim read));
+        Assert.Equal(claim, read);
+        bytes[4] = 0xFF; // beyond the extent's end
+        Assert.False(Coherence.Recovery.Claim.TryRead(bytes, out _));
+        bytes[4] = 0;
+        bytes[6] = 6;
+        Assert.False(Coherence.Recovery.Claim.TryRead(bytes, out _));
+    }
+
+    [Fact]
+    public void A_leader_waits_for_all_twice_and_for_nobody_of_an_earlier_generation()
+    {
+        var leader = new RecoveryLeader();
+        leader.Begin(new Generation(1), [Self, User], [User]);
+        Assert.False(leader.OnFrozen(Self, new Generation(1)));
+        leader.Begin(new Generation(2), [Self, User], [User]); // another node was lost
+        Assert.False(leader.OnFrozen(User, new Generation(1)));
+        Assert.False(leader.OnFrozen(User, new Generation(2)));
+        Assert.True(leader.OnFrozen(Self, new Generation(2)));
+        Assert.False(leader.OnRebuilt(User, new Generation(1)));
+        Assert.True(leader.OnRebuilt(User, new Generation(2)));
+        Assert.Equal(RecoveryPhase.None, leader.Phase);
+    }
+
+    private int Freeze(NodeId[]? users = null) =>
+        _recovery.Freeze(_region, new Generation(1), new RecoveryPlan([LostHome], users ?? [User], IsAnyUserLost: false), _effects);
+
+    private void Claim(params Claim[] claims) => _recovery.OnClaims(_region, User, claims, isLast: true, _effects, _lost);
+
+    private Message Answer(MessageType type, uint version) => new()
+    {
+        Type = type,
+        Source = User,
+        Requestor = User,
+        Count = 1,
+        Region = _region.Id,
+        Page = Page,
+        Version = new PageVersion(version),
+        Generation = _region.Generation,
+    };
+
+    private List<Effect> Effects() => [.. Enumerable.Range(0, _effects.Count).Select(i => _effects[i])];
+}
