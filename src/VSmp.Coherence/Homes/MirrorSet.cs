@@ -44,8 +44,8 @@ public sealed class MirrorSet(int extentCount)
     /// <summary>Stands for an extent of zeros.</summary>
     private static readonly MirrorEntry[] Untouched = [];
 
-    private readonly MirrorEntry[]?[] _extents = new MirrorEntry[]?[extentCount];
-    private readonly ushort[] _homes = new ushort[extentCount];
+    private MirrorEntry[]?[] _extents = []; // as many as the region has once one is mirrored here
+    private ushort[] _homes = [];
 
     /// <summary>Extents mirrored here.</summary>
     public int Count { get; private set; }
@@ -66,6 +66,11 @@ public sealed class MirrorSet(int extentCount)
     /// <returns>False if it is mirrored here already.</returns>
     public bool Add(ExtentNumber extent, NodeId home, bool isFresh)
     {
+        if (_extents.Length == 0)
+        {
+            _extents = new MirrorEntry[]?[extentCount];
+            _homes = new ushort[extentCount];
+        }
         if (_extents[extent.Value] is not null) return false;
         _homes[extent.Value] = home.Value;
         _extents[extent.Value] = isFresh ? Untouched : new MirrorEntry[ExtentNumber.Pages];
