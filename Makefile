@@ -129,7 +129,7 @@ lint-c:
 .PHONY: install
 install: build ## into PREFIX (default /usr/local): vsmp, man pages, completion, systemd unit, udev rule
 	install -d $(DESTDIR)$(PREFIX)/lib/vsmp $(DESTDIR)$(PREFIX)/bin
-	install -m 0755 $(BUILD)/vsmp $(BUILD)/*.so $(DESTDIR)$(PREFIX)/lib/vsmp/
+	install -m 0755 $(BUILD)/vsmp $(BUILD)/vsmp-keeper $(BUILD)/*.so $(DESTDIR)$(PREFIX)/lib/vsmp/
 	install -m 0644 $(BUILD)/*.dll $(BUILD)/*.json $(DESTDIR)$(PREFIX)/lib/vsmp/
 	ln -sfn ../lib/vsmp/vsmp $(DESTDIR)$(PREFIX)/bin/vsmp
 	install -D -m 0644 native/include/vsmp.h $(DESTDIR)$(PREFIX)/include/vsmp.h
