@@ -158,7 +158,7 @@ internal static unsafe partial class ProcessControl
     private static partial long SystemCall(long number, nint a, nint b, nint c, nint d);
 
     [LibraryImport("libc", EntryPoint = "clock_gettime", SetLastError = true)]
-    private static partial int ClockGetTime(int clock, TimeSpec* time);
+    internal static partial int ClockGetTime(int clock, TimeSpec* time);
 
     [LibraryImport("libc", EntryPoint = "waitid", SetLastError = true)]
     private static partial int WaitId(int idType, uint id, SignalInfo* info, int options);

@@ -30,9 +30,10 @@ internal sealed unsafe partial class UnixSocket : SafeHandle
     public const int MaxDescriptors = 16;
 
     private const int AF_UNIX = 1, SOCK_NONBLOCK = 0x800, SOCK_CLOEXEC = 0x80000;
-    private const int SOL_SOCKET = 1, SO_PEERCRED = 17, SO_PEERGROUPS = 59, SCM_RIGHTS = 1;
+    private const int SOL_SOCKET = 1, SO_TYPE = 3, SO_PEERCRED = 17, SO_PEERGROUPS = 59, SCM_RIGHTS = 1;
     private const int MSG_CTRUNC = 0x8, MSG_DONTWAIT = 0x40, MSG_NOSIGNAL = 0x4000, MSG_CMSG_CLOEXEC = 0x40000000;
     private const int SHUT_RDWR = 2;
+    private const int F_SETFD = 2, F_GETFL = 3, F_SETFL = 4, FD_CLOEXEC = 1;
     private const int ControlHeaderBytes = 16;
     private const int Backlog = 64;
 
@@ -117,6 +118,21 @@ internal sealed unsafe partial class UnixSocket : SafeHandle
         int error = Errno.Last;
         socket.Dispose();
         throw Errno.Exception($"cannot connect to {path}", error);
+    }
+
+    /// <summary>Takes over a connected socket that this process was started with: from now on non-blocking, and closed on exec.</summary>
+    /// <exception cref="IOException">The descriptor is no socket of that type.</exception>
+    public static UnixSocket Adopt(int fd, UnixSocketType type)
+    {
+        int found, bytes = sizeof(int);
+        // SAFETY: written by the kernel, on this stack.
+        if (GetOption(fd, SOL_SOCKET, SO_TYPE, &found, &bytes) < 0) throw Errno.Exception($"descriptor {fd} is no socket");
+        if (found != (int)type) throw new IOException($"descriptor {fd} is a socket of another type");
+        if (FileControl(fd, F_SETFD, FD_CLOEXEC) < 0 || FileControl(fd, F_SETFL, FileControl(fd, F_GETFL, 0) | SOCK_NONBLOCK) < 0)
+        {
+            throw Errno.Exception($"cannot take over descriptor {fd}");
+        }
+        return new UnixSocket(fd);
     }
 
     /// <summary>Takes the next connection, non-blocking; null if none waits.</summary>
