@@ -188,6 +188,7 @@ internal sealed class KeeperClient : IReactorHandler, IDisposable
     public void Dispose()
     {
         _reactor?.Unwatch(_socket.Descriptor);
+        CloseDescriptors();
         _socket.Dispose();
     }
 
