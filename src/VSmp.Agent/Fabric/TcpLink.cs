@@ -35,18 +35,27 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
     /// <summary>The receive buffer: several frames of the largest size.</summary>
     internal const int ReceiveBytes = 512 * 1024;
 
+    /// <summary>
+    /// Time for a frame from its first byte to its last: far more than the longest takes on any network that is of use here. Its CRC says
+    /// nothing before, and a length that was changed on the way may promise bytes that never come.
+    /// </summary>
+    private const long FrameDeadlineMicroseconds = 2_000_000;
+
     private const int MaxVectors = 16;
     private const int MaxFrameBytes = FrameHeader.Bytes + FrameHeader.MaxPayloadBytes;
 
     private readonly TcpTransport _transport;
     private readonly Reactor _reactor;
     private readonly byte[] _ack = GC.AllocateArray<byte>(FrameHeader.Bytes, pinned: true);
+    private readonly Action _checkProgress;
     private int _fd;
     private byte* _buffer;
     private int _bufferStart;
     private int _bufferEnd;
     private int _ackLeft;
     private bool _blocked; // waits for the socket to become writable
+    private long _unfinishedSince; // when the frame that has not come in full began
+    private bool _checksProgress;
 
     public TcpLink(TcpTransport transport, Session session, int fd)
         : base(session)
@@ -55,6 +64,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
         _reactor = session.Fabric.Reactor;
         _fd = fd;
         _buffer = transport.TakeBuffer();
+        _checkProgress = CheckProgress;
     }
 
     /// <inheritdoc/>
@@ -209,12 +219,15 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
             if (_bufferEnd - _bufferStart < frameBytes) break;
             if (!Session.OnFrame(this, frame)) return;
             _bufferStart += frameBytes;
+            _unfinishedSince = 0;
         }
         if (_bufferStart == _bufferEnd)
         {
             _bufferStart = _bufferEnd = 0;
+            return;
         }
-        else if (ReceiveBytes - _bufferStart < 2 * MaxFrameBytes)
+        if (_unfinishedSince == 0) AwaitRest();
+        if (ReceiveBytes - _bufferStart < 2 * MaxFrameBytes)
         {
             int left = _bufferEnd - _bufferStart;
             // SAFETY: moves what is left to the buffer's start, within the buffer.
@@ -222,5 +235,28 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
             _bufferStart = 0;
             _bufferEnd = left;
         }
+    }
+
+    private void AwaitRest()
+    {
+        _unfinishedSince = _reactor.NowMicroseconds;
+        if (_checksProgress) return;
+        _checksProgress = true;
+        _reactor.After(FrameDeadlineMicroseconds, _checkProgress);
+    }
+
+    /// <summary>One look in so long, whatever was received: nothing is to be set up and taken down for every frame.</summary>
+    private void CheckProgress()
+    {
+        _checksProgress = false;
+        if (_fd < 0 || _unfinishedSince == 0) return;
+        long left = _unfinishedSince + FrameDeadlineMicroseconds - _reactor.NowMicroseconds;
+        if (left <= 0)
+        {
+            Session.OnViolation("a frame that does not end");
+            return;
+        }
+        _checksProgress = true;
+        _reactor.After(left, _checkProgress);
     }
 }

@@ -156,23 +156,35 @@ public sealed class TcpFabricTests : FabricTests
         await node.OnAsync(fabric => fabric.Add(new NodeId(1), new IPEndPoint(IPAddress.Loopback, 1)));
         using var gate = new PeerGate("test", FabricNode.Secret, _ => { });
         gate.Start();
-        byte[] body = new byte[Handshake.SessionBodyBytes];
-        Handshake.WriteSessionBody(body, 1, 0);
         for (int i = 0; i < 8; i++)
         {
-            var done = new TaskCompletionSource<HandshakeResult>(TaskCreationOptions.RunContinuationsAsynchronously);
-            gate.Connect(new OutgoingRequest(node.Address, HandshakePurpose.Session, new Epoch(5), new NodeId(1), new NodeId(0),
-                body),
-                done.SetResult);
-            HandshakeResult result = await done.Task;
-            Assert.Equal(HandshakeStatus.Ok, result.Status);
-            SendNoise(result.Fd);
+            int fd = await ConnectAsync(gate, node);
+            SendNoise(fd);
             await node.UntilAsync(() => !node.Fabric.IsConnected(new NodeId(1)));
-            _ = Libc.Close(result.Fd);
+            _ = Libc.Close(fd);
         }
         await node.UntilAsync(() => node.Recorder.Downs.Count == 1);
         Assert.Contains("violation", node.Recorder.Downs[0].Reason, StringComparison.Ordinal);
         Assert.Contains(node.Log, line => line.Contains("bytes that are no frame", StringComparison.Ordinal));
+    }
+
+    [Fact]
+    public async Task A_frame_that_promises_more_bytes_than_come_costs_the_connection_and_not_the_session()
+    {
+        await using var node = new FabricNode(options: new FabricOptions { LossTimeoutMicroseconds = 60_000_000 });
+        node.Fabric.SetIdentity(new NodeId(0), new Epoch(5));
+        node.Start();
+        await node.OnAsync(fabric => fabric.Add(new NodeId(1), new IPEndPoint(IPAddress.Loopback, 1)));
+        using var gate = new PeerGate("test", FabricNode.Secret, _ => { });
+        gate.Start();
+        int fd = await ConnectAsync(gate, node);
+        SendUnfinished(fd);
+        await node.UntilAsync(() => node.Log.Any(line => line.Contains("a frame that does not end", StringComparison.Ordinal)));
+        _ = Libc.Close(fd);
+        fd = await ConnectAsync(gate, node);
+        await node.UntilAsync(() => node.Fabric.IsConnected(new NodeId(1)));
+        _ = Libc.Close(fd);
+        Assert.Empty(node.Recorder.Downs);
     }
 
     [Fact]
@@ -196,6 +208,25 @@ public sealed class TcpFabricTests : FabricTests
     }
 
     private protected override IFabricWorld CreateWorld() => new SessionWorld();
+
+    private static async Task<int> ConnectAsync(PeerGate gate, FabricNode node)
+    {
+        byte[] body = new byte[Handshake.SessionBodyBytes];
+        Handshake.WriteSessionBody(body, 1, 0);
+        var done = new TaskCompletionSource<HandshakeResult>(TaskCreationOptions.RunContinuationsAsynchronously);
+        gate.Connect(new OutgoingRequest(node.Address, HandshakePurpose.Session, new Epoch(5), new NodeId(1), new NodeId(0), body), done.SetResult);
+        HandshakeResult result = await done.Task;
+        Assert.Equal(HandshakeStatus.Ok, result.Status);
+        return result.Fd;
+    }
+
+    /// <summary>A header as it should be, of a frame whose payload never comes.</summary>
+    private static unsafe void SendUnfinished(int fd)
+    {
+        var header = new FrameHeader { Magic = FrameHeader.MagicValue, Version = FrameHeader.CurrentVersion, Type = MessageType.NodeReport, PayloadBytes = 4096 };
+        // SAFETY: sends the header, which is on this stack.
+        Assert.Equal(FrameHeader.Bytes, Sockets.Send(fd, &header, FrameHeader.Bytes, Sockets.MSG_NOSIGNAL));
+    }
 
     private static unsafe void SendNoise(int fd)
     {
