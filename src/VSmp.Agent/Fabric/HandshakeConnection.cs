@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Buffers.Binary;
 using System.Net;
+using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Agent.Interop;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
@@ -16,6 +17,8 @@ internal abstract class HandshakeConnection(PeerGate gate, int fd, long deadline
     private byte[] _out = [];
     private int _outDone;
     private bool _closeWhenSent;
+    private HandshakeFaults? _faults; // null: nothing may be injected
+    private bool _isHeld; // nothing is asked of the socket meanwhile
 
     /// <summary>The descriptor; −1 once it is closed or handed on.</summary>
     public int Fd { get; private set; } = fd;
@@ -32,6 +35,11 @@ internal abstract class HandshakeConnection(PeerGate gate, int fd, long deadline
 
     public virtual void OnReady(EpollEvents events)
     {
+        if (_isHeld)
+        {
+            if ((events & (EpollEvents.HangUp | EpollEvents.Error)) != 0) Break(Errno.ECONNRESET);
+            return;
+        }
         while (Fd >= 0)
         {
             if (_outDone < _out.Length)
@@ -103,8 +111,45 @@ internal abstract class HandshakeConnection(PeerGate gate, int fd, long deadline
         _closeWhenSent = thenClose;
     }
 
+    /// <summary>From now on it is known whom this is about: what is injected between here and there counts.</summary>
+    protected void ExpectFaults(NodeId peer)
+    {
+        if (gate.Faults is { } plan && !peer.IsNone) _faults = new HandshakeFaults(plan, peer);
+    }
+
+    /// <summary>Whether the next message may go now; if not, <see cref="OnReady"/> is called again, or the connection breaks.</summary>
+    protected bool MaySend()
+    {
+        if (_faults is null) return true;
+        bool isLost = !_faults.Look(gate.Now, out long waitMicroseconds);
+        if (isLost)
+        {
+            Break(Errno.ETIMEDOUT);
+            return false;
+        }
+        if (waitMicroseconds == 0) return true;
+        _isHeld = true;
+        gate.Watch(this, EpollEvents.None); // that the peer has had enough is found out soon enough
+        gate.After(waitMicroseconds, () =>
+        {
+            _isHeld = false;
+            if (Fd < 0) return;
+            gate.Watch(this, EpollEvents.Readable);
+            OnReady(EpollEvents.Readable);
+        });
+        return false;
+    }
+
+    /// <summary>The message as it is to go out, once it may.</summary>
+    protected byte[] Pass(byte[] message) => _faults is null ? message : _faults.Pass(message);
+
     private bool TrySend()
     {
+        if (_faults is not null && _outDone == 0)
+        {
+            if (!MaySend()) return false;
+            _out = Pass(_out);
+        }
         nint sent;
         // SAFETY: the array is pinned during the call, which does not block.
         unsafe
@@ -241,6 +286,7 @@ internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote
             return SendRefusal(HandshakeStatus.OtherTransport);
         }
         _hello = In;
+        if (In[6] == (byte)HandshakePurpose.Session) ExpectFaults(Handshake.ClientOf(_hello));
         Handshake.WriteChallenge(_challenge);
         Send(_challenge);
         _step = Step.ProofHeader;
@@ -272,8 +318,9 @@ internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote
         if (_hello[6] == (byte)HandshakePurpose.Session)
         {
             if (body.Length != Handshake.SessionBodyBytes) return Refuse("sent a session request without sense");
+            if (!MaySend()) return false; // the answer
             (ulong sessionId, ulong lastTaken) = Handshake.ReadSessionBody(body);
-            var peer = new IncomingPeer(Gate.Secret, _hello, _challenge, Release(), remote, sessionId, lastTaken);
+            var peer = new IncomingPeer(Gate.Secret, _hello, _challenge, Release(), remote, sessionId, lastTaken, Pass);
             if (Gate.SessionArrived is { } take) take(peer);
             else peer.Refuse(HandshakeStatus.NotReady);
             return false;
@@ -327,6 +374,7 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
                 Finish(HandshakeStatus.Unreachable, PeerGate.Explain(error));
                 return;
             }
+            if (request.Purpose == HandshakePurpose.Session) ExpectFaults(request.Peer);
             Handshake.WriteHello(_hello, request.Purpose, Gate.Transport, request.Epoch, request.Self, request.Peer, Gate.ClusterName);
             Send(_hello);
             Expect(Handshake.PrefixBytes);
@@ -461,7 +509,7 @@ internal sealed record HandshakeResult(HandshakeStatus Status, string Text, int 
 /// A peer that has proved that it knows the secret, and waits for the answer. The descriptor is the receiver's.
 /// </summary>
 internal sealed class IncomingPeer(ClusterSecret secret, byte[] hello, byte[] challenge, int fd, IPEndPoint remote,
-    ulong sessionId, ulong lastTaken)
+    ulong sessionId, ulong lastTaken, Func<byte[], byte[]> pass)
 {
     public NodeId Client => Handshake.ClientOf(hello);
 
@@ -499,7 +547,7 @@ internal sealed class IncomingPeer(ClusterSecret secret, byte[] hello, byte[] ch
     private unsafe bool Write(byte[] answer)
     {
         // SAFETY: the array is pinned during the call, which does not block.
-        fixed (byte* bytes = answer)
+        fixed (byte* bytes = pass(answer))
             return Sockets.Send(fd, bytes, (nuint)answer.Length, Sockets.MSG_NOSIGNAL | Sockets.MSG_DONTWAIT) == answer.Length;
     }
 }

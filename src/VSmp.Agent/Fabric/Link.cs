@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Coherence.Messages;
 
 namespace VSmp.Agent.Fabric;
@@ -34,6 +35,9 @@ internal abstract unsafe class Link(Session session) : IDisposable
 {
     /// <summary>Whom it carries.</summary>
     protected Session Session => session;
+
+    /// <summary>What is injected between here and the peer; null where nothing may be: anywhere but in a development cluster.</summary>
+    protected LinkFaults? Faults { get; } = session.Fabric.Faults is { } plan ? new LinkFaults(plan, session) : null;
 
     /// <summary>Whether it carries frames yet; it says so once, by <see cref="Session.OnUp"/>.</summary>
     public bool IsUp { get; protected set; }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Net;
+using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Agent.Interop;
 
 namespace VSmp.Agent.Fabric;
@@ -45,6 +46,9 @@ internal sealed class PeerGate : IDisposable
 
     /// <summary>What carries sessions; peers must use the same. Before <see cref="Start"/>.</summary>
     public TransportKind Transport { get; set; }
+
+    /// <summary>What is injected into handshakes between members; null: nothing may be. Before <see cref="Start"/>.</summary>
+    public FaultPlan? Faults { get; set; }
 
     /// <summary>Gets members that want (to resume) a session. Called on the gate's thread.</summary>
     public Action<IncomingPeer>? SessionArrived { get; set; }
@@ -123,6 +127,9 @@ internal sealed class PeerGate : IDisposable
         if (_watched.Remove(connection.Fd)) _reactor.Unwatch(connection.Fd);
         _connections.Remove(connection);
     }
+
+    /// <summary>Runs once, on the gate's thread, when that much time has gone by. On the gate's thread.</summary>
+    internal void After(long microseconds, Action action) => _reactor.After(microseconds, action);
 
     internal void Complain(IPEndPoint remote, string what) =>
         _log.Write($"fabric: refused a connection from {remote}: it {what}");

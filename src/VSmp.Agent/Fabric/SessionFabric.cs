@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Net;
 using System.Runtime.InteropServices;
+using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
 
@@ -80,6 +81,9 @@ internal sealed unsafe class SessionFabric : IFabric
     /// the loss timeout.
     /// </summary>
     public Action<NodeId>? Disowned { get; set; }
+
+    /// <summary>What is injected into links; null: nothing may be. Before the first session.</summary>
+    public FaultPlan? Faults { get; init; }
 
     /// <summary>This node.</summary>
     public NodeId Self { get; private set; } = NodeId.None;

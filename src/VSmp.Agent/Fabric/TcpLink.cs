@@ -68,12 +68,14 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
     }
 
     /// <inheritdoc/>
-    public override bool IsBlocked => _blocked;
+    public override bool IsBlocked => _blocked || Faults is { IsHolding: true };
 
     /// <inheritdoc/>
     public override bool OwesAckNow => false;
 
     private PeerSession Core => Session.Core;
+
+    private bool HasUnsent => _ackLeft > 0 || Core.Outbox.UnsentBytes > 0;
 
     /// <inheritdoc/>
     public override void Begin()
@@ -99,6 +101,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
     public override void Dispose()
     {
         if (_fd < 0) return;
+        Faults?.Dispose();
         _reactor.Unwatch(_fd);
         _ = Libc.Close(_fd);
         _fd = -1;
@@ -109,6 +112,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
     /// <inheritdoc/>
     public override void Send()
     {
+        if (Faults is not null && !(HasUnsent && Faults.Admits())) return;
         if (_ackLeft > 0 && !SendAckRest()) return;
         _reactor.Stages?.Mark(Stage.Stepped);
         IoVector* vectors = stackalloc IoVector[MaxVectors];
@@ -116,7 +120,8 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
         {
             // SAFETY: the vectors point at the outbox's chunks, which stay until the peer acknowledges what is in them.
             var message = new MessageVector { Vectors = vectors, VectorCount = (nuint)Core.Outbox.Gather(vectors, MaxVectors) };
-            nint sent = Sockets.SendMessage(_fd, &message, Sockets.MSG_NOSIGNAL | Sockets.MSG_DONTWAIT);
+            nint sent = Faults is null ? Sockets.SendMessage(_fd, &message, Sockets.MSG_NOSIGNAL | Sockets.MSG_DONTWAIT)
+                : Faults.SendMessage(_fd, &message);
             if (sent < 0)
             {
                 OnSendFailed();
@@ -138,6 +143,7 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
             Session.NeedsFlush();
             return;
         }
+        if (Faults is not null && !Faults.Admits()) return;
         // SAFETY: the array is pinned for good and has a header's size.
         fixed (byte* ack = _ack) Core.WriteAck(ack, Session.Fabric.View);
         _ackLeft = FrameHeader.Bytes;
@@ -150,8 +156,9 @@ internal sealed unsafe class TcpLink : Link, IReactorHandler
         // SAFETY: sends the part of the array that is left.
         fixed (byte* ack = _ack)
         {
-            nint sent = Sockets.Send(_fd, ack + FrameHeader.Bytes - _ackLeft, (nuint)_ackLeft,
-                Sockets.MSG_NOSIGNAL | Sockets.MSG_DONTWAIT);
+            byte* rest = ack + FrameHeader.Bytes - _ackLeft;
+            nint sent = Faults is null ? Sockets.Send(_fd, rest, (nuint)_ackLeft, Sockets.MSG_NOSIGNAL | Sockets.MSG_DONTWAIT)
+                : Faults.Send(_fd, rest, _ackLeft);
             if (sent < 0)
             {
                 OnSendFailed();

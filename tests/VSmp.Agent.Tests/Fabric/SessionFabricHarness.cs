@@ -2,6 +2,7 @@
 using System.Collections.Concurrent;
 using System.Net;
 using VSmp.Agent.Fabric;
+using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Coherence;
 using Xunit;
 
@@ -19,14 +20,15 @@ internal sealed class FabricNode : IAsyncDisposable
     private readonly Thread _thread;
 
     public FabricNode(IFrameReceiver? receiver = null, FabricOptions? options = null, ClusterSecret? secret = null,
-        string cluster = "test", IPAddress? address = null, Func<Reactor, IPEndPoint, ITransport>? transport = null, Reactor? reactor = null)
+        string cluster = "test", IPAddress? address = null, Func<Reactor, IPEndPoint, ITransport>? transport = null, Reactor? reactor = null,
+        FaultPlan? faults = null)
     {
         Reactor = reactor ?? new Reactor();
-        Gate = new PeerGate(cluster, secret ?? Secret, Log.Enqueue);
+        Gate = new PeerGate(cluster, secret ?? Secret, Log.Enqueue) { Faults = faults };
         Address = Gate.Listen(new IPEndPoint(address ?? IPAddress.Loopback, 0));
         ITransport carrier = transport?.Invoke(Reactor, Address) ?? new TcpTransport();
         Gate.Transport = carrier.Kind;
-        Fabric = new SessionFabric(Reactor, Gate, carrier, options ?? new FabricOptions(), Log.Enqueue) { Receiver = receiver ?? Recorder };
+        Fabric = new SessionFabric(Reactor, Gate, carrier, options ?? new FabricOptions(), Log.Enqueue) { Receiver = receiver ?? Recorder, Faults = faults };
         Reactor.AtTurnEnd(Fabric.Flush);
         Reactor.AtTurnEnd(CheckWaiters);
         _thread = new Thread(Reactor.Run) { IsBackground = true };
@@ -116,11 +118,14 @@ internal sealed class SessionWorld(IPAddress? address = null, Func<Reactor, IPEn
 
     public FabricOptions Options { get; init; } = new();
 
+    /// <summary>Makes each node's faults; null: nothing can be injected.</summary>
+    public Func<FaultPlan>? Faults { get; init; }
+
     public async Task StartAsync(int nodeCount)
     {
         for (int i = 0; i < nodeCount; i++)
         {
-            var node = new FabricNode(options: Options, address: address, transport: transport);
+            var node = new FabricNode(options: Options, address: address, transport: transport, faults: Faults?.Invoke());
             node.Fabric.SetIdentity(new NodeId((ushort)i), new Epoch(5));
             _nodes.Add(node);
             node.Start();

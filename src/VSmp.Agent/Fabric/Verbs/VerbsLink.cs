@@ -91,7 +91,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler, IReactorPoller
     public override bool IsBlocked => !CanAck || _unacknowledged.Count >= MaxUnacknowledged;
 
     /// <inheritdoc/>
-    public override bool CanAck => _posted.Count < SendDepth;
+    public override bool CanAck => _posted.Count < SendDepth && Faults is not { IsHolding: true };
 
     /// <inheritdoc/>
     public override bool OwesAckNow => _unacknowledgedHere.Count >= AckAfterMessages;
@@ -202,6 +202,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler, IReactorPoller
     public override void Send()
     {
         TakeCredit();
+        if (Faults is not null && !(Core.Outbox.UnsentBytes > 0 && !IsBlocked && Faults.Admits())) return;
         Session.Fabric.Reactor.Stages?.Mark(Stage.Stepped);
         while (!IsBlocked)
         {
@@ -221,6 +222,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler, IReactorPoller
             Session.NeedsFlush();
             return;
         }
+        if (Faults is not null && !Faults.Admits()) return;
         // As many in turn as sends can be out: the device may still read those before.
         byte* ack = _memory + ((nint)Slots * SlotBytes) + (_nextAck * FrameHeader.Bytes);
         _nextAck = (_nextAck + 1) % SendDepth;
@@ -242,6 +244,7 @@ internal sealed unsafe class VerbsLink : Link, IReactorHandler, IReactorPoller
     public override void Dispose()
     {
         if (_fd < 0) return;
+        Faults?.Dispose();
         IsUp = false;
         _transport.Forget(this, _id);
         _reactor.Unwatch(_fd);
