@@ -3,6 +3,7 @@ using System.Net;
 using System.Runtime.InteropServices;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
+using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Agent.Fabric.Verbs;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
@@ -195,7 +196,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             ? new TcpTransport()
             : new VerbsTransport(_reactor, _address, _options.Transport.Device, Log.Warn);
         _gate.Transport = transport.Kind;
-        _fabric = new SessionFabric(_reactor, _gate, transport, new FabricOptions(), Log.Warn);
+        _gate.Faults = _options.IsDevelopment ? new FaultPlan() : null;
+        _fabric = new SessionFabric(_reactor, _gate, transport, new FabricOptions(), Log.Warn) { Faults = _gate.Faults };
         _parts.Add(_fabric);
         _membership = new ClusterMembership(_reactor, _fabric, _gate, this, Log.Info);
         _membership.NodeJoined += OnNodeJoined;
@@ -240,7 +242,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _sampler = new Sampler(_reactor, _runs, _pager);
         _parts.Add(_sampler);
         var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _recovery, _mirrors, _peers, Report,
-            SendReports, () => FabricStatistics.Of(_fabric, _pager), () => _membership.View.Value, () => _membership.Epoch.Value);
+            SendReports, () => FabricStatistics.Of(_fabric, _pager), () => _membership.View.Value, () => _membership.Epoch.Value,
+            new FaultControl(_options, _gate.Faults, _peers, () => _membership.Self));
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
         _jobs.RegionsChanged += () => _reactor.Post(_control.FinishEnding); // not while a region is being dropped
         _parts.Add(new ControlServer(_options.Folder, _options.GroupId, _control));

@@ -44,11 +44,12 @@ internal static class AgentCommand
             Description = "A group whose members may run programs here",
             HelpName = "GROUP",
         };
+        Option<bool> development = new("--development") { Description = "Faults may be injected here (vsmp inject); vsmp up starts its agents so" };
         Command command = CommandLine.NewCommand("agent", "One node of a cluster; in the foreground, until SIGTERM or SIGINT.",
             "vsmp agent --name node1 --memory 64G --listen 10.0.0.1",
             "vsmp agent --name node2 --memory 64G --listen 10.0.0.2 --join 10.0.0.1",
             "vsmp agent --config /etc/vsmp/agent.json");
-        foreach (Option option in new Option[] { config, name, memory, listen, join, secret, transport, group }) command.Options.Add(option);
+        foreach (Option option in new Option[] { config, name, memory, listen, join, secret, transport, group, development }) command.Options.Add(option);
         command.SetAction(parsed =>
         {
             AgentConfiguration given = parsed.GetValue(config) is { } file ? Read(file) : new();
@@ -62,6 +63,7 @@ internal static class AgentCommand
                 SecretFile = parsed.GetValue(secret) ?? given.SecretFile,
                 Transport = parsed.GetValue(transport) ?? given.Transport,
                 Group = parsed.GetValue(group) ?? given.Group,
+                Development = parsed.GetValue(development) || given.Development,
             };
             return Run(given, parsed.GetValue(memory), agentMain);
         });
@@ -88,6 +90,7 @@ internal static class AgentCommand
         AgentFolder folder = RunDirectory.OfCurrentUser(cluster).Agent(name);
         using IDisposable claim = folder.Claim(groupId, out IReadOnlyList<string> cleaned);
         foreach (string what in cleaned) Log.Warn($"a crash left things behind: {what}");
+        if (given.Development) File.WriteAllText(folder.DevelopmentFile, "");
         using CancellationTokenSource stop = new();
         void OnSignal(PosixSignalContext context)
         {
@@ -111,6 +114,7 @@ internal static class AgentCommand
                 SecretFile = secretFile,
                 Folder = folder,
                 GroupId = groupId,
+                IsDevelopment = given.Development,
                 OnReady = endPoint =>
                 {
                     isReady = true;
@@ -231,6 +235,9 @@ internal sealed record AgentConfiguration
     public string? Transport { get; init; }
 
     public string? Group { get; init; }
+
+    /// <summary>Whether faults may be injected.</summary>
+    public bool Development { get; init; }
 }
 
 /// <summary>Reads <see cref="AgentConfiguration"/>; a member that is not known is an error, not a silent default.</summary>

@@ -43,6 +43,7 @@ internal static class Daemons
         {
             if (folder.Running() is not { } process) continue;
             running.Add((folder, process));
+            if (process.IsStopped) _ = ProcessControl.Signal(process, Signals.SIGCONT); // paused by vsmp inject: it would not hear us
             try
             {
                 using ControlClient client = ControlClient.Connect(folder);

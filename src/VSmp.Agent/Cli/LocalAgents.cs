@@ -48,6 +48,7 @@ internal static class LocalAgents
     /// <summary>Connects to the first that answers.</summary>
     public static ControlClient ConnectToAny(IReadOnlyList<AgentFolder> running)
     {
+        running = [.. running.OrderBy(agent => agent.Running() is { IsStopped: true })]; // who is paused would not answer
         for (int i = 0; ; i++)
         {
             try { return ControlClient.Connect(running[i]); }

@@ -4,6 +4,7 @@ using System.Globalization;
 using System.Runtime.InteropServices;
 using System.Text.Json;
 using Spectre.Console;
+using Spectre.Console.Rendering;
 using VSmp.Agent.Control;
 
 namespace VSmp.Agent.Cli;
@@ -60,15 +61,20 @@ internal static class StatusCommand
 
     private static ClusterStatus Ask(string cluster)
     {
-        using ControlClient client = LocalAgents.ConnectToAny(LocalAgents.Running(cluster));
-        return client.GetStatus();
+        IReadOnlyList<AgentFolder> running = LocalAgents.Running(cluster);
+        using ControlClient client = LocalAgents.ConnectToAny(running);
+        return client.GetStatus() with { Injected = Injections.InForce(running) };
     }
 
     private static void Show(ClusterStatus status, bool asJson)
     {
         if (asJson) Output.Line(JsonSerializer.Serialize(status, ReportJson.Default.ClusterStatus));
-        else if (!Output.IsTerminal) NewTable(status, withAddresses: true).WritePlain(Output.Writer);
-        else Output.NewConsole().Write(ForTerminal(status));
+        else if (Output.IsTerminal) Output.NewConsole().Write(ForTerminal(status));
+        else
+        {
+            NewTable(status, withAddresses: true).WritePlain(Output.Writer);
+            if (Injections.Line(status.Injected) is { } line) Output.Line(line);
+        }
     }
 
     private static Table NewTable(ClusterStatus status, bool withAddresses)
@@ -109,11 +115,15 @@ internal static class StatusCommand
         {
             bars.AddRow(new Text(node.Name), Bar(node), new Text(Percent(node)), new Text(node.Address, "grey"));
         }
-        return new Rows(
+        List<IRenderable> rows =
+        [
             new Markup($"cluster [bold]{status.Cluster}[/], view {status.View}, seen by {status.Self}"), // names hold no brackets
             NewTable(status, withAddresses: false).ForTerminal(),
             bars,
-            new Markup("[blue]█[/] home  [yellow]█[/] cache  [grey]░[/] free"));
+            new Markup("[blue]█[/] home  [yellow]█[/] cache  [grey]░[/] free"),
+        ];
+        if (Injections.Line(status.Injected) is { } line) rows.Add(new Text(line, new Style(Color.Red)));
+        return new Rows(rows);
     }
 
     private static Markup Bar(NodeStatus node)

@@ -172,6 +172,7 @@ internal sealed class UpCommand
         [
             "--cluster", _directory.Cluster, "--name", folder.Name, "--listen", new IPEndPoint(_address, 0).ToString(), "--secret", _directory.SecretFile,
             "--memory", (_memoryBytes / ExtentNumber.Bytes * ExtentNumber.Bytes).ToString(CultureInfo.InvariantCulture),
+            "--development",
         ];
         if (_transport.Kind != TransportKind.Tcp) arguments.AddRange(["--transport", _transport.ToString()]);
         if (join is not null) arguments.AddRange(["--join", join]);

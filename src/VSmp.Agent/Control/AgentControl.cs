@@ -153,6 +153,16 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
         parts.Runs.Find(token) is { } run ? StatisticsOf(run) : throw new ControlException("the run is over"));
 
     /// <inheritdoc/>
+    public Task InjectAsync(FaultOrder order) => reactor.Ask(() =>
+    {
+        parts.Faults.Inject(order);
+        return true;
+    });
+
+    /// <inheritdoc/>
+    public Task<IReadOnlyList<FaultStatus>> GetFaultsAsync() => reactor.Ask(() => parts.Faults.InForce);
+
+    /// <inheritdoc/>
     public Task ShutdownAsync(string reason)
     {
         shutDown(reason);
@@ -240,6 +250,5 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 }
 
 /// <summary>The parts of an agent that its control socket looks into. Owned by the reactor.</summary>
-internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, RecoveryServer Recovery, MirrorServer Mirrors, Peers Peers,
-    Func<NodeReport> Report,
-    Action SendReports, Func<FabricStatistics> Fabric, Func<uint> View, Func<uint> Epoch);
+internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, RecoveryServer Recovery, MirrorServer Mirrors,
+    Peers Peers, Func<NodeReport> Report, Action SendReports, Func<FabricStatistics> Fabric, Func<uint> View, Func<uint> Epoch, FaultControl Faults);

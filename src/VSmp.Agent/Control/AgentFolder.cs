@@ -48,6 +48,9 @@ internal sealed class AgentFolder
     /// <summary>A line <c>pid starttime</c> for each attached guest, kept by the agent: who is to be ended if it dies.</summary>
     public string GuestsFile => File("guests");
 
+    /// <summary>Is there if the agent is of a development cluster: faults may be injected, and the agent be killed and paused.</summary>
+    public string DevelopmentFile => File("development");
+
     /// <summary>Whether the folder is there.</summary>
     public bool Exists => Directory.Exists(Path);
 
@@ -144,7 +147,7 @@ internal sealed class AgentFolder
         }
         if (wasMounted) done.Add($"unmounted the frames of agent {Name}");
         if (!Exists) return done;
-        foreach (string file in new[] { ControlSocket, GuestSocket, GuestsFile, PidFile }) System.IO.File.Delete(file);
+        foreach (string file in new[] { ControlSocket, GuestSocket, GuestsFile, DevelopmentFile, PidFile }) System.IO.File.Delete(file);
         if (Directory.Exists(Frames)) Directory.Delete(Frames, recursive: true);
         return done;
     }

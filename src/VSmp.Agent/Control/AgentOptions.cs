@@ -33,6 +33,9 @@ internal sealed record AgentOptions
     /// <summary>A group whose members may use the agent besides its owner and root, or null.</summary>
     public uint? GroupId { get; init; }
 
+    /// <summary>Whether faults may be injected here: agents of <c>vsmp up</c> only.</summary>
+    public bool IsDevelopment { get; init; }
+
     /// <summary>Called once, when guests can attach; with where the agent listens (the port that the kernel chose).</summary>
     public required Action<IPEndPoint> OnReady { get; init; }
 }

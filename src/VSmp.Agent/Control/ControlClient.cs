@@ -129,6 +129,12 @@ internal sealed class ControlClient : IDisposable
     /// <inheritdoc cref="IAgentControl.EndRunAsync"/>
     public RunStatistics EndRun() => Call(new() { Operation = ControlOperation.EndRun }).Statistics ?? throw Strange();
 
+    /// <inheritdoc cref="IAgentControl.InjectAsync"/>
+    public void Inject(FaultOrder order) => _ = Call(new() { Operation = ControlOperation.Inject, Fault = order });
+
+    /// <inheritdoc cref="IAgentControl.GetFaultsAsync"/>
+    public IReadOnlyList<FaultStatus> GetFaults() => Call(new() { Operation = ControlOperation.Faults }).Faults ?? throw Strange();
+
     /// <inheritdoc cref="IAgentControl.ShutdownAsync"/>
     public void Shutdown(string reason)
     {

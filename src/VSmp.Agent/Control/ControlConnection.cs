@@ -213,6 +213,8 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             ControlOperation.RankEnded => await DoAsync(agent.RankEndedAsync(peer.ProcessId, request.Rank ?? -1, request.IsSignaled ?? false,
                 request.Number ?? 0, request.Reason ?? "")).ConfigureAwait(false),
             ControlOperation.EndJob => await EndJobAsync().ConfigureAwait(false),
+            ControlOperation.Inject => await InjectAsync(request.Fault).ConfigureAwait(false),
+            ControlOperation.Faults => new() { Faults = await agent.GetFaultsAsync().ConfigureAwait(false) },
             ControlOperation.Shutdown => await ShutdownAsync(request.Reason).ConfigureAwait(false),
             _ => throw new ControlException("the agent does not know this request: is it older than the command?",
                 ExitCodes.Refused),
@@ -275,6 +277,13 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
     }
 
     private ulong Job() => _job ?? throw new ControlException("this connection has no job");
+
+    private async Task<ControlReply> InjectAsync(FaultOrder? order)
+    {
+        if (!isAdministrator) throw new ControlException("faults may be injected by root, and by the user who started the cluster", ExitCodes.Refused);
+        await agent.InjectAsync(order ?? throw new ControlException("the request names no fault")).ConfigureAwait(false);
+        return new();
+    }
 
     private async Task<ControlReply> ShutdownAsync(string? reason)
     {

@@ -25,7 +25,9 @@ internal enum ControlOperation
     RankEnded = 16,
     RankInput = 17,
     RankInputTaken = 18,
-    Losses = 40,
+    Inject = 19,
+    Faults = 20,
+    Losses = 21,
 }
 
 /// <summary>What a line from the agent tells without having been asked, on a connection that has begun a run.</summary>
@@ -79,6 +81,9 @@ internal sealed record ControlRequest
     /// <summary>RankOutput: what it printed. RankInput: what it is to read; empty: nothing more.</summary>
     public byte[]? Data { get; init; }
 
+    /// <summary>Inject: what.</summary>
+    public FaultOrder? Fault { get; init; }
+
     /// <summary>Shutdown: why. ReportRank, RankEnded: how it ended.</summary>
     public string? Reason { get; init; }
 }
@@ -104,6 +109,8 @@ internal sealed record ControlReply
 
     /// <summary>StopGuest: whether there was such a guest.</summary>
     public bool? Found { get; init; }
+
+    public IReadOnlyList<FaultStatus>? Faults { get; init; }
 
     public RunTicket? Ticket { get; init; }
 

@@ -67,6 +67,12 @@ internal interface IAgentControl
     /// <summary>The run's figures so far, for <c>--progress</c>.</summary>
     Task<RunStatistics> GetRunAsync(string token);
 
+    /// <summary>Injects a fault into what this node sends, or ends some; refused outside development clusters.</summary>
+    Task InjectAsync(FaultOrder order);
+
+    /// <summary>The faults in force on what this node sends.</summary>
+    Task<IReadOnlyList<FaultStatus>> GetFaultsAsync();
+
     /// <summary>Ends guests, leaves the cluster, and stops the agent. <paramref name="reason"/> goes to the log and to the guests' users.</summary>
     Task ShutdownAsync(string reason);
 }
@@ -205,7 +211,11 @@ internal sealed record FaultMicroseconds(double P50, double P99, double Max);
 
 /// <summary>A cluster as one agent sees it, and what that agent has sent, received and done since it started.</summary>
 internal sealed record ClusterStatus(string Cluster, uint View, uint Epoch, string Self, IReadOnlyList<NodeStatus> Nodes, FabricStatistics Fabric,
-    AgentStatistics Agent);
+    AgentStatistics Agent)
+{
+    /// <summary>Faults that are injected at nodes of this host; the command that shows the status asks each.</summary>
+    public IReadOnlyList<InjectedFault> Injected { get; init; } = [];
+}
 
 /// <summary>What an agent has done since it started.</summary>
 /// <param name="Faults">Faults of its guests that it has served.</param>

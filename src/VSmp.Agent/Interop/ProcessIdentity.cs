@@ -12,6 +12,9 @@ internal readonly record struct ProcessIdentity(int ProcessId, ulong StartTicks)
     public bool IsAlive => TryRead(ProcessId, out ulong ticks, out char state) && ticks == StartTicks
         && state is not ('Z' or 'X');
 
+    /// <summary>Whether the process is there, and stopped by a signal.</summary>
+    public bool IsStopped => TryRead(ProcessId, out ulong ticks, out char state) && ticks == StartTicks && state == 'T';
+
     /// <summary>The identity of a running process, or null if there is none of that number.</summary>
     public static ProcessIdentity? Of(int processId) =>
         TryRead(processId, out ulong ticks, out char state) && state is not ('Z' or 'X') ? new(processId, ticks) : null;

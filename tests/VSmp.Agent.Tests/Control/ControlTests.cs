@@ -2,6 +2,7 @@
 using System.Diagnostics;
 using System.Text;
 using VSmp.Agent.Control;
+using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Agent.Interop;
 using Xunit;
 
@@ -26,6 +27,24 @@ public sealed class ControlTests
         Assert.Equal(node.ContributedBytes, node.HomeBytes + node.CacheBytes + node.FreeBytes);
         Assert.Equal(agent.Guests, client.GetGuests());
         Assert.Equal(64ul << 20, client.GetRegions().Single().HomeBytes["n0"]);
+    }
+
+    [Fact]
+    public void A_client_injects_faults_and_is_told_what_is_in_force()
+    {
+        FakeAgent agent = new("n0");
+        using ServedAgent served = new(agent);
+        using var client = ControlClient.Connect(served.Folder);
+        FaultOrder order = new(FaultKind.Delay, ["n1"], 0.1, 20_000, Seed: 7);
+        client.Inject(order);
+        FaultOrder got = Assert.Single(agent.Injected);
+        Assert.Equal(order with { To = null }, got with { To = null });
+        Assert.Equal(["n1"], got.To!);
+        FaultStatus fault = Assert.Single(client.GetFaults());
+        Assert.Equal(new FaultStatus("n0", "n1", FaultKind.Delay, 0.1, 20_000, 3, 7), fault);
+        Assert.Equal("delay up to 20 ms, 10 %", fault.Text);
+        client.Inject(new FaultOrder(null, null));
+        Assert.Null(agent.Injected[1].Kind);
     }
 
     [Fact]

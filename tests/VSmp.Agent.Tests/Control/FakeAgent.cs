@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Agent.Control;
+using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Agent.Interop;
 
 namespace VSmp.Agent.Tests.Control;
@@ -25,6 +26,8 @@ internal sealed class FakeAgent(string name) : IAgentControl
     public List<GuestStatus> Guests { get; } = [];
 
     public List<int> Stopped { get; } = [];
+
+    public List<FaultOrder> Injected { get; } = [];
 
     /// <summary>Called within BeginRun, as an agent whose first guest attaches at once.</summary>
     public Action<IRunObserver>? OnBegin { get; init; }
@@ -106,6 +109,15 @@ internal sealed class FakeAgent(string name) : IAgentControl
     }
 
     public Task<RunStatistics> GetRunAsync(string token) => Task.FromResult(new RunStatistics { FaultsRead = 2 });
+
+    public Task InjectAsync(FaultOrder order)
+    {
+        Injected.Add(order);
+        return Task.CompletedTask;
+    }
+
+    public Task<IReadOnlyList<FaultStatus>> GetFaultsAsync() => Task.FromResult<IReadOnlyList<FaultStatus>>(
+        [new FaultStatus(name, "n1", FaultKind.Delay, 0.1, 20_000, 3, 7)]);
 
     public Task ShutdownAsync(string reason)
     {

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Diagnostics;
+using VSmp.Agent.Control;
+using VSmp.Agent.Fabric.FaultInjection;
+using VSmp.Agent.Interop;
+
+namespace VSmp.Agent.Cli;
+
+/// <summary>What <c>vsmp inject</c> does: at agents over their control sockets, to processes by signals.</summary>
+internal static class Injections
+{
+    private const int StopMilliseconds = 5_000;
+
+    /// <summary>What is in force at agents of this host; nothing but in development clusters.</summary>
+    public static IReadOnlyList<InjectedFault> InForce(IReadOnlyList<AgentFolder> running)
+    {
+        List<InjectedFault> found = [];
+        foreach (AgentFolder agent in running.Where(IsDevelopment))
+        {
+            if (agent.Running() is not { } process) continue;
+            if (process.IsStopped)
+            {
+                found.Add(new InjectedFault(agent.Name, null, "paused", null, null));
+                continue;
+            }
+            try
+            {
+                using ControlClient client = ControlClient.Connect(agent);
+                found.AddRange(client.GetFaults().Select(fault => new InjectedFault(agent.Name, fault.To ?? "all", fault.Text, fault.Count, fault.Seed)));
+            }
+            catch (CommandException e) when (e.ExitCode == ExitCodes.NoAgent)
+            {
+                // It has ended since.
+            }
+        }
+        return found;
+    }
+
+    /// <summary>The same in one line, for those who may have forgotten; null if nothing is.</summary>
+    public static string? Line(IReadOnlyList<InjectedFault> faults) => faults.Count == 0 ? null
+        : $"injected: {string.Join("; ", faults.Select(fault => fault.To is null ? $"{fault.Node} is {fault.What}" : $"{fault.Node} to {fault.To}: {fault.What}"))}"
+            + " (vsmp inject list)";
+
+    /// <summary>Sends a signal to a node's processes, and waits until it has done what it does.</summary>
+    /// <param name="cluster">The cluster.</param>
+    /// <param name="name">The node.</param>
+    /// <param name="signal">SIGKILL, SIGSTOP or SIGCONT.</param>
+    /// <param name="agentAlone">The agent's own process, and no other.</param>
+    public static void Signal(string cluster, string name, int signal, bool agentAlone)
+    {
+        AgentFolder agent = Find(LocalAgents.Running(cluster), name);
+        if (!IsDevelopment(agent)) throw NotHere(cluster, name);
+        foreach ((string what, ProcessIdentity process) in Processes(agent, agentAlone))
+        {
+            if (!ProcessControl.Signal(process, signal) && process.IsAlive)
+            {
+                throw new CommandException(ExitCodes.Refused, $"you may not do that to {what}: root may, and the user who started the cluster");
+            }
+            if (!HasTakenEffect(process, signal)) throw new CommandException(ExitCodes.Failed, $"{what} does not take the signal");
+            string done = signal == Signals.SIGKILL ? "killed" : signal == Signals.SIGSTOP ? "paused" : "going on";
+            Output.Line($"{what} is {done}");
+        }
+    }
+
+    /// <summary>Has an agent inject a fault on the way to some nodes, or all.</summary>
+    public static void Inject(string cluster, string name, FaultOrder order)
+    {
+        AgentFolder agent = Find(LocalAgents.Running(cluster), name);
+        Tell(agent, order);
+        using ControlClient client = ControlClient.Connect(agent);
+        FaultStatus[] faults = [.. client.GetFaults().Where(fault => fault.Kind == order.Kind)];
+        if (faults.Length == 0) Output.Line($"{name}: no {order.Kind.ToString()!.ToLowerInvariant()} any more");
+        foreach (FaultStatus fault in faults) Output.Line($"{name} to {fault.To ?? "all"}: {fault.Text}; seed {fault.Seed}");
+    }
+
+    /// <summary>Cuts the network between two groups of nodes.</summary>
+    /// <param name="cluster">The cluster.</param>
+    /// <param name="first">The first group.</param>
+    /// <param name="second">The second; null: all others.</param>
+    /// <param name="oneWay">Only what goes from the first to the second is lost.</param>
+    public static void Partition(string cluster, string[] first, string[]? second, bool oneWay)
+    {
+        IReadOnlyList<AgentFolder> running = LocalAgents.Running(cluster);
+        AgentFolder[] from = [.. first.Distinct().Select(name => Find(running, name))];
+        AgentFolder[] to = [.. second is null ? running.Where(agent => !first.Contains(agent.Name)) : second.Distinct().Select(name => Find(running, name))];
+        if (to.Length == 0) throw new CommandException(ExitCodes.Usage, "there is no other node to be cut off from");
+        if (from.FirstOrDefault(agent => to.Any(other => other.Name == agent.Name)) is { } both)
+            throw new CommandException(ExitCodes.Usage, $"{both.Name} cannot be cut off from itself: it is in both groups");
+        foreach (AgentFolder agent in from) Tell(agent, new FaultOrder(FaultKind.Partition, Names(to)));
+        if (!oneWay) foreach (AgentFolder agent in to) Tell(agent, new FaultOrder(FaultKind.Partition, Names(from)));
+        Output.Line($"{string.Join(", ", Names(from))} {(oneWay ? "cannot send" : "is cut off")} {(oneWay ? "to" : "from")} {string.Join(", ", Names(to))}"
+            + " until vsmp inject heal");
+    }
+
+    /// <summary>Ends the faults of the network: all, or those from and to one node.</summary>
+    /// <returns>The exit code.</returns>
+    public static int Heal(string cluster, string? name)
+    {
+        IReadOnlyList<AgentFolder> running = LocalAgents.Running(cluster);
+        if (name is not null) _ = Find(running, name);
+        AgentFolder[] paused = [.. running.Where(IsPaused)];
+        foreach (AgentFolder agent in running.Except(paused))
+        {
+            Tell(agent, new FaultOrder(null, name is null || name == agent.Name ? null : [name]));
+        }
+        Output.Line(name is null ? "the network is healed" : $"the network of {name} is healed");
+        if (paused.Length == 0) return ExitCodes.Ok;
+        return CommandLine.Fail(ExitCodes.Failed, $"not at {string.Join(", ", Names(paused))}, which is paused: vsmp inject resume, then heal again");
+    }
+
+    /// <summary>The processes of a node.</summary>
+    private static IEnumerable<(string What, ProcessIdentity Process)> Processes(AgentFolder agent, bool agentAlone)
+    {
+        // The one place that knows of what a node consists. Its agent is all there is: what else there may be comes before it, unless agentAlone.
+        _ = agentAlone;
+        if (agent.Running() is { } process) yield return ($"agent {agent.Name} (process {process.ProcessId})", process);
+    }
+
+    private static bool HasTakenEffect(ProcessIdentity process, int signal)
+    {
+        if (signal == Signals.SIGKILL) return ProcessControl.WaitForExit(process, StopMilliseconds);
+        long started = Stopwatch.GetTimestamp();
+        while (process.IsAlive && process.IsStopped != (signal == Signals.SIGSTOP))
+        {
+            if (Stopwatch.GetElapsedTime(started).TotalMilliseconds > StopMilliseconds) return false;
+            Thread.Sleep(1); // nobody tells who is not the parent
+        }
+        return process.IsAlive;
+    }
+
+    private static void Tell(AgentFolder agent, FaultOrder order)
+    {
+        if (IsPaused(agent)) throw new CommandException(ExitCodes.Failed, $"agent {agent.Name} is paused and cannot be told: vsmp inject resume {agent.Name} first");
+        using ControlClient client = ControlClient.Connect(agent);
+        client.Inject(order);
+    }
+
+    private static AgentFolder Find(IReadOnlyList<AgentFolder> running, string name) => running.FirstOrDefault(agent => agent.Name == name)
+        ?? throw new CommandException(ExitCodes.NoAgent, $"no agent {name} of cluster {running[0].RunDirectory.Cluster} runs on this host; there is "
+            + string.Join(", ", Names(running)));
+
+    private static CommandException NotHere(string cluster, string name) => new(ExitCodes.Refused,
+        $"agent {name} of cluster {cluster} is of no development cluster: faults may be injected where vsmp up has started the agents, "
+        + "or vsmp agent was given --development");
+
+    private static string[] Names(IEnumerable<AgentFolder> agents) => [.. agents.Select(agent => agent.Name)];
+
+    private static bool IsDevelopment(AgentFolder agent) => File.Exists(agent.DevelopmentFile);
+
+    private static bool IsPaused(AgentFolder agent) => agent.Running() is { IsStopped: true };
+}
