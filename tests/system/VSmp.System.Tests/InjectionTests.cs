@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+namespace VSmp.SystemTests;
+
+/// <summary>Programs on pooled memory while the network is made bad by <c>vsmp inject</c>.</summary>
+public sealed class InjectionTests
+{
+    [Fact]
+    public void A_program_gets_the_right_answer_over_a_network_that_flips_delays_and_loses() => Cluster.Run(3, "128M", cluster =>
+    {
+        foreach (string agent in cluster.Agents)
+        {
+            cluster.Vsmp("inject", "corrupt", agent, "1", "--seed", "7").Succeeded();
+            cluster.Vsmp("inject", "delay", agent, "20ms", "--share", "1").Succeeded();
+        }
+        using GuestCommand guest = cluster.Start(["stress-ng", "--vm", "1", "--vm-bytes", "64M", "--vm-method", "rand-set", "--vm-ops", "3072", "--verify"],
+            local: "32M", node: "n0");
+        guest.Command.EndInput();
+        int losses = 0;
+        for (; guest.Command.IsRunning; losses++)
+        {
+            // On for a while, off for a while.
+            cluster.Vsmp("inject", "drop", cluster.Agents[losses % 3], losses % 2 == 0 ? "0.3" : "0").Succeeded();
+            Assert.True(losses < 1000, "the program does not end");
+        }
+        Outcome outcome = guest.Command.WaitForEnd().Succeeded();
+        Assert.DoesNotContain("FAIL", outcome.Error, StringComparison.Ordinal);
+        Assert.True(guest.Statistics["pagesFetched"] > 1000, $"{guest.Statistics}");
+        string list = cluster.Vsmp("inject", "list").Succeeded().Output;
+        Assert.True(Happened(list, "corrupt") >= 10 && Happened(list, "delay") >= 10, $"hardly anything was injected: this proves nothing\n{list}");
+        Assert.Contains("injected:", cluster.Vsmp("status").Succeeded().Output, StringComparison.Ordinal);
+        cluster.Vsmp("inject", "heal").Succeeded();
+    });
+
+    [Fact]
+    public void A_short_partition_is_a_pause_and_a_killed_node_a_loss() => Cluster.Run(2, "128M", cluster =>
+    {
+        using GuestCommand guest = cluster.Start([Paths.Program("hold"), "100"], local: "32M", node: "n0");
+        guest.Command.WaitFor("ready");
+        cluster.Vsmp("inject", "partition", "n1").Succeeded();
+        guest.Command.EndInput(); // it verifies what it holds, of which most is on the other side
+        Wait.Until(() => LogOf(cluster, "n0").Contains(" broke: ", StringComparison.Ordinal), 30, () => LogOf(cluster, "n0"));
+        Assert.True(guest.Command.IsRunning, "it ended without its memory");
+        cluster.Vsmp("inject", "heal").Succeeded();
+        guest.Command.WaitForEnd().Succeeded();
+
+        using GuestCommand other = cluster.Start([Paths.Program("hold"), "100"], local: "32M", node: "n0");
+        other.Command.WaitFor("ready");
+        cluster.Vsmp("inject", "kill", "n1").Succeeded();
+        Assert.Contains("n1", other.Command.WaitForEnd(60).Error, StringComparison.Ordinal);
+    }, leavesAgents: ["n0"]);
+
+    private static string LogOf(Cluster cluster, string agent) => File.ReadAllText($"{cluster.RunDirectory}/{agent}/agent.log");
+
+    /// <summary>How often a kind of fault has happened at all nodes.</summary>
+    private static long Happened(string list, string fault) => list.Split('\n')
+        .Where(line => line.Contains(fault, StringComparison.Ordinal))
+        .Sum(line => long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[^2]));
+}
