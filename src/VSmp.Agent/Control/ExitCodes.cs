@@ -22,8 +22,8 @@ internal static class ExitCodes
     /// <summary><c>vsmp up</c>: the cluster is up already.</summary>
     public const int AlreadyUp = 4;
 
-    /// <summary>Refused: wrong cluster secret, a peer of another cluster or version, or a user who may not use the
-    /// agent.</summary>
+    /// <summary>Refused: wrong cluster secret, a peer of another cluster or version, a user who may not use the
+    /// agent, or faults where none may be injected.</summary>
     public const int Refused = 5;
 
     /// <summary>Not enough memory: more than the host has, a tmpfs too small, the pool exhausted.</summary>
