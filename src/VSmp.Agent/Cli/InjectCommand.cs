@@ -25,8 +25,10 @@ internal static class InjectCommand
         command.Subcommands.Add(NewPartition());
         command.Subcommands.Add(NewHeal());
         command.Subcommands.Add(NewDelay());
-        command.Subcommands.Add(NewShare("drop", "Lose messages that a node sends: the connection stalls, and breaks.", FaultKind.Drop, "vsmp inject drop n1 0.5"));
-        command.Subcommands.Add(NewShare("corrupt", "Flip a bit in messages that a node sends.", FaultKind.Corrupt, "vsmp inject corrupt n1 1 --to n0 --seed 7"));
+        command.Subcommands.Add(NewShare("drop", "Lose messages that a node sends: the connection stalls, and breaks.", FaultKind.Drop,
+            "vsmp inject drop n1 0.5"));
+        command.Subcommands.Add(NewShare("corrupt", "Flip a bit in messages that a node sends.", FaultKind.Corrupt,
+            "vsmp inject corrupt n1 1 --to n0 --seed 7"));
         Command list = CommandLine.NewCommand("list", "List what is in force, and how often it has happened.");
         list.SetAction(parsed => List(Cluster(parsed)));
         command.Subcommands.Add(list);
@@ -60,7 +62,8 @@ internal static class InjectCommand
         words.Validators.Add(result =>
         {
             string[] given = [.. result.Tokens.Select(token => token.Value)];
-            if (given.Length is not (1 or 3) || given[0] == From || (given.Length == 3 && given[1] != From)) result.AddError("write it like: partition n0,n1 from n2,n3");
+            if (given.Length is not (1 or 3) || given[0] == From || (given.Length == 3 && given[1] != From))
+                result.AddError("write it like: partition n0,n1 from n2,n3");
         });
         Option<bool> oneWay = new("--one-way") { Description = "Lose only what the first send to the second" };
         Command command = CommandLine.NewCommand("partition", "Cut nodes off from others: nothing gets through, and nobody is told.",
@@ -80,7 +83,8 @@ internal static class InjectCommand
     {
         Argument<string?> node = new("NODE") { Description = "The node (default: all)", Arity = ArgumentArity.ZeroOrOne };
         node.CompletionSources.Add(context => Agents(context.ParseResult));
-        Command command = CommandLine.NewCommand("heal", "End all faults of the network, or those from and to a node.", "vsmp inject heal", "vsmp inject heal n2");
+        Command command = CommandLine.NewCommand("heal", "End all faults of the network, or those from and to a node.",
+            "vsmp inject heal", "vsmp inject heal n2");
         command.Arguments.Add(node);
         command.SetAction(parsed => Injections.Heal(Cluster(parsed), parsed.GetValue(node)));
         return command;
@@ -107,7 +111,8 @@ internal static class InjectCommand
             DefaultValueFactory = _ => 1,
             CustomParser = ReadPercent,
         };
-        Command command = CommandLine.NewCommand("delay", "Hold back messages that a node sends, in order.", "vsmp inject delay n1 20ms", "vsmp inject delay n1 2ms --share 5 --to n0");
+        Command command = CommandLine.NewCommand("delay", "Hold back messages that a node sends, in order.",
+            "vsmp inject delay n1 20ms", "vsmp inject delay n1 2ms --share 5 --to n0");
         command.Arguments.Add(node);
         command.Arguments.Add(time);
         command.Options.Add(share);
@@ -168,7 +173,8 @@ internal static class InjectCommand
         Table table = new(new("node"), new("to"), new("fault"), new("so far", true), new("seed", true));
         foreach (InjectedFault fault in faults)
         {
-            table.Add(fault.Node, fault.To ?? "", fault.What, fault.Count?.ToString(CultureInfo.InvariantCulture) ?? "", fault.Seed?.ToString(CultureInfo.InvariantCulture) ?? "");
+            table.Add(fault.Node, fault.To ?? "", fault.What, fault.Count?.ToString(CultureInfo.InvariantCulture) ?? "",
+                fault.Seed?.ToString(CultureInfo.InvariantCulture) ?? "");
         }
         table.Write();
         return ExitCodes.Ok;

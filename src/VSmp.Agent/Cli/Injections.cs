@@ -37,9 +37,12 @@ internal static class Injections
     }
 
     /// <summary>The same in one line, for those who may have forgotten; null if nothing is.</summary>
-    public static string? Line(IReadOnlyList<InjectedFault> faults) => faults.Count == 0 ? null
-        : $"injected: {string.Join("; ", faults.Select(fault => fault.To is null ? $"{fault.Node} is {fault.What}" : $"{fault.Node} to {fault.To}: {fault.What}"))}"
-            + " (vsmp inject list)";
+    public static string? Line(IReadOnlyList<InjectedFault> faults)
+    {
+        if (faults.Count == 0) return null;
+        IEnumerable<string> each = faults.Select(fault => fault.To is null ? $"{fault.Node} is {fault.What}" : $"{fault.Node} to {fault.To}: {fault.What}");
+        return $"injected: {string.Join("; ", each)} (vsmp inject list)";
+    }
 
     /// <summary>Sends a signal to a node's processes, and waits until it has done what it does.</summary>
     /// <param name="cluster">The cluster.</param>
@@ -82,7 +85,8 @@ internal static class Injections
     {
         IReadOnlyList<AgentFolder> running = LocalAgents.Running(cluster);
         AgentFolder[] from = [.. first.Distinct().Select(name => Find(running, name))];
-        AgentFolder[] to = [.. second is null ? running.Where(agent => !first.Contains(agent.Name)) : second.Distinct().Select(name => Find(running, name))];
+        AgentFolder[] to = [.. second is null ? running.Where(agent => !first.Contains(agent.Name))
+            : second.Distinct().Select(name => Find(running, name))];
         if (to.Length == 0) throw new CommandException(ExitCodes.Usage, "there is no other node to be cut off from");
         if (from.FirstOrDefault(agent => to.Any(other => other.Name == agent.Name)) is { } both)
             throw new CommandException(ExitCodes.Usage, $"{both.Name} cannot be cut off from itself: it is in both groups");
@@ -130,7 +134,8 @@ internal static class Injections
 
     private static void Tell(AgentFolder agent, FaultOrder order)
     {
-        if (IsPaused(agent)) throw new CommandException(ExitCodes.Failed, $"agent {agent.Name} is paused and cannot be told: vsmp inject resume {agent.Name} first");
+        if (IsPaused(agent))
+            throw new CommandException(ExitCodes.Failed, $"agent {agent.Name} is paused and cannot be told: vsmp inject resume {agent.Name} first");
         using ControlClient client = ControlClient.Connect(agent);
         client.Inject(order);
     }
