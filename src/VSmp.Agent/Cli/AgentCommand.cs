@@ -44,12 +44,13 @@ internal static class AgentCommand
             Description = "A group whose members may run programs here",
             HelpName = "GROUP",
         };
+        Option<Redundancy?> redundancy = CommandLine.NewRedundancyOption("none; programs that are run here may say otherwise");
         Option<bool> development = new("--development") { Description = "Faults may be injected here (vsmp inject); vsmp up starts its agents so" };
         Command command = CommandLine.NewCommand("agent", "One node of a cluster; in the foreground, until SIGTERM or SIGINT.",
             "vsmp agent --name node1 --memory 64G --listen 10.0.0.1",
             "vsmp agent --name node2 --memory 64G --listen 10.0.0.2 --join 10.0.0.1",
             "vsmp agent --config /etc/vsmp/agent.json");
-        foreach (Option option in new Option[] { config, name, memory, listen, join, secret, transport, group, development }) command.Options.Add(option);
+        foreach (Option option in new Option[] { config, name, memory, listen, join, secret, transport, group, redundancy, development }) command.Options.Add(option);
         command.SetAction(parsed =>
         {
             AgentConfiguration given = parsed.GetValue(config) is { } file ? Read(file) : new();
@@ -63,6 +64,7 @@ internal static class AgentCommand
                 SecretFile = parsed.GetValue(secret) ?? given.SecretFile,
                 Transport = parsed.GetValue(transport) ?? given.Transport,
                 Group = parsed.GetValue(group) ?? given.Group,
+                Redundancy = parsed.GetValue(redundancy) is { } r ? (r == Redundancy.Mirror ? "mirror" : "none") : given.Redundancy,
                 Development = parsed.GetValue(development) || given.Development,
             };
             return Run(given, parsed.GetValue(memory), agentMain);
@@ -80,6 +82,8 @@ internal static class AgentCommand
         TransportChoice transport = given.Transport is null ? TransportChoice.Tcp : TransportChoice.Parse(given.Transport)
             ?? throw new CommandException(ExitCodes.Usage, $"--transport: '{given.Transport}' is none: tcp, verbs, verbs:DEVICE or verbs:DEVICE:GID");
         CheckGid(transport, listen);
+        Redundancy redundancy = given.Redundancy is null ? Redundancy.None : CommandLine.ParseRedundancy(given.Redundancy)
+            ?? throw new CommandException(ExitCodes.Usage, $"redundancy: '{given.Redundancy}' is neither none nor mirror");
         string secretFile = Path.GetFullPath(given.SecretFile ?? DefaultSecretFile);
         CheckSecret(secretFile);
         uint? groupId = given.Group is null
@@ -111,6 +115,7 @@ internal static class AgentCommand
                 Listen = listen,
                 Transport = transport,
                 Join = join,
+                Redundancy = redundancy,
                 SecretFile = secretFile,
                 Folder = folder,
                 GroupId = groupId,
@@ -233,6 +238,9 @@ internal sealed record AgentConfiguration
     public string? SecretFile { get; init; }
 
     public string? Transport { get; init; }
+
+    /// <summary><c>none</c> or <c>mirror</c>.</summary>
+    public string? Redundancy { get; init; }
 
     public string? Group { get; init; }
 

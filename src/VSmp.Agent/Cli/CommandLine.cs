@@ -78,27 +78,33 @@ internal static class CommandLine
         },
     };
 
-    /// <summary>What memory is to survive.</summary>
-    public static Option<Redundancy> NewRedundancyOption()
+    /// <summary>An option that says what memory is to survive.</summary>
+    /// <param name="defaultText">What holds if it is not given, for the help.</param>
+    public static Option<Redundancy?> NewRedundancyOption(string defaultText)
     {
-        Option<Redundancy> option = new("--redundancy")
+        Option<Redundancy?> option = new("--redundancy")
         {
-            Description = "What the memory survives: none, or mirror (every page has a second home, on another node)",
+            Description = $"What memory survives: none, or mirror (every page has a second home, on another node) (default: {defaultText})",
             HelpName = "none|mirror",
             CustomParser = result =>
             {
-                switch (result.Tokens[0].Value)
-                {
-                    case "none": return Redundancy.None;
-                    case "mirror": return Redundancy.Mirror;
-                }
-                result.AddError($"--redundancy: '{result.Tokens[0].Value}' is neither none nor mirror");
-                return Redundancy.None;
+                string text = result.Tokens[0].Value;
+                if (ParseRedundancy(text) is { } redundancy) return redundancy;
+                result.AddError($"--redundancy: '{text}' is neither none nor mirror");
+                return null;
             },
         };
         option.CompletionSources.Add("none", "mirror");
         return option;
     }
+
+    /// <summary>What users call it; null if it is none.</summary>
+    public static Redundancy? ParseRedundancy(string text) => text switch
+    {
+        "none" => Redundancy.None,
+        "mirror" => Redundancy.Mirror,
+        _ => null,
+    };
 
     /// <summary>An option that takes the name of a cluster, node or region.</summary>
     public static Option<string?> NewNameOption(string name, string description, string helpName)

@@ -21,7 +21,7 @@ internal static class RunCommand
             "A name for the program's memory in listings (default: the program's)", "REGION");
         Option<ulong?> local = CommandLine.NewSizeOption("--local",
             "How much of the pooled memory may lie on this node at a time (default: half of what it contributes)");
-        Option<Redundancy> redundancy = CommandLine.NewRedundancyOption();
+        Option<Redundancy?> redundancy = CommandLine.NewRedundancyOption("the agent's");
         Option<string?> stats = new("--stats") { Description = "Write what happened to this file, as JSON", HelpName = "FILE" };
         Option<bool> progress = new("--progress") { Description = "Show on standard error what goes on" };
         Argument<string[]> program = new("PROGRAM")
@@ -56,7 +56,7 @@ internal static class RunCommand
     /// <summary>The folder that the libraries lie in; null if they are not there.</summary>
     public static string? LibraryFolder() => Path.GetDirectoryName(FindLibrary());
 
-    private static int Run(string cluster, string? node, string? name, ulong? local, Redundancy redundancy, string? statsFile,
+    private static int Run(string cluster, string? node, string? name, ulong? local, Redundancy? redundancy, string? statsFile,
         bool progress, string[] words)
     {
         if (words[0].StartsWith('-'))

@@ -24,12 +24,14 @@ internal sealed class UpCommand
     private readonly ulong _memoryBytes;
     private readonly TransportChoice _transport;
     private readonly IPAddress _address;
+    private readonly Redundancy? _redundancy;
     private readonly Dictionary<string, (AgentFolder Folder, ProcessIdentity Process)> _starting = [];
     private readonly List<(AgentFolder Folder, ProcessIdentity Process)> _started = [];
     private volatile bool _isInterrupted;
 
-    private UpCommand(RunDirectory directory, ulong memoryBytes, TransportChoice transport, IPAddress address)
+    private UpCommand(RunDirectory directory, ulong memoryBytes, TransportChoice transport, IPAddress address, Redundancy? redundancy)
     {
+        _redundancy = redundancy;
         _transport = transport;
         _address = address;
         _directory = directory;
@@ -59,19 +61,21 @@ internal sealed class UpCommand
         Option<ulong?> memory = CommandLine.NewSizeOption("--memory",
             "What each contributes (default: a quarter of the available memory, divided among them)");
         Command command = CommandLine.NewCommand("up", "Start a cluster of agents on this host.",
-            "vsmp up", "vsmp up --agents 4 --memory 512M", "vsmp up --transport rxe:eth0", "vsmp up --cluster test --agents 1");
+            "vsmp up", "vsmp up --agents 4 --memory 512M", "vsmp up --agents 4 --redundancy mirror", "vsmp up --transport rxe:eth0", "vsmp up --cluster test --agents 1");
         command.Options.Add(agents);
         command.Options.Add(memory);
         Option<string?> transport = CommandLine.NewTransportOption(
             "What carries frames between agents; rxe: RDMA in software on that interface, set up if need be, and taken down by vsmp down", "tcp|verbs[:DEVICE[:GID]]|rxe:INTERFACE");
         command.Options.Add(transport);
+        Option<Redundancy?> redundancy = CommandLine.NewRedundancyOption("none; programs may say otherwise");
+        command.Options.Add(redundancy);
         command.SetAction(parsed => Run(
             RunDirectory.OfCurrentUser(parsed.GetValue(CommandLine.ClusterOption)!), parsed.GetValue(agents),
-            parsed.GetValue(memory), parsed.GetValue(transport) ?? "tcp"));
+            parsed.GetValue(memory), parsed.GetValue(transport) ?? "tcp", parsed.GetValue(redundancy)));
         return command;
     }
 
-    private static int Run(RunDirectory directory, int count, ulong? memory, string transportText)
+    private static int Run(RunDirectory directory, int count, ulong? memory, string transportText, Redundancy? redundancy)
     {
         string? softRoceOn = transportText.StartsWith(SoftRocePrefix, StringComparison.Ordinal) ? transportText[SoftRocePrefix.Length..] : null;
         TransportChoice? transport = softRoceOn is null ? TransportChoice.Parse(transportText) : null;
@@ -87,7 +91,7 @@ internal sealed class UpCommand
         directory.CreateSecret();
         if (softRoceOn is not null) transport = SetUpSoftRoce(directory, softRoceOn);
         IPAddress address = transport!.Kind == TransportKind.Tcp ? IPAddress.Loopback : RdmaHost.AddressOf(transport);
-        UpCommand up = new(directory, memoryBytes, transport, address);
+        UpCommand up = new(directory, memoryBytes, transport, address, redundancy);
         using PosixSignalRegistration onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, up.OnSignal);
         using PosixSignalRegistration onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, up.OnSignal);
         try { up.Start(count); }
@@ -175,6 +179,7 @@ internal sealed class UpCommand
             "--development",
         ];
         if (_transport.Kind != TransportKind.Tcp) arguments.AddRange(["--transport", _transport.ToString()]);
+        if (_redundancy == Redundancy.Mirror) arguments.AddRange(["--redundancy", "mirror"]);
         if (join is not null) arguments.AddRange(["--join", join]);
         ProcessIdentity process = Daemons.StartAgent(folder, notifyPath, [.. arguments]);
         _starting[folder.Name] = (folder, process);

@@ -41,6 +41,8 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     /// <inheritdoc/>
     public Task<RunTicket> BeginRunAsync(RunRequest request, IRunObserver observer) => reactor.Ask(() =>
     {
+        // Regions of ranks have no mirrors: a job ends with any of its nodes.
+        request = request with { Redundancy = request.Job is null ? request.Redundancy ?? options.Redundancy : Redundancy.None };
         Run run = parts.Runs.Begin(request, observer, parts.Reservations.Holders);
         run.FabricBefore = parts.Fabric();
         // Before a rank of it can ask for memory, everybody knows what its budget has left here.

@@ -21,6 +21,9 @@ internal sealed record AgentOptions
     /// <summary>What carries frames between agents.</summary>
     public TransportChoice Transport { get; init; } = TransportChoice.Tcp;
 
+    /// <summary>What memory survives where a run does not say.</summary>
+    public Redundancy Redundancy { get; init; }
+
     /// <summary>An agent of the cluster to join, or null to found the cluster.</summary>
     public IPEndPoint? Join { get; init; }
 

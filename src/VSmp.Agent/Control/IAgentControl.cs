@@ -120,9 +120,9 @@ internal interface IRunObserver
 /// <param name="ProcessId">The supervisor, <c>vsmp run</c>.</param>
 /// <param name="UserId">Who runs it, from the socket's credentials.</param>
 /// <param name="Job">The job that its processes are ranks of, or null.</param>
-/// <param name="Redundancy">What its memory survives.</param>
+/// <param name="Redundancy">What its memory survives, or null for what is usual in the cluster.</param>
 internal sealed record RunRequest(string? Name, string Program, ulong? LocalBytes, int ProcessId, uint UserId, JobMembership? Job = null,
-    Redundancy Redundancy = Redundancy.None);
+    Redundancy? Redundancy = null);
 
 /// <summary>What memory survives.</summary>
 internal enum Redundancy
