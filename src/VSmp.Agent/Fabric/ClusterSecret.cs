@@ -29,30 +29,14 @@ internal sealed class ClusterSecret
     /// <exception cref="ClusterSecretException">The file is not there, not ours, not private, or not a secret.</exception>
     public static ClusterSecret Load(string path)
     {
-        int fd = Libc.Open(path, Libc.O_RDONLY | Libc.O_CLOEXEC | Libc.O_NONBLOCK, 0);
-        if (fd < 0)
-        {
-            string advice = Errno.Last == Errno.ENOENT
-                ? $"; copy it from another node of the cluster, or make one: {Recipe(path)}"
-                : "";
-            throw new ClusterSecretException($"cannot open the cluster secret {path}: {Errno.Text(Errno.Last)}{advice}");
-        }
         try
         {
-            FileStatus status = FileStatus.Of(fd);
-            if (!status.IsRegular) throw new ClusterSecretException($"the cluster secret {path} is not a regular file");
-            uint user = Libc.GetEffectiveUserId();
-            if (status.UserId != user && status.UserId != 0)
-                throw new ClusterSecretException(
-                    $"the cluster secret {path} belongs to user {status.UserId}, not to you (user {user}) or root: chown it");
-            if ((status.Permissions & 0x3F) != 0)
-                throw new ClusterSecretException(
-                    $"others may read the cluster secret {path} (mode {Convert.ToString(status.Permissions, 8)}): chmod 600 {path}");
-            return new ClusterSecret(Parse(path, Read(path, fd)));
+            return new ClusterSecret(Parse(path, PrivateFile.ReadText(path, "the cluster secret", MaximumFileBytes,
+                $"copy it from another node of the cluster, or make one: {Recipe(path)}").Trim()));
         }
-        finally
+        catch (PrivateFileException e)
         {
-            _ = Libc.Close(fd);
+            throw new ClusterSecretException(e.Message);
         }
     }
 
@@ -81,22 +65,6 @@ internal sealed class ClusterSecret
 
     /// <summary>A keyed hash (HMAC-SHA256) to be fed and finished.</summary>
     internal IncrementalHash BeginMac() => IncrementalHash.CreateHMAC(HashAlgorithmName.SHA256, _key);
-
-    private static unsafe string Read(string path, int fd)
-    {
-        byte* buffer = stackalloc byte[MaximumFileBytes + 1];
-        int have = 0;
-        while (have <= MaximumFileBytes)
-        {
-            // SAFETY: reads at most what is left of the buffer.
-            nint got = Libc.Read(fd, buffer + have, (nuint)(MaximumFileBytes + 1 - have));
-            if (got < 0) throw new ClusterSecretException($"cannot read the cluster secret {path}: {Errno.Text(Errno.Last)}");
-            if (got == 0) return Encoding.ASCII.GetString(buffer, have).Trim();
-            have += (int)got;
-        }
-        throw new ClusterSecretException(
-            $"the cluster secret {path} is longer than {MaximumFileBytes} bytes: is it the right file?");
-    }
 
     private static string Recipe(string path) => $"(umask 077; openssl rand -hex {MinimumBytes} > {path})";
 
