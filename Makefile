@@ -21,7 +21,8 @@ DOTNET_BUILD_FLAGS := --configuration Release --disable-build-servers --nologo -
 # package=probe: the package is missing if the probe (a command, or a file) is.
 BUILD_PACKAGES := gcc=gcc binutils=objcopy libc6-dev=/usr/include/stdlib.h libjemalloc-dev=/usr/include/jemalloc/jemalloc.h \
 	libibverbs-dev=/usr/include/infiniband/verbs.h librdmacm-dev=/usr/include/rdma/rdma_cma.h
-TEST_PACKAGES := memtester=memtester stress-ng=stress-ng velvet=velveth iproute2=ip python3=python3 util-linux=unshare clang-format=clang-format
+TEST_PACKAGES := memtester=memtester stress-ng=stress-ng velvet=velveth iproute2=ip python3=python3 util-linux=unshare clang-format=clang-format \
+	etcd-server=etcd
 DEMO_PACKAGES := velvet=velveth
 BENCH_PACKAGES := velvet=velveth util-linux=mkswap mount=swapon openmpi-bin=mpirun libopenmpi-dev=mpicc
 FORMAT_PACKAGES := clang-format=clang-format
