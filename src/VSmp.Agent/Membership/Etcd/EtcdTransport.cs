@@ -119,14 +119,19 @@ internal sealed class EtcdTransport : IDisposable
             OperationCanceledException when cancellation.IsCancellationRequested => null,
             OperationCanceledException => Broken(member, "no answer in time"),
             JsonException => NotEtcd(member, $"answers what makes no sense ({Printable(e.Message)})"),
-            HttpRequestException { HttpRequestError: HttpRequestError.SecureConnectionError } when e.GetBaseException() is AuthenticationException refused =>
+            HttpRequestException { HttpRequestError: HttpRequestError.SecureConnectionError }
+                when e.GetBaseException() is AuthenticationException refused =>
                 new EtcdException(StoreFailure.NotAStore, $"etcd at {member.GetLeftPart(UriPartial.Authority)}: {refused.Message} "
                     + "(ca=PATH names the authority of its certificate; a server without TLS is written etcd://)"),
-            HttpRequestException { HttpRequestError: HttpRequestError.NameResolutionError or HttpRequestError.ConnectionError
-                or HttpRequestError.SecureConnectionError } =>
+            HttpRequestException { HttpRequestError: HttpRequestError.SecureConnectionError } => new EtcdException(StoreFailure.Unreachable,
+                $"etcd at {member.GetLeftPart(UriPartial.Authority)}: {e.GetBaseException().Message} (a server without TLS is written etcd://)"),
+            HttpRequestException { HttpRequestError: HttpRequestError.NameResolutionError or HttpRequestError.ConnectionError } =>
                 new EtcdException(StoreFailure.Unreachable, $"etcd at {member.GetLeftPart(UriPartial.Authority)}: {e.GetBaseException().Message}"),
             HttpRequestException { HttpRequestError: HttpRequestError.InvalidResponse or HttpRequestError.ConfigurationLimitExceeded } =>
                 NotEtcd(member, $"speaks no HTTP ({Printable(e.GetBaseException().Message)}); with TLS, write etcds://"),
+            // What a TLS server does with a request in clear text; also what a server does that is just killed.
+            HttpRequestException { HttpRequestError: HttpRequestError.ResponseEnded } when member.Scheme == Uri.UriSchemeHttp =>
+                Broken(member, $"{e.GetBaseException().Message} (a server with TLS is written etcds://)"),
             HttpRequestException or IOException => Broken(member, e.GetBaseException().Message),
             _ => null,
         };

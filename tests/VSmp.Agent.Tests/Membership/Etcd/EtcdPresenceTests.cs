@@ -39,7 +39,8 @@ public sealed class EtcdPresenceTests(EtcdServer etcd) : IClassFixture<EtcdServe
         await direct.UntilPresentAsync("alpha");
         isCut = true;
         await direct.UntilPresentAsync();
-        Assert.Contains("cannot renew alpha's presence", await said.Task.WaitAsync(Patience, TestContext.Current.CancellationToken), StringComparison.Ordinal);
+        string complaint = await said.Task.WaitAsync(Patience, TestContext.Current.CancellationToken);
+        Assert.Contains("cannot renew alpha's presence", complaint, StringComparison.Ordinal);
         isCut = false;
         await direct.UntilPresentAsync("alpha");
     }

@@ -15,10 +15,12 @@ internal static class EtcdStores
     public static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
 
     /// <summary>Of a store that is expected to get good answers, on however slow a host.</summary>
-    public static readonly EtcdTimeouts Patient = new(TimeSpan.FromSeconds(5), TimeSpan.FromSeconds(10), TimeSpan.FromSeconds(30), TimeSpan.FromMilliseconds(200));
+    public static readonly EtcdTimeouts Patient =
+        new(TimeSpan.FromSeconds(5), TimeSpan.FromSeconds(10), TimeSpan.FromSeconds(30), TimeSpan.FromMilliseconds(200));
 
     /// <summary>Of a store that is expected to get none.</summary>
-    public static readonly EtcdTimeouts Impatient = new(TimeSpan.FromSeconds(1), TimeSpan.FromSeconds(1), TimeSpan.FromSeconds(2), TimeSpan.FromMilliseconds(200));
+    public static readonly EtcdTimeouts Impatient =
+        new(TimeSpan.FromSeconds(1), TimeSpan.FromSeconds(1), TimeSpan.FromSeconds(2), TimeSpan.FromMilliseconds(200));
 
     private static int _clusters;
 
