@@ -85,7 +85,8 @@ public sealed unsafe partial class FlippedBitTests
 
     private static (uint Count, int PayloadBytes, MessageFlags Flags)[] Shapes(MessageType type) => type switch
     {
-        MessageType.DataS or MessageType.DataE or MessageType.DataM or MessageType.PutM or MessageType.PutO or MessageType.Writeback =>
+        MessageType.DataS or MessageType.DataE or MessageType.DataM or MessageType.PutM or MessageType.PutO or MessageType.Writeback
+            or MessageType.MirrorPut or MessageType.Recalled =>
             [(1, PageNumber.Bytes, MessageFlags.None), (FrameHeader.MaxPages, FrameHeader.MaxPayloadBytes, MessageFlags.None), (3, 0, MessageFlags.Zero)],
         MessageType.Diff => [(1, 100, MessageFlags.None), (1, PageDiff.MaxBytes, MessageFlags.None)],
         >= MessageType.ReserveExtents and < MessageType.SessionAck => [(1, 0, MessageFlags.None), (1, 56, MessageFlags.None), (1, 1500, MessageFlags.None)],
