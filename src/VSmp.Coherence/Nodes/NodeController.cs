@@ -99,7 +99,9 @@ public sealed class NodeController
         // What was never granted for writing reads zeros as it is: no message, only the read copy's frame is given back.
         if ((entry.Flags & PageFlags.MayBeWritten) == 0 && entry.State is NodeState.I or NodeState.S)
         {
-            if (entry.State == NodeState.S) DropCopy(region, page, effects);
+            if (entry.State == NodeState.I) return AccessResult.Hit;
+            if (region.IsFrozen) return AccessResult.Pending; // while directories are rebuilt it may be the last copy
+            DropCopy(region, page, effects);
             return AccessResult.Hit;
         }
         if (region.IsFrozen) return AccessResult.Pending;
