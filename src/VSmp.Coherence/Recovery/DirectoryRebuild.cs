@@ -130,9 +130,17 @@ public sealed class DirectoryRebuild
                 return;
             case DirectoryState.M_A:
                 // Nobody has seen what a new owner that is lost may have written: the copy that it was granted from counts.
-                if (entry.Owner == self) keep |= DirectoryFlags.Dropped; // its frame is what this node itself has of the page
-                if ((entry.Flags & DirectoryFlags.Forwarded) != 0 && isAnyUserLost) keep |= DirectoryFlags.Dropped | DirectoryFlags.OwnerLost;
                 entry.Version = entry.Version.Previous();
+                if ((entry.Flags & DirectoryFlags.Forwarded) != 0)
+                {
+                    if (isAnyUserLost) keep |= DirectoryFlags.Dropped | DirectoryFlags.OwnerLost;
+                    // A home copy that is still there is from before the former owner's grant, which may never have arrived, or was written under.
+                    else if ((keep & DirectoryFlags.Dropped) == 0) entry.Version = entry.Version.Previous();
+                }
+                else if (entry.Owner == self)
+                {
+                    keep |= DirectoryFlags.Dropped; // its frame is what this node itself has of the page
+                }
                 break;
             default:
                 if (isLost(entry.Owner)) keep |= DirectoryFlags.Dropped | DirectoryFlags.OwnerLost;
