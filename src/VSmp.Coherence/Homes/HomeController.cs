@@ -192,6 +192,8 @@ public sealed class HomeController
                 break;
             case DirectoryAction.SendGrant:
                 entry.Version = entry.Version.Next();
+                // This node's own guests will lose the page, and its frame with it; the requestor has the contents.
+                if (MustInvalidate(in entry, Self, m.Requestor) && (entry.Flags & DirectoryFlags.Zero) == 0) entry.Flags |= DirectoryFlags.Dropped;
                 Send(m.Requestor, MessageType.DataM, MessageFlags.NoData, DataSource.None, in m, entry.Version, AcksFor(in entry, m.Requestor), effects);
                 break;
             case DirectoryAction.SendInvs:
