@@ -26,13 +26,13 @@ public struct MirrorEntry
         DirectoryEntry entry = DirectoryEntry.Zero;
         entry.Version = Version;
         if (Contents != MirrorContents.Zero) entry.Flags = DirectoryFlags.None;
-        if (wasOwnerLost)
+        if (Contents == MirrorContents.Unknown || wasOwnerLost)
         {
-            // Whatever is here may be older than what the lost owner had: no copy that is left over counts, but those in use.
+            // Whatever is left over may be older than what the lost owner, or the lost home itself, had: no copy counts but those in use.
             entry.Version = new PageVersion(uint.MaxValue);
-            entry.Flags |= DirectoryFlags.OwnerLost;
+            entry.Flags |= DirectoryFlags.Dropped;
         }
-        if (Contents == MirrorContents.Unknown || wasOwnerLost) entry.Flags |= DirectoryFlags.Dropped;
+        if (wasOwnerLost) entry.Flags |= DirectoryFlags.OwnerLost;
         return entry;
     }
 }
