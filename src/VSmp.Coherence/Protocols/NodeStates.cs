@@ -31,6 +31,7 @@ public static class NodeStates
         DirectoryState.M => node == (isOwner ? NodeState.M : NodeState.I),
         DirectoryState.E => isOwner ? node is NodeState.E or NodeState.M : node == NodeState.I,
         DirectoryState.O => isOwner ? node == NodeState.O : node == NodeState.I || (node == NodeState.S && mayShare),
+        DirectoryState.Lost => node == NodeState.I,
         _ => false,
     };
 }

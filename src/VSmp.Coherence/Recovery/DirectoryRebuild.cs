@@ -85,7 +85,7 @@ public sealed class DirectoryRebuild
             {
                 PageNumber page = extent.FirstPage.Plus(i);
                 ref DirectoryEntry entry = ref _region.EntryAt(page);
-                if (entry.State == DirectoryState.Lost) continue; // it was lost before
+                if (entry.State == DirectoryState.Lost && !_thrownAway.Contains(page)) continue; // it was lost before
                 Decide(ref entry, page, effects, lost);
                 entry.Flags &= ~(DirectoryFlags.OwnerLost | DirectoryFlags.MirrorLacks);
             }
@@ -227,7 +227,8 @@ public sealed class DirectoryRebuild
                 entry.ClearSharers();
                 Ask(reader, MessageType.Promote, in cause, entry.Version, effects);
                 break;
-            case DirectoryState.I when _thrownAway.Contains(page):
+            case DirectoryState.I or DirectoryState.Lost when _thrownAway.Contains(page):
+                entry.State = DirectoryState.I;
                 entry.Version = entry.Version.Value == uint.MaxValue ? new PageVersion(1) : entry.Version.Next();
                 entry.Flags = DirectoryFlags.Zero | DirectoryFlags.MirrorLacks;
                 effects.Add(EffectKind.DropHome, _region.Id, page);
@@ -244,7 +245,7 @@ public sealed class DirectoryRebuild
                 break;
             default:
                 entry.State = DirectoryState.Lost;
-                if (entry.Version.Value == uint.MaxValue) entry.Version = default; // nothing is known of it
+                if (entry.Version.Value == uint.MaxValue) entry.Version = default; // thrown away, it begins anew
                 effects.Add(EffectKind.DropHome, _region.Id, page);
                 lost.Add(page);
                 break;
