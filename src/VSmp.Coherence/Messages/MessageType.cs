@@ -82,7 +82,7 @@ public enum MessageType : byte
     /// <summary>The page was lost with the nodes that had copies of it: who touches it is to know.</summary>
     Poisoned = 43,
     /// <summary>The answer to a Recall; with the contents, <see cref="MessageFlags.Zero"/>, or <see cref="MessageFlags.NoData"/> where the
-    /// home itself had the copy.</summary>
+    /// home itself had the copy. And the answer to a Promote, with <see cref="MessageFlags.NoData"/>.</summary>
     Recalled = 44,
 
     // Capacity and regions: between agents, off the fault path.

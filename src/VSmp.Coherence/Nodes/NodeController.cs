@@ -387,6 +387,9 @@ public sealed class NodeController
             case NodeAction.SendRecalled:
                 SendRecalled(region, page, ref entry, in m, effects);
                 break;
+            case NodeAction.SendPromoted:
+                Send(m.Source, MessageType.Recalled, MessageFlags.NoData, region, page, m.Transaction, entry.Version, effects, requestor: m.Requestor);
+                break;
             case NodeAction.RefuseDiscard:
                 effects.Add(EffectKind.DiscardRefused, region.Id, page);
                 break;

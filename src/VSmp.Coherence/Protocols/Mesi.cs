@@ -206,7 +206,7 @@ public static class Mesi
         t.On(F, NE.Inv, F, SendInvAck);
         t.On(F, NE.Recall, F, SendRecalled);
         t.On(S, NE.Recall, S, SendRecalled);
-        t.On(S, NE.Promote, M, NodeAction.BecomeOwner);
+        t.On(S, NE.Promote, M, NodeAction.BecomeOwner, SendPromoted);
         t.On(F, NE.Thaw, I, ReleaseKept, NodeAction.Complete);
         t.On(IS_D, NE.Poisoned, I, Poison, Abandon);
         t.On(IS_D_I, NE.Poisoned, I, Poison, Abandon);

@@ -191,4 +191,6 @@ public enum NodeAction : byte
     KeepThrownAway,
     /// <summary>Give the home the copy that is here, or kept.</summary>
     SendRecalled,
+    /// <summary>Tell the home that this node knows itself to be the owner.</summary>
+    SendPromoted,
 }

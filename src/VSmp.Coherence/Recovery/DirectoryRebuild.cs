@@ -92,7 +92,7 @@ public sealed class DirectoryRebuild
         }
     }
 
-    /// <summary>A copy that was asked for has come, or the mirror has one.</summary>
+    /// <summary>A copy that was asked for has come, the mirror has one, or a reader knows that it is the owner.</summary>
     internal void OnAnswer(in Message m, EffectBuffer effects)
     {
         if (_answersOut == 0) throw new ProtocolViolationException($"nothing is asked for any more: {m}");
@@ -102,6 +102,11 @@ public sealed class DirectoryRebuild
             return;
         }
         ref DirectoryEntry entry = ref _region.EntryAt(m.Page);
+        if (entry.State == DirectoryState.M && entry.Owner == m.Source)
+        {
+            _answersOut--; // it knows that it is the owner: thawed before, it could give up or write what it takes for one of several copies
+            return;
+        }
         if ((entry.Flags & DirectoryFlags.Dropped) == 0 || entry.State is not (DirectoryState.I or DirectoryState.S))
         {
             throw new ProtocolViolationException($"it was not recalled: {m}");
@@ -226,6 +231,7 @@ public sealed class DirectoryRebuild
                 entry.Version = entry.Version.Next();
                 entry.ClearSharers();
                 Ask(reader, MessageType.Promote, in cause, entry.Version, effects);
+                _answersOut++;
                 break;
             case DirectoryState.I or DirectoryState.Lost when _thrownAway.Contains(page):
                 entry.State = DirectoryState.I;

@@ -345,7 +345,7 @@ public sealed class ProtocolTableTests
             NodeAction.Unmap => (EffectKind.Unmap, null),
             NodeAction.ReleaseKept => (EffectKind.ReleaseKept, null),
             NodeAction.Complete or NodeAction.Abandon => (EffectKind.Complete, null),
-            NodeAction.SendRecalled => (EffectKind.Send, MessageType.Recalled),
+            NodeAction.SendRecalled or NodeAction.SendPromoted => (EffectKind.Send, MessageType.Recalled),
             NodeAction.Poison => (EffectKind.Poison, null),
             NodeAction.RefuseDiscard => (EffectKind.DiscardRefused, (MessageType?)null),
             _ => ((EffectKind)byte.MaxValue, null),
