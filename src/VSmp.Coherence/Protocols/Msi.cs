@@ -247,7 +247,7 @@ public static class Msi
         t.Impossible(D.I_W, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.Data, DE.InstallAck);
 
         t.Stall(D.S_W, DE.GetS, DE.GetM, DE.PutZ, DE.SharedPutZ);
-        t.On(D.S_W, DE.StalePutM, D.S_W, SendPutAck);
+        t.Stall(D.S_W, DE.StalePutM); // who sent the data was evicting: it must keep them until the mirror has them, too
         t.On(D.S_W, DE.Mirrored, D.S, SendWritebackAck);
         t.Impossible(D.S_W, DE.Upgrade, DE.SoleUpgrade, DE.PutM, DE.Data, DE.InstallAck);
 
