@@ -35,7 +35,29 @@ internal static class CheckCommand
     }
 
     /// <summary>The bounds that are searched for a protocol.</summary>
-    public static IReadOnlyList<Scenario> Scenarios(Protocol protocol, bool deep) => deep
+    public static IReadOnlyList<Scenario> Scenarios(Protocol protocol, bool deep) => [.. ScenariosWithoutLoss(protocol, deep), .. ScenariosWithLoss(protocol, deep)];
+
+    /// <summary>The bounds that are searched for a protocol and its recovery.</summary>
+    internal static IReadOnlyList<Scenario> ScenariosWithLoss(Protocol protocol, bool deep)
+    {
+        var bounds = new Scenario(protocol, Nodes: 3, Pages: 1, Outstanding: 1) { Crashes = 1, Holds = false, Refusals = false };
+        List<Scenario> scenarios =
+        [
+            bounds with { Mirror = 1, HomeUses = false },
+            bounds with { Mirror = 1 },
+            bounds with { HomeUses = false },
+            bounds with { Mirror = 1, HomeUses = false, IsPrivate = true, Outstanding = 2 },
+            bounds with { Mirror = 1, IsPrivate = true, Outstanding = 2 },
+        ];
+        if (!deep) return scenarios;
+        scenarios.Add(bounds);
+        scenarios.Add(bounds with { Mirror = 1, Holds = true, Refusals = true, Outstanding = 2 });
+        scenarios.Add(bounds with { HomeUses = false, Holds = true, Refusals = true });
+        scenarios.Add(bounds with { Nodes = 4, Mirror = 1, HomeUses = false });
+        return scenarios;
+    }
+
+    private static IReadOnlyList<Scenario> ScenariosWithoutLoss(Protocol protocol, bool deep) => deep
         ?
         [
             new Scenario(protocol, Nodes: 3, Pages: 1, Outstanding: 2),

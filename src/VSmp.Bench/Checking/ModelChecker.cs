@@ -194,7 +194,7 @@ internal sealed class ModelChecker
                 for (int steps = 0; ; steps++)
                 {
                     _world.ListMoves(moves);
-                    moves.RemoveAll(m => m.Kind is not (MoveKind.Deliver or MoveKind.Unhold));
+                    moves.RemoveAll(m => m.Kind is not (MoveKind.Deliver or MoveKind.Unhold or MoveKind.Learn));
                     if (moves.Count == 0) break;
                     if (steps == RunOutLimit)
                     {

@@ -20,6 +20,10 @@ internal enum MoveKind : byte
     Discard,
     /// <summary>A hold ends: the thread that got the page had its chance.</summary>
     Unhold,
+    /// <summary>A node is lost, and all that was in its memory.</summary>
+    Crash,
+    /// <summary>The node that made the region learns who is lost, and begins to lead the recovery.</summary>
+    Learn,
     /// <summary>The first message of a wire arrives.</summary>
     Deliver,
     /// <summary>As <see cref="Deliver"/>, and the receiver holds the page just then: some thread faulted late.</summary>

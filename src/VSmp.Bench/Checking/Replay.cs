@@ -67,6 +67,8 @@ internal static class Replay
             MoveKind.WriteFaultAhead => $"node {move.Node} faults, writing to page {ahead}{mapping}",
             MoveKind.Evict => $"node {move.Node} evicts page {move.Page}",
             MoveKind.Discard => $"node {move.Node} throws page {move.Page} away",
+            MoveKind.Crash => $"node {move.Node} is lost",
+            MoveKind.Learn => $"node {move.Node} learns who is lost",
             MoveKind.Unhold => $"node {move.Node} holds page {move.Page} no longer",
             _ => DescribeDelivery(world, move),
         };
@@ -95,11 +97,21 @@ internal static class Replay
         for (int page = 0; page < world.Scenario.Pages; page++)
         {
             var at = new PageNumber((ulong)page);
-            DirectoryEntry entry = world.Regions[0].EntryAt(at);
-            text.Append(text.Length > 0 ? "; " : "").Append("page ").Append(page).Append(": home ").Append(entry.State);
-            if (!entry.Owner.IsNone) text.Append(" of ").Append(entry.Owner.Value);
+            text.Append(text.Length > 0 ? "; " : "").Append("page ").Append(page).Append(": home ");
+            if (world.HomeNode < 0)
+            {
+                text.Append("lost");
+            }
+            else
+            {
+                DirectoryEntry entry = world.Regions[world.HomeNode].EntryAt(at);
+                if (world.HomeNode > 0) text.Append("at node ").Append(world.HomeNode).Append(' ');
+                text.Append(entry.State);
+                if (!entry.Owner.IsNone) text.Append(" of ").Append(entry.Owner.Value);
+            }
             for (int node = 0; node < world.Scenario.Nodes; node++)
             {
+                if (!world.IsUsing(node)) continue;
                 PageEntry here = world.Regions[node].PageAt(at);
                 text.Append(", node ").Append(node).Append(' ').Append(here.State);
                 if ((here.Flags & PageFlags.Held) != 0) text.Append(" held");

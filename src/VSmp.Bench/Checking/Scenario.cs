@@ -23,6 +23,21 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
     /// <summary>Only the last node uses the pages, and throws them away now and then (munmap, MADV_DONTNEED).</summary>
     public bool IsPrivate { get; init; }
 
+    /// <summary>The node that mirrors the extent, and uses no page; none has, if null.</summary>
+    public byte? Mirror { get; init; }
+
+    /// <summary>How many nodes may be lost, each at any moment. The last node made the region and leads: if it were lost, the region would end.</summary>
+    public int Crashes { get; init; }
+
+    /// <summary>Whether the home's own guests use the pages.</summary>
+    public bool HomeUses { get; init; } = true;
+
+    /// <summary>Whether there is more to a state than the protocol's tables, wires and frames: generations, mirrors, who is lost.</summary>
+    public bool HasRecovery => Crashes > 0 || Mirror is not null;
+
+    /// <summary>The node that made the region.</summary>
+    public int Creator => Nodes - 1;
+
     /// <summary>Accesses ask for the next page as well, where that can be (runs; needs two pages).</summary>
     public bool AsksAhead { get; init; }
 
@@ -38,7 +53,16 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
     /// <inheritdoc/>
     public override string ToString() =>
         $"{Protocol.Name}: {Nodes} nodes × {Pages} page{(Pages > 1 ? "s" : "")}, {Outstanding} outstanding per node"
-        + (Mappings > 1 ? $", {Mappings} mappings" : "") + (AsksAhead ? ", runs" : "") + (IsPrivate ? ", thrown away" : "");
+        + (Mappings > 1 ? $", {Mappings} mappings" : "") + (AsksAhead ? ", runs" : "") + (IsPrivate ? ", thrown away" : "")
+        + (HomeUses ? "" : ", home is no user") + (Mirror is { } mirror ? $", mirror {mirror}" : "") + (Crashes switch
+        {
+            0 => "",
+            1 => ", one is lost",
+            _ => $", {Crashes} are lost",
+        });
+
+    /// <summary>Whether a node's guests use the pages.</summary>
+    public bool IsUser(int node) => node != Mirror && (node != 0 || HomeUses);
 }
 
 /// <summary>Bugs in what stands between the protocol and the world. Those of the protocol itself are planted in its table.</summary>
@@ -71,6 +95,24 @@ internal enum WorldBugs
     WakeLost = 1024,
     /// <summary>Who waits for a page is tried again only after all that the grant set free has happened.</summary>
     RetriedLast = 2048,
+    /// <summary>What was sent before the directories were rebuilt is taken afterwards as well.</summary>
+    OldGenerationServed = 4096,
+    /// <summary>A mirror becomes home whoever is lost.</summary>
+    MirrorPromotesItself = 8192,
+    /// <summary>Of a kept copy and one at home the kept one is believed, whatever their versions.</summary>
+    KeptBelieved = 16384,
+    /// <summary>A home copy is believed to be as new as any reader's.</summary>
+    HomeBelieved = 32768,
+    /// <summary>That the mirror may lack what is at home is forgotten when directories are rebuilt.</summary>
+    MirrorGapForgotten = 65536,
+    /// <summary>A user says what it has as soon as it is frozen.</summary>
+    ClaimsTooEarly = 131072,
+    /// <summary>Who waits while directories are rebuilt is not tried again afterwards.</summary>
+    NotRetriedAtThaw = 262144,
+    /// <summary>A home does not wait until a reader that it made owner knows of it.</summary>
+    PromoteNotAwaited = 524288,
+    /// <summary>A home that is new, and was no mirror, believes whatever copy was being given up.</summary>
+    LeftoversBelieved = 1048576,
 }
 
 /// <summary>A planted bug.</summary>

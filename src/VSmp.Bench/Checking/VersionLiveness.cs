@@ -10,6 +10,7 @@ namespace VSmp.Bench.Checking;
 /// them.)
 /// </summary>
 /// <remarks>
+/// Where nodes are lost, versions are read beyond that (<see cref="WorldCodec"/>): here that does not happen.
 /// What is read off is the table that is searched, planted bugs included: where a bug makes a version matter, it is live.
 /// </remarks>
 internal sealed class VersionLiveness
@@ -27,7 +28,7 @@ internal sealed class VersionLiveness
             grows = false;
             foreach (NodeState state in _table.States)
             {
-                if (_states[(int)state] || !_table.Events.Any(e => Reads(state, e))) continue;
+                if (_states[(int)state] || !_table.Events.Any(e => !IsOfRecovery(e) && Reads(state, e))) continue;
                 grows = _states[(int)state] = true;
             }
         }
@@ -40,6 +41,8 @@ internal sealed class VersionLiveness
 
     /// <summary>Whether the version in a message will be looked at.</summary>
     public bool IsLive(MessageType type) => _types[(int)type];
+
+    private static bool IsOfRecovery(NodeEvent @event) => @event is NodeEvent.Freeze or NodeEvent.Recall or NodeEvent.Promote or NodeEvent.Thaw;
 
     private bool IsRead(MessageType type) => type switch
     {

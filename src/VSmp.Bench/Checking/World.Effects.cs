@@ -3,6 +3,7 @@ using VSmp.Coherence;
 using VSmp.Coherence.Homes;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Nodes;
+using VSmp.Coherence.Protocols;
 
 namespace VSmp.Bench.Checking;
 
@@ -18,7 +19,7 @@ internal sealed partial class World
             // Who waited goes first: else what waits at the home behind a grant takes it away before it was used once.
             if ((_bugs & WorldBugs.RetriedLast) == 0 && RetryOne(node)) continue;
             if (_toSelf.TryDequeue(out var self)) Dispatch(node, in self.Flight);
-            else if (!RetryOne(node) && _effects.Count == 0) return;
+            else if (!RetryOne(node) && _effects.Count == 0 && !ReportRebuilt(node)) return;
         }
     }
 
@@ -34,8 +35,17 @@ internal sealed partial class World
     private void Dispatch(int node, in Flight flight)
     {
         Message message = flight.Message;
-        if (!HomeController.Takes(in message)) Nodes[node].OnMessage(Regions[node], in message, _effects);
-        else if (node == 0) Home.OnMessage(Regions[0], in message, _effects);
+        if (IsControl(message.Type))
+        {
+            OnControl(node, in message);
+            return;
+        }
+        if ((_bugs & WorldBugs.PromoteNotAwaited) != 0 && message.Type == MessageType.Recalled
+            && Regions[node].EntryAt(message.Page).State == DirectoryState.M) return;
+        if ((_bugs & WorldBugs.OldGenerationServed) != 0) message.Generation = Regions[node].Generation;
+        if (message.Type == MessageType.MirrorPut) Mirrors[node].OnMessage(Regions[node], in message, _effects);
+        else if (!HomeController.Takes(in message)) Nodes[node].OnMessage(Regions[node], in message, _effects);
+        else if (node == 0 || Scenario.HasRecovery) Homes[node].OnMessage(Regions[node], in message, _effects);
         else throw new InvariantException($"{message} came to node {node}, which is no home");
         Execute(node, in flight);
     }
@@ -51,7 +61,9 @@ internal sealed partial class World
                 Send(node, in effect);
                 continue;
             }
-            for (uint p = 0; p < effect.Count; p++) Execute(node, effect.Kind, (int)(effect.Page.Value + p), in flight);
+            // The others of the extent are lost with these.
+            uint end = (uint)Math.Min(effect.Page.Value + effect.Count, (ulong)Scenario.Pages);
+            for (uint page = (uint)effect.Page.Value; page < end; page++) Execute(node, effect.Kind, (int)page, in flight);
         }
         _effects.Clear();
     }
@@ -108,6 +120,14 @@ internal sealed partial class World
                 break;
             case EffectKind.Complete:
                 Retry(node, page);
+                break;
+            case EffectKind.RestoreKept:
+                if (KeptOf(node, page) == Contents.None) throw new InvariantException($"page {page} is to be restored at node {node}, and is not kept there");
+                frame = KeptOf(node, page);
+                KeptOf(node, page) = Contents.None;
+                break;
+            case EffectKind.Poison:
+                Poison(node, page);
                 break;
             case EffectKind.DiscardRefused:
                 throw new InvariantException($"page {page} could not be thrown away, though only node {node} uses it");
@@ -174,6 +194,7 @@ internal sealed partial class World
             _toSelf.Enqueue((effect.To, flight));
             return;
         }
+        if (IsLost(to)) return;
         if (to >= Scenario.Nodes) throw new InvariantException($"a message to nobody: {effect}");
         VirtualNetwork network = (_bugs & WorldBugs.GrantsOvertaken) != 0 && effect.Message.Type is MessageType.SoleGrant or MessageType.DataE
             ? VirtualNetwork.Response

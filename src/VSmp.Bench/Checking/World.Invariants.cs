@@ -19,6 +19,7 @@ internal sealed partial class World
             CheckLastCopy(page);
         }
         for (int node = 0; node < Scenario.Nodes; node++) CheckBudget(node);
+        if (Scenario.HasRecovery) CheckHomes();
         if (IsQuiet()) CheckQuiet();
     }
 
@@ -52,7 +53,7 @@ internal sealed partial class World
     /// <summary>What was written last is somewhere.</summary>
     private void CheckLastCopy(int page)
     {
-        if (LatestIsZero[page]) return;
+        if (LatestIsZero[page] || IsRecovering || (HomeNode is >= 0 and int home && Regions[home].EntryAt(PageAt(page)).State == DirectoryState.Lost)) return;
         for (int node = 0; node < Scenario.Nodes; node++)
         {
             if (FrameOf(node, page) == Contents.Latest || KeptOf(node, page) == Contents.Latest) return;
@@ -70,10 +71,14 @@ internal sealed partial class World
 
     private void CheckBudget(int node)
     {
+        if (!IsUsing(node)) return;
         int frames = 0;
         for (int page = 0; page < Scenario.Pages; page++)
         {
-            if ((Regions[node].PageAt(PageAt(page)).Flags & PageFlags.HasFrame) != 0) frames++;
+            ref PageEntry entry = ref Regions[node].PageAt(PageAt(page));
+            if ((entry.Flags & PageFlags.HasFrame) == 0) continue;
+            frames++;
+            if (entry.State is NodeState.I or NodeState.F) throw new InvariantException($"page {page} is {entry.State} at node {node}, and has a frame");
         }
         if (frames != Budgets[node].UsedPages)
             throw new InvariantException($"node {node} has {frames} frames, and {Budgets[node].UsedPages} are taken from its budget");
@@ -82,8 +87,11 @@ internal sealed partial class World
     /// <summary>Nothing is under way: then nobody waits, nothing is kept, and directory and nodes agree.</summary>
     private void CheckQuiet()
     {
+        if (Lost != KnownLost) return; // that will be learnt, sooner or later
+        if (Scenario.HasRecovery) CheckRecovered();
         for (int node = 0; node < Scenario.Nodes; node++)
         {
+            if (!IsUsing(node)) continue;
             if (Waiting[node].Count > 0) throw new InvariantException($"node {node} waits for page {Waiting[node][0].Page}, and nothing is under way");
             for (int page = 0; page < Scenario.Pages; page++)
             {
@@ -93,22 +101,26 @@ internal sealed partial class World
                 if (KeptOf(node, page) != Contents.None) throw new InvariantException($"page {page} stays kept at node {node}");
             }
         }
-        if (Home.WaitingCount > 0) throw new InvariantException($"{Home.WaitingCount} requests wait at the home, and nothing is under way");
+        int waitingAtHome = Homes[HomeNode].WaitingCount;
+        if (waitingAtHome > 0) throw new InvariantException($"{waitingAtHome} requests wait at the home, and nothing is under way");
         for (int page = 0; page < Scenario.Pages; page++) CheckDirectory(page);
     }
 
     private void CheckDirectory(int page)
     {
-        ref DirectoryEntry entry = ref Regions[0].EntryAt(PageAt(page));
+        int homeNode = HomeNode;
+        ref DirectoryEntry entry = ref Regions[homeNode].EntryAt(PageAt(page));
         for (ushort node = 0; node < Scenario.Nodes; node++)
         {
+            if (!IsUsing(node)) continue;
             NodeState state = Regions[node].PageAt(PageAt(page)).State;
             bool mayShare = entry.MayShare(new NodeId(node)), owns = entry.Owner.Value == node;
             if (!NodeStates.Agrees(entry.State, owns, mayShare, state))
                 throw new InvariantException($"page {page} is {entry.State} (owner {entry.Owner}) at its home and {state} at node {node}");
         }
         if (!NodeStates.HomeIsValid(entry.State)) return;
-        Contents home = (entry.Flags & DirectoryFlags.Zero) != 0 ? Contents.Zero : FrameOf(0, page);
+        Contents home = (entry.Flags & DirectoryFlags.Zero) != 0 ? Contents.Zero : FrameOf(homeNode, page);
         if (!IsRight(home, page)) throw new InvariantException($"the home copy of page {page} is {home}, and the directory says {entry.State}");
+        if (Scenario.HasRecovery) CheckMirror(homeNode, page, entry.State);
     }
 }

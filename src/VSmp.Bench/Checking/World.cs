@@ -5,6 +5,7 @@ using VSmp.Coherence.Messages;
 using VSmp.Coherence.Nodes;
 using VSmp.Coherence.Placement;
 using VSmp.Coherence.Protocols;
+using VSmp.Coherence.Recovery;
 
 namespace VSmp.Bench.Checking;
 
@@ -19,6 +20,7 @@ namespace VSmp.Bench.Checking;
 internal sealed partial class World
 {
     public static readonly RegionId RegionId = new(1);
+    public static readonly ExtentNumber Extent = new(0);
     private const int Networks = 3;
 
     /// <summary>What one node may do about one event, in steps: far more than there is to do.</summary>
@@ -38,7 +40,9 @@ internal sealed partial class World
         Nodes = new NodeController[n];
         Regions = new Region[n];
         Budgets = new FrameBudget[n];
-        Home = new HomeController(new NodeId(0), () => scenario.Nodes);
+        Homes = new HomeController[n];
+        Mirrors = new MirrorController[n];
+        Recoveries = new RecoveryController[n];
         Frames = new Contents[n * p];
         Kept = new Contents[n * p];
         Mapped = new Right[n * p * Scenario.MaxMappings];
@@ -48,14 +52,26 @@ internal sealed partial class World
         for (ushort i = 0; i < n; i++)
         {
             var homes = new HomeMap(1);
-            homes.Place(new ExtentNumber(0), new NodeId(0));
+            homes.Place(Extent, new NodeId(0));
             Nodes[i] = new NodeController(new NodeId(i), transactionCapacity: 8);
             Budgets[i] = new FrameBudget(p);
-            Regions[i] = new Region(RegionId, "checked", 1, scenario.Protocol, homes, Budgets[i]);
-            Regions[i].Open(new ExtentNumber(0));
+            bool isUser = scenario.IsUser(i);
+            Regions[i] = new Region(RegionId, "checked", 1, scenario.Protocol, isUser ? homes : null, isUser ? Budgets[i] : null);
+            if (isUser) Regions[i].Open(Extent);
             Waiting[i] = [];
+            Homes[i] = new HomeController(new NodeId(i), () => scenario.Nodes);
+            Mirrors[i] = new MirrorController(new NodeId(i));
+            Recoveries[i] = new RecoveryController(new NodeId(i), Nodes[i], Homes[i]);
         }
-        Regions[0].BecomeHome(new ExtentNumber(0));
+        Regions[0].BecomeHome(Extent);
+        if (scenario.Mirror is { } mirror)
+        {
+            Regions[0].SetMirror(Extent, new NodeId(mirror));
+            Regions[mirror].Mirrored.Add(Extent, new NodeId(0), isFresh: true);
+        }
+        MayBeLost = new bool[p];
+        UnackedWriter = new byte[p];
+        PriorIsZero = new bool[p];
         for (int i = 0; i < Wires.Length; i++) Wires[i] = [];
         Array.Fill(Frames, Contents.None);
         Array.Fill(Kept, Contents.None);
@@ -66,7 +82,9 @@ internal sealed partial class World
     public NodeController[] Nodes { get; }
     public Region[] Regions { get; }
     public FrameBudget[] Budgets { get; }
-    public HomeController Home { get; }
+    public HomeController[] Homes { get; }
+    public MirrorController[] Mirrors { get; }
+    public RecoveryController[] Recoveries { get; }
     public Contents[] Frames { get; }
     public Contents[] Kept { get; }
     public Right[] Mapped { get; }
@@ -92,9 +110,10 @@ internal sealed partial class World
         moves.Clear();
         for (byte node = 0; node < Scenario.Nodes; node++)
         {
-            if (Scenario.IsPrivate && node != Scenario.Nodes - 1) continue;
+            if ((Scenario.IsPrivate && node != Scenario.Nodes - 1) || !IsUsing(node)) continue;
             for (byte page = 0; page < Scenario.Pages; page++) ListLocalMoves(node, page, moves);
         }
+        if (Scenario.Crashes > 0) ListLosses(moves);
         for (byte from = 0; from < Scenario.Nodes; from++)
         {
             for (byte to = 0; to < Scenario.Nodes; to++)
@@ -122,6 +141,7 @@ internal sealed partial class World
         {
             DoLocal(move);
         }
+        if (Scenario.HasRecovery) SettleUnacked();
         Check();
     }
 
@@ -158,7 +178,7 @@ internal sealed partial class World
             moves.Add(new Move(MoveKind.WriteFaultAhead, node, page, mapping));
         }
         bool mayGo = NodeStates.IsStable(entry.State) && entry.State != NodeState.I;
-        if (node != 0 && mayGo && !IsHeld(in entry)) moves.Add(new Move(MoveKind.Evict, node, page, 0));
+        if (!Regions[node].IsHome(Extent) && mayGo && !IsHeld(in entry) && !Regions[node].IsFrozen) moves.Add(new Move(MoveKind.Evict, node, page, 0));
         if (Scenario.IsPrivate) moves.Add(new Move(MoveKind.Discard, node, page, 0));
         if (IsHeld(in entry)) moves.Add(new Move(MoveKind.Unhold, node, page, 0));
     }
@@ -167,6 +187,11 @@ internal sealed partial class World
     {
         List<Flight> wire = Wires[WireOf(from, to, network)];
         if (wire.Count == 0) return;
+        if (IsControl(wire[0].Message.Type))
+        {
+            if (network == 0 && IsFirst(from, to)) moves.Add(new Move(MoveKind.Deliver, from, to, network));
+            return;
+        }
         moves.Add(new Move(MoveKind.Deliver, from, to, network));
         MessageType type = wire[0].Message.Type;
         // Directly behind the delivery that it is compared with (see ModelChecker).
@@ -194,11 +219,12 @@ internal sealed partial class World
     {
         // At the home, what a message sets free may be for the home's own page.
         bool isForward = MessageTypes.NetworkOf(message.Type) == VirtualNetwork.Forward;
-        if (node != 0 && !isForward) return false;
+        bool isHome = Regions[node].IsHome(Extent);
+        if ((!isHome && !isForward) || !IsUsing(node)) return false;
         for (uint i = 0; i < message.Count; i++)
         {
             ref PageEntry entry = ref Regions[node].PageAt(message.Page.Plus(i));
-            if (!IsHeld(in entry) && (node == 0 ? entry.State != NodeState.I : NodeStates.MayRead(entry.State))) return true;
+            if (!IsHeld(in entry) && (isHome ? entry.State != NodeState.I : NodeStates.MayRead(entry.State))) return true;
         }
         return false;
     }
@@ -229,12 +255,18 @@ internal sealed partial class World
             case MoveKind.Discard:
                 if (Nodes[node].Discard(region, page, _effects) == AccessResult.Hit)
                 {
-                    Forget(move.Page);
+                    Forget(move.Page, Contents.Old);
                     LatestIsZero[move.Page] = true;
                 }
                 break;
             case MoveKind.Unhold:
                 Nodes[node].Unhold(region, page, _effects);
+                break;
+            case MoveKind.Crash:
+                Crash(node);
+                return;
+            case MoveKind.Learn:
+                Learn();
                 break;
         }
         Drain(node);
@@ -249,6 +281,10 @@ internal sealed partial class World
         {
             wire[at] = flight.Rest;
             flight = flight.FirstPage;
+        }
+        else if (IsControl(flight.Message.Type))
+        {
+            for (int network = 0; network < Networks; network++) Wires[WireOf(move.Node, move.Page, network)].RemoveAt(0);
         }
         else if (move.Kind != MoveKind.DeliverTwice)
         {
@@ -269,17 +305,25 @@ internal sealed partial class World
     private void Write(int node, int page)
     {
         if (FrameOf(node, page) == Contents.None) throw new InvariantException($"node {node} writes to page {page} without a frame");
-        Forget(page);
+        Forget(page, BeginsUnacked(node, page) ? Contents.Prior : Contents.Old);
         LatestIsZero[page] = false;
         FrameOf(node, page) = Contents.Latest;
     }
 
-    private void Forget(int page)
+    /// <summary>What was written last is not that any more, wherever it is, but something else.</summary>
+    private void Forget(int page, Contents becomes)
+    {
+        Replace(page, Contents.Latest, becomes);
+        if (becomes == Contents.Old) return;
+        PriorIsZero[page] = LatestIsZero[page];
+    }
+
+    private void Replace(int page, Contents what, Contents by)
     {
         for (int node = 0; node < Scenario.Nodes; node++)
         {
-            Age(ref FrameOf(node, page));
-            Age(ref KeptOf(node, page));
+            Replace(ref FrameOf(node, page), what, by);
+            Replace(ref KeptOf(node, page), what, by);
         }
         foreach (List<Flight> wire in Wires)
         {
@@ -287,16 +331,16 @@ internal sealed partial class World
             {
                 Flight f = wire[i];
                 Contents first = f.First, second = f.Second;
-                if ((int)f.Message.Page.Value == page) Age(ref first);
-                else if ((int)f.Message.Page.Value + 1 == page) Age(ref second);
+                if ((int)f.Message.Page.Value == page) Replace(ref first, what, by);
+                else if ((int)f.Message.Page.Value + 1 == page) Replace(ref second, what, by);
                 wire[i] = f with { First = first, Second = second };
             }
         }
     }
 
-    private static void Age(ref Contents contents)
+    private static void Replace(ref Contents contents, Contents what, Contents by)
     {
-        if (contents == Contents.Latest) contents = Contents.Old;
+        if (contents == what) contents = by;
     }
 
     private void Fault(int node, Access access, bool ahead)
@@ -319,7 +363,7 @@ internal sealed partial class World
                 if (!_refuses) Map(node, access.Page, access.Mapping, entry.State);
                 if (Scenario.Holds) NodeController.Hold(Regions[node], PageAt(access.Page));
                 return true;
-            case AccessResult.Pending:
+            case AccessResult.Pending or AccessResult.Frozen:
                 entry.Flags |= PageFlags.Awaited;
                 Waiting[node].Add(access);
                 return false;

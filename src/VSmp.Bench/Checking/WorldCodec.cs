@@ -17,7 +17,7 @@ namespace VSmp.Bench.Checking;
 /// for equality are replaced by which of them are equal (<see cref="VersionIndex"/>, <see cref="NumberIndex"/>). What nobody will
 /// look at again is left out.
 /// </remarks>
-internal sealed class WorldCodec
+internal sealed partial class WorldCodec
 {
     /// <summary>Most bytes of a world; more than that is under way only if something is wrong.</summary>
     public const int MaxBytes = 4096;
@@ -46,7 +46,8 @@ internal sealed class WorldCodec
         _versions = [.. Enumerable.Range(0, scenario.Pages).Select(_ => new List<uint>())];
         // The home is like no other node; nor is the one that has private pages.
         int last = scenario.IsPrivate ? scenario.Nodes - 1 : scenario.Nodes;
-        _orders = [.. Permutations([.. Enumerable.Range(1, Math.Max(0, last - 1)).Select(n => (byte)n)])
+        _isOrdered = scenario.HasRecovery;
+        _orders = _isOrdered ? [[.. Enumerable.Range(0, scenario.Nodes).Select(n => (byte)n)]] : [.. Permutations([.. Enumerable.Range(1, Math.Max(0, last - 1)).Select(n => (byte)n)])
             .Select(p => (byte[])[0, .. p, .. Enumerable.Range(last, scenario.Nodes - last).Select(n => (byte)n)])];
     }
 
@@ -84,12 +85,22 @@ internal sealed class WorldCodec
         bytes.CopyTo(_buffer);
         _at = 0;
         Scenario scenario = _world.Scenario;
-        for (int page = 0; page < scenario.Pages; page++)
+        if (_isOrdered)
         {
-            _world.LatestIsZero[page] = Byte() != 0;
-            LoadDirectory(page);
+            LoadRecovery();
         }
-        for (int node = 0; node < scenario.Nodes; node++) LoadNode(node);
+        else
+        {
+            for (int page = 0; page < scenario.Pages; page++)
+            {
+                _world.LatestIsZero[page] = Byte() != 0;
+                LoadDirectory(page, 0);
+            }
+        }
+        for (int node = 0; node < scenario.Nodes; node++)
+        {
+            if (_world.IsUsing(node)) LoadNode(node);
+        }
         foreach (List<Flight> wire in _world.Wires) wire.Clear();
         for (int count = Byte(); count > 0; count--)
         {
@@ -98,7 +109,7 @@ internal sealed class WorldCodec
             {
                 Message message = ReadMessage();
                 byte contents = Byte();
-                wire.Add(new Flight(message, (Contents)(contents & 3), (Contents)(contents >> 2)));
+                wire.Add(new Flight(message, (Contents)(contents & 15), (Contents)(contents >> 4)));
             }
         }
     }
@@ -122,6 +133,7 @@ internal sealed class WorldCodec
     /// </remarks>
     private byte VersionIndex(int page, PageVersion version)
     {
+        if (_isOrdered) return RankOf(page, version);
         List<uint> versions = _versions[page];
         for (int i = 0; i < versions.Count; i++)
         {
@@ -146,7 +158,7 @@ internal sealed class WorldCodec
     private static bool CarriesTransaction(MessageType type) => type is MessageType.GetS or MessageType.GetM
         or MessageType.Upgrade
         or MessageType.FwdGetS or MessageType.FwdGetM or MessageType.Inv or MessageType.OwnerGrant or MessageType.SoleGrant
-        or MessageType.DataS or MessageType.DataE or MessageType.DataM or MessageType.InvAck;
+        or MessageType.DataS or MessageType.DataE or MessageType.DataM or MessageType.InvAck or MessageType.Poisoned;
 
     /// <summary>
     /// That a page may have been written is looked at where it is thrown away, and nowhere else. That it is held matters to who
@@ -168,7 +180,7 @@ internal sealed class WorldCodec
 
     /// <summary>Once a page was written, zeros are as old as anything, until it is thrown away.</summary>
     private Contents ContentsOf(Contents contents, int page) =>
-        contents == Contents.Zero && !_world.LatestIsZero[page] && !_world.Scenario.IsPrivate ? Contents.Old : contents;
+        contents == Contents.Zero && !_world.LatestIsZero[page] && !_world.PriorIsZero[page] && !_world.Scenario.IsPrivate ? Contents.Old : contents;
 
     // ---- writing
 
@@ -178,12 +190,22 @@ internal sealed class WorldCodec
         Scenario scenario = _world.Scenario;
         Span<byte> old = stackalloc byte[scenario.Nodes];
         for (byte node = 0; node < scenario.Nodes; node++) old[order[node]] = node;
-        for (int page = 0; page < scenario.Pages; page++)
+        if (_isOrdered)
         {
-            Put(_world.LatestIsZero[page] ? (byte)1 : (byte)0);
-            WriteDirectory(page, order);
+            WriteRecovery(order);
         }
-        foreach (byte node in old) WriteNode(node, order);
+        else
+        {
+            for (int page = 0; page < scenario.Pages; page++)
+            {
+                Put(_world.LatestIsZero[page] ? (byte)1 : (byte)0);
+                WriteDirectory(page, 0, order);
+            }
+        }
+        foreach (byte node in old)
+        {
+            if (_world.IsUsing(node)) WriteNode(node, order);
+        }
         int countAt = _at++;
         byte wires = 0;
         for (byte from = 0; from < scenario.Nodes; from++)
@@ -193,6 +215,7 @@ internal sealed class WorldCodec
                 for (byte network = 0; network < 3; network++)
                 {
                     List<Flight> wire = _world.Wires[_world.WireOf(old[from], old[to], network)];
+                    if (_isOrdered && wire.Count > 0) wire = WithoutStale(wire, to);
                     if (wire.Count == 0) continue;
                     wires++;
                     WriteWire(_world.WireOf(from, to, network), wire, order);
@@ -250,7 +273,7 @@ internal sealed class WorldCodec
             || first.Requestor != second.Requestor || first.AckCount != second.AckCount) return false;
         int page = (int)first.Page.Value;
         return NumberIndex(in first, page) == NumberIndex(in second, page + 1)
-            && (!_liveness.IsLive(first.Type) || VersionIndex(page, first.Version) == VersionIndex(page + 1, second.Version));
+            && (!IsLive(first.Type) || VersionIndex(page, first.Version) == VersionIndex(page + 1, second.Version));
     }
 
     private void WriteFlight(in Flight flight, byte[] order)
@@ -259,14 +282,21 @@ internal sealed class WorldCodec
         WriteMessage(flight.Message, order);
         Contents first = ContentsOf(flight.First, page);
         Contents second = flight.Message.Count > 1 ? ContentsOf(flight.Second, page + 1) : Contents.None;
-        Put((byte)((byte)first | (byte)second << 2));
+        Put((byte)((byte)first | (byte)second << 4));
     }
 
-    private void WriteDirectory(int page, byte[] order)
+    private void WriteDirectory(int page, int home, byte[] order)
     {
-        ref DirectoryEntry entry = ref _world.Regions[0].EntryAt(new PageNumber((ulong)page));
-        _versions[page].Clear();
-        _versions[page].Add(entry.Version.Value);
+        ref DirectoryEntry entry = ref _world.Regions[home].EntryAt(new PageNumber((ulong)page));
+        if (_isOrdered)
+        {
+            Put(RankOf(page, entry.Version));
+        }
+        else
+        {
+            _versions[page].Clear();
+            _versions[page].Add(entry.Version.Value);
+        }
         Put((byte)entry.State);
         Put((byte)entry.Flags);
         byte sharers = 0;
@@ -276,7 +306,7 @@ internal sealed class WorldCodec
         }
         Put((byte)(Name(entry.Owner, order) << 4 | sharers));
         _queue.Clear();
-        if ((entry.Flags & DirectoryFlags.HasWaiters) != 0) _world.Home.Waiting.CopyTo(World.RegionId, new PageNumber((ulong)page), _queue);
+        if ((entry.Flags & DirectoryFlags.HasWaiters) != 0) _world.Homes[home].Waiting.CopyTo(World.RegionId, new PageNumber((ulong)page), _queue);
         Put((byte)_queue.Count);
         foreach (Message m in _queue) WriteMessage(in m, order);
     }
@@ -290,11 +320,12 @@ internal sealed class WorldCodec
             ref PageEntry entry = ref _world.Regions[node].PageAt(new PageNumber((ulong)page));
             Put((byte)entry.State);
             Put((byte)((byte)FlagsOf(node, page, in entry) | (entry.Slot != 0 ? 128 : 0)));
-            Put(_liveness.IsLive(entry.State) ? VersionIndex(page, entry.Version) : (byte)0);
+            Put(IsLive(entry.State) ? VersionIndex(page, entry.Version) : (byte)0);
             int right = 0;
             for (int m = 0; m < scenario.Mappings && !_leavesOutRights; m++) right |= (int)_world.MappedOf(node, page, m) << (2 * m);
             Contents frame = ContentsOf(_world.FrameOf(node, page), page), kept = ContentsOf(_world.KeptOf(node, page), page);
-            Put((byte)((byte)frame | (byte)kept << 2 | right << 4));
+            Put((byte)((byte)frame | (byte)kept << 4));
+            Put((byte)right);
             if (entry.Slot == 0) continue;
             ref Transaction t = ref controller.Transactions[entry.Slot];
             Put((byte)(t.AcksReceived << 4 | t.AcksExpected));
@@ -344,7 +375,8 @@ internal sealed class WorldCodec
         Put((byte)((byte)m.Flags | m.AckCount << 4));
         Put((byte)(Name(m.Source, order) << 4 | Name(m.Requestor, order)));
         Put((byte)(page << 4 | (byte)m.Count << 2 | NumberIndex(in m, page)));
-        Put(_liveness.IsLive(m.Type) ? VersionIndex(page, m.Version) : (byte)0);
+        Put(IsLive(m.Type) ? VersionIndex(page, m.Version) : (byte)0);
+        if (_isOrdered) Put((byte)m.Generation.Value);
     }
 
     private static byte Name(NodeId node, byte[] order) => node.IsNone ? (byte)15 : order[node.Value];
@@ -357,16 +389,17 @@ internal sealed class WorldCodec
 
     // ---- reading
 
-    private void LoadDirectory(int page)
+    private void LoadDirectory(int page, int home)
     {
-        if (page == 0 && _world.Home.WaitingCount > 0) _world.Home.Drop(World.RegionId);
-        ref DirectoryEntry entry = ref _world.Regions[0].EntryAt(new PageNumber((ulong)page));
+        HomeController controller = _world.Homes[home];
+        if (page == 0 && controller.WaitingCount > 0) controller.Drop(World.RegionId);
+        ref DirectoryEntry entry = ref _world.Regions[home].EntryAt(new PageNumber((ulong)page));
         entry = DirectoryEntry.Zero;
+        entry.Version = _isOrdered ? ReadVersion() : new PageVersion(CurrentVersion);
         entry.State = (DirectoryState)Byte();
         entry.Flags = (DirectoryFlags)Byte();
         byte names = Byte();
         entry.Owner = ReadName((byte)(names >> 4));
-        entry.Version = new PageVersion(CurrentVersion);
         for (ushort node = 0; node < _world.Scenario.Nodes; node++)
         {
             if ((names >> node & 1) != 0) entry.AddSharer(new NodeId(node));
@@ -374,7 +407,7 @@ internal sealed class WorldCodec
         for (int count = Byte(); count > 0; count--)
         {
             Message m = ReadMessage();
-            _world.Home.Waiting.Enqueue(in m);
+            controller.Waiting.Enqueue(in m);
         }
     }
 
@@ -393,9 +426,10 @@ internal sealed class WorldCodec
             entry.Version = ReadVersion();
             if ((entry.Flags & PageFlags.HasFrame) != 0) frames++;
             byte contents = Byte();
-            _world.FrameOf(node, page) = (Contents)(contents & 3);
-            _world.KeptOf(node, page) = (Contents)(contents >> 2 & 3);
-            for (int m = 0; m < scenario.Mappings; m++) _world.MappedOf(node, page, m) = (Right)(contents >> (4 + (2 * m)) & 3);
+            _world.FrameOf(node, page) = (Contents)(contents & 15);
+            _world.KeptOf(node, page) = (Contents)(contents >> 4);
+            byte right = Byte();
+            for (int m = 0; m < scenario.Mappings; m++) _world.MappedOf(node, page, m) = (Right)(right >> (2 * m) & 3);
             if (flags < 128) continue;
             entry.Slot = controller.Transactions.Take(OpenNumber);
             ref Transaction t = ref controller.Transactions[entry.Slot];
@@ -432,6 +466,7 @@ internal sealed class WorldCodec
         m.Count = (uint)(pages >> 2 & 3);
         m.Transaction = (uint)(pages & 3);
         m.Version = ReadVersion();
+        if (_isOrdered) m.Generation = new Generation(Byte());
         return m;
     }
 
@@ -439,6 +474,7 @@ internal sealed class WorldCodec
     private PageVersion ReadVersion()
     {
         byte index = Byte();
+        if (_isOrdered) return new PageVersion(index == LastRank ? uint.MaxValue : index);
         return index == 0 ? default : new PageVersion((uint)(CurrentVersion + 1 - index));
     }
 

@@ -14,6 +14,8 @@ internal enum Contents : byte
     Latest,
     /// <summary>No frame.</summary>
     None,
+    /// <summary>What was written last before a grant under which it was overwritten, and which the home does not yet know to be installed.</summary>
+    Prior,
 }
 
 /// <summary>What a process may do with a page without being noticed.</summary>

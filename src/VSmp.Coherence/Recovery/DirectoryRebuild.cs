@@ -42,7 +42,23 @@ public sealed class DirectoryRebuild
     public bool IsDone => IsDecided && _answersOut == 0;
 
     /// <summary>Whether <see cref="Finish"/> has been called.</summary>
-    public bool IsDecided { get; private set; }
+    public bool IsDecided { get; internal set; }
+
+    /// <summary>The newest copy of a page that somebody was giving up, for saving and restoring.</summary>
+    internal Dictionary<PageNumber, (NodeId Node, PageVersion Version)> Kept => _kept;
+
+    /// <summary>Who has a read copy of a page of which there is none at home, for saving and restoring.</summary>
+    internal Dictionary<PageNumber, (NodeId First, bool AreSeveral)> Readers => _readers;
+
+    /// <summary>Pages that were being thrown away, for saving and restoring.</summary>
+    internal HashSet<PageNumber> ThrownAway => _thrownAway;
+
+    /// <summary>Copies that were asked for and are not here yet, and words of mirrors and new owners that are out; for saving and restoring.</summary>
+    internal int AnswersOut
+    {
+        get => _answersOut;
+        set => _answersOut = value;
+    }
 
     /// <summary>
     /// Reduces every entry of the homes that are here to what the home itself has: a copy of some version, or none.

@@ -99,6 +99,17 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
         node.Thaw(region, effects);
     }
 
+    /// <summary>Users that have not said yet what they have of a region, for saving and restoring.</summary>
+    internal IEnumerable<NodeId> SilentAbout(RegionId region) => _underWay.TryGetValue(region, out var recovery) ? recovery.Silent : [];
+
+    /// <summary>Goes on where another controller was.</summary>
+    internal void Restore(RegionId region, RecoveryPlan plan, IEnumerable<NodeId> silent)
+    {
+        _underWay.Remove(region);
+        HashSet<NodeId> left = [.. silent];
+        if (left.Count > 0) _underWay.Add(region, (plan, left));
+    }
+
     /// <summary>The region is gone.</summary>
     public void Drop(RegionId region) => _underWay.Remove(region);
 }

@@ -28,6 +28,22 @@ public sealed class RecoveryLeader
     /// <summary>The generation that is made.</summary>
     public Generation Generation { get; private set; }
 
+    /// <summary>Who has to answer before it goes on, for saving and restoring.</summary>
+    internal IEnumerable<NodeId> Awaited => _awaited;
+
+    /// <summary>The homes, for saving and restoring.</summary>
+    internal IEnumerable<NodeId> Homes => _homes;
+
+    /// <summary>Goes on where another leader was.</summary>
+    internal void Restore(RecoveryPhase phase, Generation generation, IEnumerable<NodeId> awaited, IEnumerable<NodeId> homes)
+    {
+        Phase = phase;
+        Generation = generation;
+        _homes = [.. homes];
+        _awaited.Clear();
+        _awaited.UnionWith(awaited);
+    }
+
     /// <summary>Begins; all who take part are to be told to freeze.</summary>
     /// <param name="generation">The new generation.</param>
     /// <param name="participants">Homes, mirrors and users that are left.</param>

@@ -45,6 +45,9 @@ public sealed class ReductionTests
         new(protocol, Nodes: 2, Pages: 2, Outstanding: 2) { AsksAhead = true, Refusals = false },
         new(protocol, Nodes: 2, Pages: 1, Outstanding: 2, Mappings: 2) { Refusals = false },
         new(protocol, Nodes: 2, Pages: 2, Outstanding: 2) { IsPrivate = true, AsksAhead = true, Refusals = false },
+        new(protocol, Nodes: 3, Pages: 1, Outstanding: 1) { Mirror = 1, Crashes = 1, Holds = false, Refusals = false },
+        new(protocol, Nodes: 3, Pages: 1, Outstanding: 1) { HomeUses = false, Crashes = 1, Holds = false, Refusals = false },
+        new(protocol, Nodes: 3, Pages: 1, Outstanding: 2) { Mirror = 1, IsPrivate = true, Crashes = 1, Holds = false, Refusals = false },
     ];
 
     private static void Walk(Scenario scenario, StateSet states, int steps, int seed, HashSet<UInt128> seen)
