@@ -87,11 +87,15 @@ internal sealed record CheckedMutant(string Name, string Where, Protocol Protoco
     public override MutantResult Seek(int threads) => Search(Name, Protocol, Bugs, threads);
 
     /// <summary>Searches in small bounds first.</summary>
-    public static MutantResult Search(string name, Protocol protocol, WorldBugs bugs, int threads)
+    public static MutantResult Search(string name, Protocol protocol, WorldBugs bugs, int threads) =>
+        Search(name, Scenarios(protocol), bugs, threads);
+
+    /// <summary>Searches one scenario after the other.</summary>
+    public static MutantResult Search(string name, IEnumerable<Scenario> scenarios, WorldBugs bugs, int threads)
     {
         var watch = Stopwatch.StartNew();
         long states = 0;
-        foreach (Scenario bounds in Scenarios(protocol))
+        foreach (Scenario bounds in scenarios)
         {
             Scenario scenario = bounds with { Planted = new Planted(name, bugs) };
             CheckResult result = ModelChecker.Run(scenario, MaxStates, threads);
