@@ -54,7 +54,7 @@ public sealed class MirrorSet(int extentCount)
     public bool Contains(ExtentNumber extent) => extent.Value < (uint)_extents.Length && _extents[extent.Value] is not null;
 
     /// <summary>Whether anything of an extent was ever written here, or is not known.</summary>
-    public bool IsTouched(ExtentNumber extent) => _extents[extent.Value] is { Length: > 0 };
+    public bool IsTouched(ExtentNumber extent) => extent.Value < (uint)_extents.Length && _extents[extent.Value] is { Length: > 0 };
 
     /// <summary>Where the home of an extent is that is mirrored here.</summary>
     public NodeId HomeOf(ExtentNumber extent) => new(_homes[extent.Value]);

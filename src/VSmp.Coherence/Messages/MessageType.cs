@@ -149,6 +149,8 @@ public enum MessageType : byte
     RegionFreeze = 96,
     /// <summary>Done: to the leader.</summary>
     RegionFrozen = 97,
+    /// <summary>To a user that does not lead: all have frozen, it is to tell the homes what it has.</summary>
+    RegionRebuild = 98,
     /// <summary>What a node has of pages: to their homes.</summary>
     RegionClaims = 99,
     /// <summary>A home's directory is there again; with the pages that are lost: to the leader.</summary>

@@ -69,6 +69,9 @@ public sealed class DirectoryRebuildTests
         _region.Mirrored.Add(Extent, LostHome, isFresh: false);
         Freeze();
         Claim(new Claim(Page, 1, ClaimKind.Shared, new PageVersion(3)));
+        Assert.Contains(Effects(), e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.Promote && e.To == User);
+        Assert.False(RecoveryController.TryComplete(_region));
+        _home.OnMessage(_region, Answer(MessageType.Recalled, version: 4) with { Flags = MessageFlags.NoData }, _effects);
         Assert.True(RecoveryController.TryComplete(_region));
         Assert.Equal(ExtentNumber.Pages - 1, _lost.Count);
         Assert.DoesNotContain(Page, _lost);
