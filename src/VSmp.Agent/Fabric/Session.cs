@@ -27,7 +27,7 @@ internal sealed unsafe class Session : IDisposable
     /// <summary>The same for the first link of a session, which finds much that has never run.</summary>
     private const long FirstLinkDeadlineMicroseconds = 10_000_000;
 
-    /// <summary>Links in a row that end in a violation before anything was taken: the stream itself is bad.</summary>
+    /// <summary>Links in a row that end in a violation before anything was taken or acknowledged: the stream itself is bad.</summary>
     private const int MaxViolationsInARow = 8;
 
     private Link? _link;
@@ -224,6 +224,7 @@ internal sealed unsafe class Session : IDisposable
     /// <returns>Whether the link still carries this session, and should go on.</returns>
     public bool OnFrame(Link link, FrameHeader* frame)
     {
+        ulong acknowledged = Core.LastAcknowledged;
         switch (Core.Take(frame))
         {
             case FrameVerdict.Deliver:
@@ -248,6 +249,10 @@ internal sealed unsafe class Session : IDisposable
                 return false;
             case FrameVerdict.Ignore:
                 if (frame->Type == MessageType.SessionAck) Fabric.Count.AcknowledgementsReceived++;
+                if (Core.LastAcknowledged == acknowledged) break;
+                // A peer that only takes sends nothing else.
+                _violationsInARow = 0;
+                _backoff = 0;
                 break;
         }
         // The receiver may have ended this session, or broken the connection (a new one takes a later turn).

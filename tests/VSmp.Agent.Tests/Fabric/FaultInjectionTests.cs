@@ -44,6 +44,23 @@ public sealed class FaultInjectionTests
     }
 
     [Fact]
+    public async Task A_peer_that_only_acknowledges_is_not_lost_for_acknowledgements_that_are_corrupted_now_and_then()
+    {
+        await using SessionWorld world = NewWorld();
+        await world.StartAsync(2);
+        FaultPlan plan = world[1].Fabric.Faults!;
+        await world.OnAsync(1, _ => Inject(plan, new Fault(FaultKind.Corrupt, 0.3)));
+        uint sent = 0;
+        while (world[0].Fabric.Counters.Reconnects < 30 && world.Received(0).Downs.Count == 0)
+        {
+            await world.OnAsync(0, fabric => SendNumbers(fabric, One, sent, ++sent));
+            await world.UntilAsync(0, () => world[0].Fabric.IsTakenUpTo(One, sent));
+        }
+        Assert.Empty(world.Received(0).Downs);
+        AssertNumbers(world.Received(1), (int)sent);
+    }
+
+    [Fact]
     public async Task Messages_that_are_lost_are_sent_again_over_another_connection()
     {
         await using SessionWorld world = NewWorld(() => new FaultPlan { StallMicroseconds = 5 * Millisecond });
