@@ -8,7 +8,8 @@ namespace VSmp.Coherence.Membership;
 /// <param name="Name">Its name, unique among the members.</param>
 /// <param name="Address">Where it listens for other agents.</param>
 /// <param name="ContributedBytes">Memory that it gives to the pool.</param>
-public sealed record Member(NodeId Id, string Name, IPEndPoint Address, ulong ContributedBytes)
+/// <param name="Incarnation">How often its agent has been restarted since it joined: what an earlier one said does not bind a later one.</param>
+public sealed record Member(NodeId Id, string Name, IPEndPoint Address, ulong ContributedBytes, uint Incarnation = 0)
 {
     /// <summary>Longest name, in characters.</summary>
     public const int MaxNameLength = 63;

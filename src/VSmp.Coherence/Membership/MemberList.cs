@@ -7,13 +7,13 @@ using System.Text;
 namespace VSmp.Coherence.Membership;
 
 /// <summary>
-/// Members as bytes (docs/wire-format.md): a count (16 bits), then for each its number (16), contributed bytes (64), port (16),
-/// length of the address (8: 4 or 16) and the address, length of the name (8) and the name in ASCII. Little-endian.
+/// Members as bytes (docs/wire-format.md): a count (16 bits), then for each its number (16), incarnation (32), contributed bytes (64),
+/// port (16), length of the address (8: 4 or 16) and the address, length of the name (8) and the name in ASCII. Little-endian.
 /// </summary>
 public static class MemberList
 {
     /// <summary>Most bytes of one member.</summary>
-    public const int MaxMemberBytes = 2 + 8 + 2 + 1 + 16 + 1 + Member.MaxNameLength;
+    public const int MaxMemberBytes = 2 + 4 + 8 + 2 + 1 + 16 + 1 + Member.MaxNameLength;
 
     /// <summary>Most bytes of a list.</summary>
     public const int MaxBytes = 2 + (MembershipView.MaxMembers * MaxMemberBytes);
@@ -33,12 +33,13 @@ public static class MemberList
     public static int Write(Span<byte> to, Member member)
     {
         BinaryPrimitives.WriteUInt16LittleEndian(to, member.Id.Value);
-        BinaryPrimitives.WriteUInt64LittleEndian(to[2..], member.ContributedBytes);
-        BinaryPrimitives.WriteUInt16LittleEndian(to[10..], (ushort)member.Address.Port);
+        BinaryPrimitives.WriteUInt32LittleEndian(to[2..], member.Incarnation);
+        BinaryPrimitives.WriteUInt64LittleEndian(to[6..], member.ContributedBytes);
+        BinaryPrimitives.WriteUInt16LittleEndian(to[14..], (ushort)member.Address.Port);
         int addressBytes = member.Address.AddressFamily == AddressFamily.InterNetworkV6 ? 16 : 4;
-        to[12] = (byte)addressBytes;
-        member.Address.Address.TryWriteBytes(to[13..], out _);
-        int at = 13 + addressBytes;
+        to[16] = (byte)addressBytes;
+        member.Address.Address.TryWriteBytes(to[17..], out _);
+        int at = 17 + addressBytes;
         int nameBytes = Encoding.ASCII.GetBytes(member.Name, to[(at + 1)..]);
         to[at] = (byte)nameBytes;
         return at + 1 + nameBytes;
@@ -65,16 +66,17 @@ public static class MemberList
     public static bool TryRead(ref ReadOnlySpan<byte> from, out Member? member)
     {
         member = null;
-        if (from.Length < 13 || from[12] is not (4 or 16)) return false;
-        int nameAt = 14 + from[12];
+        if (from.Length < 17 || from[16] is not (4 or 16)) return false;
+        int nameAt = 18 + from[16];
         if (from.Length < nameAt) return false;
         int nameBytes = from[nameAt - 1];
         if (nameBytes > Member.MaxNameLength || from.Length < nameAt + nameBytes) return false;
         string name = Encoding.ASCII.GetString(from.Slice(nameAt, nameBytes));
         if (!Member.IsName(name)) return false;
-        var address = new IPEndPoint(new IPAddress(from[13..(nameAt - 1)]), BinaryPrimitives.ReadUInt16LittleEndian(from[10..]));
+        var address = new IPEndPoint(new IPAddress(from[17..(nameAt - 1)]), BinaryPrimitives.ReadUInt16LittleEndian(from[14..]));
         var id = new NodeId(BinaryPrimitives.ReadUInt16LittleEndian(from));
-        member = new Member(id, name, address, BinaryPrimitives.ReadUInt64LittleEndian(from[2..]));
+        member = new Member(id, name, address, BinaryPrimitives.ReadUInt64LittleEndian(from[6..]),
+            BinaryPrimitives.ReadUInt32LittleEndian(from[2..]));
         from = from[(nameAt + nameBytes)..];
         return true;
     }

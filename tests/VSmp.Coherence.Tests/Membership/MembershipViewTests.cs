@@ -70,6 +70,37 @@ public sealed class MembershipViewTests
     }
 
     [Fact]
+    public void An_agent_that_was_restarted_is_the_same_member_in_a_later_incarnation()
+    {
+        MembershipView one = Admit(MembershipView.Found(Epoch7, "a", Address, 1), "b");
+        MembershipView two = one.WithRestarted(new NodeId(1));
+        Assert.Equal((one.Number.Value + 1, 0u, 1u), (two.Number.Value, two.Members[0].Incarnation, two.Members[1].Incarnation));
+        Assert.True(one.CanBeFollowedBy(two));
+        Assert.False(two.CanBeFollowedBy(Announce(9, Epoch7, one.Members)), "an agent that was there before");
+        Assert.Same(one, one.WithRestarted(new NodeId(5)));
+    }
+
+    [Fact]
+    public void A_renewed_view_has_another_number_and_the_same_members()
+    {
+        MembershipView one = Admit(MembershipView.Found(Epoch7, "a", Address, 1), "b");
+        MembershipView two = one.Renewed();
+        Assert.Equal(one.Number.Value + 1, two.Number.Value);
+        Assert.Equal(one.Members, two.Members);
+        Assert.True(one.CanBeFollowedBy(two));
+    }
+
+    [Fact]
+    public void A_record_knows_which_numbers_have_been_given()
+    {
+        MembershipView view = Admit(MembershipView.Found(Epoch7, "a", Address, 1), "b").Without(new NodeId(1));
+        MembershipView read = MembershipView.FromRecord(Epoch7, view.Number, view.Members, view.NextId)!;
+        Assert.Equal(new NodeId(2), Admit(read, "c").Find("c")!.Id);
+        Assert.Null(MembershipView.FromRecord(Epoch7, view.Number, view.Members, 0));
+        Assert.Null(MembershipView.FromRecord(Epoch7, view.Number, view.Members, NodeId.None.Value + 1));
+    }
+
+    [Fact]
     public void What_cannot_be_a_view_is_none()
     {
         IReadOnlyList<Member> good = Admit(MembershipView.Found(Epoch7, "a", Address, 1), "b").Members;
@@ -92,12 +123,21 @@ public sealed class MembershipViewTests
             string name = $"{i}-".PadRight(Member.MaxNameLength, 'x');
             Assert.Equal(AdmissionError.None, view.TryAdmit(name, new IPEndPoint(IPAddress.IPv6Loopback, i), 1, out view));
         }
+        view = view.WithRestarted(new NodeId(7)).WithRestarted(new NodeId(7));
         byte[] bytes = new byte[MemberList.MaxBytes];
         int written = MemberList.Write(bytes, view.Members);
         Assert.InRange(written, 1, Messages.FrameHeader.MaxPayloadBytes);
         Assert.Equal(view.Members, MemberList.Read(bytes.AsSpan(0, written)));
         Assert.Null(MemberList.Read(bytes.AsSpan(0, written - 1)));
         Assert.Null(MemberList.Read([.. bytes[..written], 0]));
+    }
+
+    [Fact]
+    public void A_list_of_members_has_every_field_where_the_format_says()
+    {
+        byte[] bytes = new byte[MemberList.MaxBytes];
+        int written = MemberList.Write(bytes, [new Member(new NodeId(0x0201), "ab", new IPEndPoint(IPAddress.Loopback, 0x2221), 0x1817161514131211, 0x34333231)]);
+        Assert.Equal("0100" + "0102" + "31323334" + "1112131415161718" + "2122" + "04" + "7F000001" + "02" + "6162", Convert.ToHexString(bytes.AsSpan(0, written)));
     }
 
     private static MembershipView Admit(MembershipView view, string name)
