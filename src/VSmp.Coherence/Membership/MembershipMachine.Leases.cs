@@ -111,6 +111,16 @@ public sealed partial class MembershipMachine
         }
     }
 
+    /// <summary>Tells the others that there is a newer view, which is without this node: it may be the only one that knows.</summary>
+    private void SayGoodbye(ViewNumber view, long now, MembershipEffects effects)
+    {
+        var heartbeat = new Heartbeat { View = view, Incarnation = _incarnation, SentTicks = now, AcknowledgedTicks = Heartbeat.NoTicks };
+        for (int i = 0; i < _peers.Length; i++)
+        {
+            if (i != _self) effects.Add(MembershipEffectKind.SendHeartbeat, _peers[i].Id).Heartbeat = heartbeat;
+        }
+    }
+
     private void UpdateLease(long now, MembershipEffects effects)
     {
         if (_state == State.Member && !_isLeaving)
@@ -135,7 +145,7 @@ public sealed partial class MembershipMachine
         {
             ref readonly Peer peer = ref _peers[i];
             if (i == _self) _scratch[i] = _sentAt;
-            else if (_rules.CountsForLease(peer.SaidIn, _view!.Number)) _scratch[i] = peer.SaidAcknowledged;
+            else if (_rules.CountsForLease(peer.SaidIn, _view!.Number)) _scratch[i] = Math.Min(peer.SaidAcknowledged, _sentAt); // nobody can have heard what was not sent
             else _scratch[i] = Heartbeat.NoTicks;
         }
         if (_decidedBy == DecidedBy.Coordinator)

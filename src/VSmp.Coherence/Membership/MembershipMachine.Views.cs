@@ -122,6 +122,6 @@ public sealed partial class MembershipMachine
                 : (peer.SaidIn == _view!.Number && (peer.SaidFlags & HeartbeatFlags.Settled) != 0) || peer.RestartSettledIn == _view.Number;
             if (isSettled) settled++;
         }
-        return settled > _peers.Length / 2;
+        return _rules.MayFollow(settled, _peers.Length);
     }
 }

@@ -153,7 +153,7 @@ public sealed partial class MembershipMachine
         UpdateLease(nowTicks, effects);
         LetGo(nowTicks, effects);
         Propose(nowTicks, effects);
-        if (!_hasLease && !_isLeaving) Ask(NodeId.None, _times.LeaseTicks, nowTicks, effects); // it may be out without having been told
+        if (!_hasLease) Ask(NodeId.None, _times.LeaseTicks, nowTicks, effects); // it may be out without having been told
     }
 
     /// <summary>A heartbeat has arrived.</summary>
@@ -205,6 +205,7 @@ public sealed partial class MembershipMachine
         if (view.Epoch == _view!.Epoch && view.Number.Value <= _view.Number.Value) return;
         if (view.Epoch != _view.Epoch || view.Find(Self) is not { } member || member.Incarnation > _incarnation)
         {
+            if (_isLeaving) SayGoodbye(view.Number, nowTicks, effects);
             Expel(effects);
             return;
         }

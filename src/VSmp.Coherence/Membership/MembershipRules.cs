@@ -30,7 +30,10 @@ internal class MembershipRules
     /// <summary>A majority votes a member out.</summary>
     public virtual bool IsVotedOut(int votes, int members) => votes > members / 2;
 
-    /// <summary>Views follow each other only when a majority stands in the last one and is done with those before it.</summary>
+    /// <summary>A view may follow when a majority is settled in the last one.</summary>
+    public virtual bool MayFollow(int settled, int members) => settled > members / 2;
+
+    /// <summary>Who is settled is done with the views before: promises and leases of then have run out.</summary>
     public virtual bool IsSettled(long nowTicks, long settledAtTicks) => nowTicks >= settledAtTicks;
 
     /// <summary>What another agent of the same node has said is not heard.</summary>

@@ -18,7 +18,8 @@ internal sealed record MembershipMutant(string Name, MembershipRules Rules, bool
         new("a restarted agent takes its predecessor's place", new TakesOldPlace()),
         new("what a predecessor said is heard", new HearsPredecessors()),
         new("acknowledgements of later views count", new CountsLaterAcknowledgements()),
-        new("views follow each other before a majority is settled", new SettledAtOnce()),
+        new("a view follows before a majority stands in the last", new FollowsAtOnce()),
+        new("a view follows before leases of earlier ones are over", new SettledAtOnce()),
     ];
 
     private sealed class VotesTooEarly : MembershipRules
@@ -67,6 +68,11 @@ internal sealed record MembershipMutant(string Name, MembershipRules Rules, bool
     private sealed class CountsLaterAcknowledgements : MembershipRules
     {
         public override bool CountsForLease(ViewNumber said, ViewNumber own) => said.Value >= own.Value;
+    }
+
+    private sealed class FollowsAtOnce : MembershipRules
+    {
+        public override bool MayFollow(int settled, int members) => true;
     }
 
     private sealed class SettledAtOnce : MembershipRules

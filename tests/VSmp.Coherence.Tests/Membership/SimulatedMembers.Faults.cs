@@ -21,15 +21,22 @@ internal sealed partial class SimulatedMembers
         StoreCut,
         Join,
         Leave,
+        Strand,
     }
 
     private void DrawFaults()
     {
-        int faults = 1 + Draw(_profile.MaxFaults);
+        int faults = _profile.MaxFaults == 0 ? 0 : 1 + Draw(_profile.MaxFaults);
         for (int i = 0; i < faults; i++) _agenda.Add(100 + Draw(FaultsEnd - 500), Happening.Fault, 0, 0).Argument = Draw(11);
         if (_profile.Grows)
         {
             for (int i = 0; i < 2; i++) _agenda.Add(300 + Draw(50), Happening.Fault, 0, 0).Argument = (int)Fault.Join;
+        }
+        if (_profile.Strands)
+        {
+            int at = 200 + Draw(100);
+            _agenda.Add(at, Happening.Fault, 0, 0).Argument = (int)Fault.Strand;
+            for (int i = 0; i < 2; i++) _agenda.Add(at + 500 + Draw(20), Happening.Fault, 0, 0).Argument = (int)Fault.Join;
         }
         _agenda.Add(FaultsEnd, Happening.Heal, 0, 0).Argument = EverybodyIsBack;
     }
@@ -94,12 +101,37 @@ internal sealed partial class SimulatedMembers
                 _slots[_used].Life = Life.Joining;
                 _agenda.Add(_now, Happening.Poll, _used++, 0).Argument = 0;
                 break;
+            case Fault.Strand:
+                Strand(a);
+                break;
             case Fault.Leave:
                 if (slot.Life != Life.Up || !slot.Machine!.IsMember) break;
                 slot.Machine.ProposeLeave();
                 slot.IsLeaving = true;
                 slot.GuestsRunUntil = 0;
                 break;
+        }
+    }
+
+    /// <summary>A node is heard by one other only, and neither, or that one alone, learns of views that the others make; they are told that it is gone.</summary>
+    private void Strand(int node)
+    {
+        int friend = (node + 1) % _used;
+        bool both = Draw(2) == 0;
+        for (int i = 0; i < MaxSlots; i++)
+        {
+            if (i == node || i == friend) continue;
+            Cut(node, i, FaultsEnd);
+            Cut(i, node, FaultsEnd);
+            if (!both) continue;
+            Cut(friend, i, FaultsEnd);
+            Cut(i, friend, FaultsEnd);
+        }
+        _stranded = node;
+        foreach (int cut in (int[])(both ? [node, friend] : [node]))
+        {
+            _isStoreCut[cut] = true;
+            _agenda.Add(FaultsEnd, Happening.Heal, cut, 0).Argument = (int)Fault.StoreCut;
         }
     }
 
@@ -122,6 +154,7 @@ internal sealed partial class SimulatedMembers
                 {
                     if (_slots[i].Life == Life.AgentDown) BeginRestart(_slots[i]);
                 }
+                _stranded = -1;
                 Tell($"the faults are over");
                 break;
             case (int)Fault.CutOneWay:
@@ -138,15 +171,16 @@ internal sealed partial class SimulatedMembers
 
     /// <summary>What a seed is about.</summary>
     private readonly record struct Profile(
-        DecidedBy DecidedBy, int Nodes, bool IsCalm, bool Grows, int MaxFaults, int LossPercent, int TwicePercent, int DelayPercent, int AmbiguousPercent,
+        DecidedBy DecidedBy, int Nodes, bool IsCalm, bool Grows, bool Strands, int MaxFaults, int LossPercent, int TwicePercent, int DelayPercent, int AmbiguousPercent,
         int FalselyRefusedPercent, bool StoreTells, bool MembersAnswer, bool ClocksStartAnew)
     {
         public static Profile Draw(int seed, SimulatedMembers by)
         {
             DecidedBy decidedBy = by.Draw(4) == 0 ? DecidedBy.Coordinator : DecidedBy.Majority;
             int nodes = by.Draw(8) switch { 0 => 1, 1 => 2, 2 or 3 or 4 or 5 => 3, 6 => 4, _ => 5 };
-            if (seed % 16 == 0) return new Profile(decidedBy, nodes, true, false, 0, 0, 0, 30, 0, 0, by.Draw(2) == 0, true, false);
-            return new Profile(decidedBy, nodes, false, by.Draw(8) == 0, 6, by.Draw(3) == 0 ? by.Draw(60) : 0, by.Draw(4) == 0 ? 20 : 0,
+            if (seed % 16 == 0) return new Profile(decidedBy, nodes, true, false, false, 0, 0, 0, 30, 0, 0, by.Draw(2) == 0, true, false);
+            if (seed % 16 == 1) return new Profile(DecidedBy.Majority, 3, false, false, true, 0, 0, 0, 0, 0, 0, by.Draw(2) == 0, false, false);
+            return new Profile(decidedBy, nodes, false, by.Draw(8) == 0, false, 6, by.Draw(3) == 0 ? by.Draw(60) : 0, by.Draw(4) == 0 ? 20 : 0,
                 by.Draw(3) == 0 ? 30 : 0, by.Draw(3) == 0 ? 25 : 0, by.Draw(8) == 0 ? 30 : 0, by.Draw(2) == 0, by.Draw(4) != 0, by.Draw(4) == 0);
         }
     }

@@ -41,6 +41,7 @@ internal sealed partial class SimulatedMembers
     private MembershipView _record = null!;
     private long _revision;
     private bool _isStoreDown;
+    private int _stranded;
 
     public SimulatedMembers(bool trace) => _trace = trace ? [] : null;
 
@@ -78,6 +79,7 @@ internal sealed partial class SimulatedMembers
         Array.Clear(_isCut);
         Array.Clear(_isStoreCut);
         _isStoreDown = false;
+        _stranded = -1;
         _trace?.Clear();
         _now = 0;
         _profile = Profile.Draw(seed, this);
@@ -287,10 +289,11 @@ internal sealed partial class SimulatedMembers
         for (int i = 0; i < _used; i++)
         {
             Slot peer = _slots[i];
-            if (i == slot.Index || _isCut[slot.Index, i] || _isCut[i, slot.Index]) continue;
+            bool isCut = _isCut[slot.Index, i] || _isCut[i, slot.Index];
+            if (i == slot.Index || (isCut && i != _stranded)) continue;
             PeerEvidence evidence = PeerEvidence.Refused;
             if (peer.Life == Life.AgentDown) evidence = PeerEvidence.AgentDown;
-            else if (!(peer.Life == Life.Dead && peer.Refuses) && !Happens(_now < FaultsEnd ? _profile.FalselyRefusedPercent : 0)) continue;
+            else if (!isCut && !(peer.Life == Life.Dead && peer.Refuses) && !Happens(_now < FaultsEnd ? _profile.FalselyRefusedPercent : 0)) continue;
             slot.Machine!.OnEvidence(peer.Id, evidence, LocalTime(slot));
         }
     }
