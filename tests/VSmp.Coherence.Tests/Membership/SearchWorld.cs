@@ -155,7 +155,7 @@ internal sealed class SearchWorld
             to.Add(_isDead[i] ? 0 : Math.Max(_guestsRunUntil[i] - Clock(i), 0));
             to.Add(_record.Find(new NodeId((ushort)i)) is { } member ? member.Incarnation + 1 : 0);
             to.Add(_isDead[i] ? 2 : _machines[i] is null ? 1 : 0);
-            _machines[i]?.Describe(_now, MaxHeldRounds + 1, to);
+            _machines[i]?.Describe(Clock(i), MaxHeldRounds + 1, to);
             if (_swaps[i] is { } swap && swap.Revision == _record.Number.Value)
             {
                 to.Add(-1);
