@@ -83,7 +83,8 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             guest.Run.Counters.AddHome(home, -1);
             layout.Homes.Place(extent, NodeId.None);
         }
-        // Where a reservation is still under way, extents may be granted that nobody will use: those homes are told as well.
+        // Where a reservation is still under way, extents may be granted that nobody will use: those homes, and mirrors, are told as well.
+        homes.UnionWith(_lateMirrors.Values.Where(m => m.Region == guest.Region).Select(m => m.To));
         foreach (Pending request in _pending.Values.Select(p => p.Parent!).Concat(_awaitFrames).Where(p => p.Guest == guest).Distinct().ToArray())
         {
             homes.UnionWith(request.Asked);

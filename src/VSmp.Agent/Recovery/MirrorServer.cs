@@ -80,7 +80,8 @@ internal sealed class MirrorServer
             return;
         }
         for (uint i = 0; i < header.Count; i++) _restoring.Remove((region.Id, new ExtentNumber(header.Page.Extent.Value + i)));
-        if (!_restoring.Keys.Any(k => k.Region == region.Id)) Log.Info($"recovery of {region.Layout.Name}: every page has a mirror again");
+        (ulong all, ulong mirrored, _) = ProgressOf(region); // some may not have found one yet
+        if (mirrored == all) Log.Info($"recovery of {region.Layout.Name}: every page has a mirror again");
     }
 
     private bool IsMirroredByUs(PagedRegion region) => region.Run is { Request.Redundancy: Redundancy.Mirror } && region.Id.Creator == _self;
@@ -131,8 +132,9 @@ internal sealed class MirrorServer
         for (uint i = 0; i < count; i++)
         {
             ExtentNumber extent = new(first.Value + i);
-            if (!_restoring.Remove((region.Id, extent)) || !granted) continue;
-            if (!isThere || Pager.IsFrozen(region) || !IsBare(region, extent, home))
+            bool isWanted = _restoring.Remove((region.Id, extent));
+            if (!granted || !isThere) continue; // if the region is dropped, it is there as well
+            if (!isWanted || Pager.IsFrozen(region) || !IsBare(region, extent, home))
             {
                 _reservations.ReleaseMirror(region, mirror, extent, 1); // much has happened since it was asked
                 continue;

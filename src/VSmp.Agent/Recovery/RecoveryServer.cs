@@ -192,7 +192,12 @@ internal sealed class RecoveryServer
 
     private void OnAdopted(PagedRegion region, NodeId adopter, ExtentNumber first, uint count, bool granted)
     {
-        if (_pager.Find(region.Id) != region || !_adoptions.ContainsKey(region.Id)) return;
+        if (_pager.Find(region.Id) != region) return; // dropped, there as well
+        if (!_adoptions.ContainsKey(region.Id))
+        {
+            if (granted) _reservations.ReleaseMirror(region, adopter, first, count); // somebody else had no room
+            return;
+        }
         HomeMap homes = region.Layout.Homes!;
         for (uint i = 0; i < count && granted; i++)
         {
