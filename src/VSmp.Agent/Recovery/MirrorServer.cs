@@ -32,6 +32,7 @@ internal sealed class MirrorServer
     private readonly Reservations _reservations;
     private readonly Dictionary<(RegionId Region, ExtentNumber Extent), NodeId> _restoring = []; // at the region's maker: asked for, or being copied
     private readonly List<CopyJob> _copying = []; // at homes
+    private bool _mayLackMirrors; // a node was lost under a mirrored region that is still there
 
     /// <summary>Makes the server of a node.</summary>
     public MirrorServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Peers peers, Reservations reservations, RecoveryServer recovery)
@@ -42,7 +43,7 @@ internal sealed class MirrorServer
         _peers = peers;
         _reservations = reservations;
         reactor.Every(CopyPeriodMicroseconds, Copy, () => _copying.Count > 0);
-        reactor.Every(LookPeriodMicroseconds, Look, () => _pager.Regions.Any(IsMirroredByUs));
+        reactor.Every(LookPeriodMicroseconds, Look, () => _mayLackMirrors); // asked every turn: no more than a look at a field
         recovery.Recovered += OnRecovered;
         pager.Removed += Forget;
     }
@@ -97,7 +98,9 @@ internal sealed class MirrorServer
     /// <summary>Looks for extents without mirror, now and then: room may have come with a new node.</summary>
     private void Look()
     {
-        foreach (PagedRegion region in _pager.Regions.Where(IsMirroredByUs).ToArray())
+        PagedRegion[] regions = _pager.Regions.Where(region => IsMirroredByUs(region) && region.Run!.HasLostNode).ToArray();
+        _mayLackMirrors = regions.Length > 0;
+        foreach (PagedRegion region in regions)
         {
             if (!Pager.IsFrozen(region)) LookFor(region);
         }
@@ -155,7 +158,9 @@ internal sealed class MirrorServer
             if (homes.MirrorOf(key.Extent) == mirror) SendMirror(region, key.Extent, homes.HomeOf(key.Extent), mirror);
             else _restoring.Remove(key);
         }
-        if (IsMirroredByUs(region)) LookFor(region);
+        if (!IsMirroredByUs(region)) return;
+        _mayLackMirrors = true;
+        LookFor(region);
     }
 
     private void SendMirror(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror) =>
