@@ -2,7 +2,6 @@
 using System.Runtime.InteropServices;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Protocols;
-using VSmp.Coherence.Recovery;
 
 namespace VSmp.Coherence.Nodes;
 
@@ -27,7 +26,7 @@ public enum AccessResult : byte
 /// The node's side of the protocol: executes the table <see cref="Protocol.Node"/> of each region on its pages here. Deterministic and sans-I/O: what is
 /// to be done comes out as effects.
 /// </summary>
-public sealed class NodeController
+public sealed partial class NodeController
 {
     private readonly TransactionTable _transactions;
     private readonly List<Message> _parked = []; // forwards for pages that are held
@@ -458,26 +457,6 @@ public sealed class NodeController
         Send(to, type, flags, region, page, m.Transaction, version, effects, source, m.Requestor, m.AckCount);
     }
 
-    private void SendRecalled(Region region, PageNumber page, ref PageEntry entry, in Message m, EffectBuffer effects)
-    {
-        bool zero = (entry.Flags & PageFlags.KeptZero) != 0;
-        bool isLive = entry.State != NodeState.F; // the frame is there
-        MessageFlags flags = zero ? MessageFlags.Zero : 0;
-        DataSource source = zero ? DataSource.None : isLive ? DataSource.Frame : DataSource.Kept;
-        if (m.Source == Self && !zero)
-        {
-            // The home is here: what was kept goes back to where it came from.
-            if (!isLive)
-            {
-                effects.Add(EffectKind.RestoreKept, region.Id, page);
-                entry.Flags |= PageFlags.KeptZero; // nothing more is kept
-            }
-            flags = MessageFlags.NoData;
-            source = DataSource.None;
-        }
-        Send(m.Source, MessageType.Recalled, flags, region, page, m.Transaction, entry.Version, effects, source, m.Requestor);
-    }
-
     private void SendInstallAcks(NodeId home, Region region, PageNumber page, ref PageEntry entry, EffectBuffer effects)
     {
         Transaction t = _transactions[entry.Slot];
@@ -528,66 +507,6 @@ public sealed class NodeController
         if (entry.State != NodeState.I) return AccessResult.Pending;
         entry = default;
         return AccessResult.Hit;
-    }
-
-    /// <summary>
-    /// A node was lost, and the region's directories are to be rebuilt: whatever is under way is void, here and elsewhere. What may be the last copy
-    /// of a page is kept until <see cref="Thaw"/>.
-    /// </summary>
-    /// <param name="region">The region, in its new generation.</param>
-    /// <param name="effects">What is to be done.</param>
-    public void Freeze(Region region, EffectBuffer effects)
-    {
-        _parked.RemoveAll(m => m.Region == region.Id);
-        Message context = new() { Requestor = Self, Region = region.Id, Count = 1 };
-        for (uint e = 0; e < region.ExtentCount; e++)
-        {
-            ExtentNumber extent = new(e);
-            if (!region.IsOpen(extent)) continue;
-            for (uint i = 0; i < ExtentNumber.Pages; i++)
-            {
-                PageNumber page = extent.FirstPage.Plus(i);
-                NodeState before = region.PageAt(page).State;
-                if (before is NodeState.I or NodeState.S or NodeState.M or NodeState.F) continue; // the table leaves them as they are
-                Step(region, page, NodeEvent.Freeze, in context, effects);
-                if (region.PageAt(page).State == NodeState.F) region.FrozenPages.Add(page);
-            }
-        }
-    }
-
-    /// <summary>The directories are there again: what was kept for them is dropped.</summary>
-    public void Thaw(Region region, EffectBuffer effects)
-    {
-        Message context = new() { Requestor = Self, Region = region.Id, Count = 1 };
-        foreach (PageNumber page in region.FrozenPages)
-        {
-            if (!region.IsOpen(page.Extent) || region.PageAt(page).State != NodeState.F) continue;
-            Step(region, page, NodeEvent.Thaw, in context, effects);
-            region.PageAt(page).Flags &= ~PageFlags.ThrownAway;
-        }
-        region.FrozenPages.Clear();
-    }
-
-    /// <summary>What this node has of an extent's pages, for their home to know.</summary>
-    public static void ListClaims(Region region, ExtentNumber extent, List<Claim> claims)
-    {
-        if (!region.IsOpen(extent)) return;
-        for (uint i = 0; i < ExtentNumber.Pages; i++)
-        {
-            PageNumber page = extent.FirstPage.Plus(i);
-            ref PageEntry entry = ref region.PageAt(page);
-            if (entry.State == NodeState.I) continue;
-            var claim = new Claim(page, 1, entry.State switch
-            {
-                NodeState.S => ClaimKind.Shared,
-                NodeState.O => ClaimKind.Owned,
-                NodeState.M => ClaimKind.Modified,
-                NodeState.F => (entry.Flags & PageFlags.ThrownAway) != 0 ? ClaimKind.ThrownAway : ClaimKind.Kept,
-                _ => throw new InvalidOperationException($"{page} of {region.Id} is {entry.State}, and frozen"),
-            }, entry.Version);
-            if (claims.Count > 0 && claims[^1].TryExtend(claim, out Claim run)) claims[^1] = run;
-            else claims.Add(claim);
-        }
     }
 
     /// <summary>The region ceases to be used at this node: its open transactions are void, its frames go back to the budget.</summary>
