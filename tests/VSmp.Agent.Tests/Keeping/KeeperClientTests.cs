@@ -32,7 +32,9 @@ public sealed class KeeperClientTests : IDisposable
     public void What_is_no_socket_is_refused()
     {
         Assert.Throws<IOException>(() => UnixSocket.Adopt(60000, UnixSocketType.SequencedPacket));
-        using UnixSocket stream = UnixSocket.BindDatagram(Path.Combine(Path.GetTempPath(), $"vsmp-k-{Guid.NewGuid():N}"));
+        string path = Path.Combine(Path.GetTempPath(), $"vsmp-k-{Guid.NewGuid():N}");
+        using UnixSocket stream = UnixSocket.BindDatagram(path);
+        File.Delete(path); // the socket needs no name any more
         Assert.Throws<IOException>(() => UnixSocket.Adopt(stream.Descriptor, UnixSocketType.SequencedPacket));
     }
 
