@@ -42,12 +42,22 @@ listening() {
     ss -Htln "sport = :$1" | grep -q .
 }
 
-# serve_rping COUNT: answers that many rounds of the other machine's rping, which may begin when it has met us at `listening`.
+# serve_rping COUNT: answers that many rounds of the other machine's rping, which may begin when it has met us at `listening`, and which counts them.
 serve_rping() {
     rping -s -a "$BED_ADDRESS" -p 7174 -C "$1" -V &
     until_true 30 rdma_listening 7174
     meet listening
-    wait "$!"
+    wait "$!" || true # see ask_rping
+}
+
+# ask_rping ADDRESS COUNT: that many rounds with the rping that answers there. The rounds that came back right are counted, and rping's exit status is
+# passed over: when it ends, one of its threads may still wait on the channel that the other has just closed, and calls that an error.
+ask_rping() {
+    local said=/tmp/rping-client status=0 right
+    rping -c -a "$1" -p 7174 -C "$2" -V -v > "$said" 2>&1 || status=$?
+    right=$(grep -c '^ping data: ' "$said" || true)
+    [[ $right -eq $2 ]] || fail "rping (status $status): $right of $2 rounds came back right: $(tail -n 5 "$said")"
+    echo "$right rounds of rping came back right"
 }
 
 # The RDMA device's counter NAME, as the kernel counts it.

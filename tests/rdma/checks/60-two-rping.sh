@@ -11,6 +11,6 @@ case $BED_MACHINE in
         ;;
     b)
         meet listening
-        rping -c -a "$BED_PEER_ADDRESS" -p 7174 -C 10 -V -v
+        ask_rping "$BED_PEER_ADDRESS" 10
         ;;
 esac

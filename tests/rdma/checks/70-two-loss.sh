@@ -13,7 +13,7 @@ case $BED_MACHINE in
         meet listening
         modprobe sch_netem
         tc qdisc add dev "$BED_INTERFACE" root netem loss 3%
-        rping -c -a "$BED_PEER_ADDRESS" -p 7174 -C 60 -V
+        ask_rping "$BED_PEER_ADDRESS" 60
         tc -s qdisc show dev "$BED_INTERFACE" | tee /tmp/qdisc
         dropped=$(sed -n 's/.*(dropped \([0-9]*\),.*/\1/p' /tmp/qdisc)
         [[ $dropped -gt 0 ]] || fail "nothing was lost, so nothing was shown"
