@@ -27,6 +27,9 @@ public enum EffectKind : byte
     /// <summary>Copy the frame, which nobody can write any more, to where it is kept until an acknowledgement comes.</summary>
     Keep,
 
+    /// <summary>As <see cref="Keep"/>, in place of the copy that is kept already, which nobody will ask for any more.</summary>
+    KeepInstead,
+
     /// <summary>Keep zeros: the contents are being thrown away.</summary>
     KeepZero,
 
@@ -54,7 +57,7 @@ public enum EffectKind : byte
     /// <summary>The page's twin is not needed any more.</summary>
     DropTwin,
 
-    /// <summary>Home: the copy that was kept is the home copy again: put it into the frame.</summary>
+    /// <summary>Home: the copy that is kept is the home copy again: put it into the frame. It stays kept.</summary>
     RestoreKept,
 
     /// <summary>The page is lost: whoever waits for it, or touches it later, is to be told so by a signal.</summary>
@@ -62,6 +65,9 @@ public enum EffectKind : byte
 
     /// <summary>Home: write the runs of the diff being handled into the home copy, and nothing else (<see cref="Lazy.PageDiff"/>).</summary>
     MergeDiff,
+
+    /// <summary>Nothing, but that what is known of the page has changed: it is to be recorded (<see cref="Recovery.PageRecords"/>).</summary>
+    Record,
 }
 
 /// <summary>Where the data of a message to be sent are.</summary>
@@ -137,6 +143,16 @@ public sealed class EffectBuffer
         effect.Message.Region = region;
         effect.Message.Page = page;
         effect.Message.Count = 1;
+    }
+
+    /// <summary>What is known of a page has changed: there is at least one effect on it.</summary>
+    public void Touch(RegionId region, PageNumber page)
+    {
+        for (int i = Count - 1; i >= 0 && i >= Count - LookBack; i--)
+        {
+            if (Covers(in _effects[i], region, page.Value, 1)) return;
+        }
+        Add(EffectKind.Record, region, page);
     }
 
     /// <summary>Adds the sending of a message.</summary>

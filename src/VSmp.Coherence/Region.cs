@@ -43,6 +43,12 @@ public sealed class Region : RegionLayout
     /// <summary>Whether its directories are being rebuilt: until they are there nothing is asked for, evicted or thrown away here.</summary>
     public bool IsFrozen { get; set; }
 
+    /// <summary>
+    /// Whether it was adopted from an agent that was killed: what that one was sent, and sent, is void, so that nothing is heard of it until its
+    /// directories begin to be rebuilt.
+    /// </summary>
+    public bool IsDeaf { get; set; }
+
     /// <summary>The rebuilding of the directories that are here, while it is under way.</summary>
     public DirectoryRebuild? Rebuild { get; set; }
 

@@ -35,6 +35,13 @@ internal sealed unsafe class KeptCopies : IDisposable
         _slotOf.Add((region, page), slot);
     }
 
+    /// <summary>Takes a copy in place of the one that is kept.</summary>
+    public void KeepInstead(RegionId region, PageNumber page, FrameFile frames)
+    {
+        Release(region, page);
+        Keep(region, page, frames);
+    }
+
     /// <summary>The copy, or null if it is zeros.</summary>
     public byte* Find(RegionId region, PageNumber page)
     {

@@ -44,7 +44,11 @@ internal sealed unsafe partial class Pager
                     for (uint p = 0; p < effect.Count; p++) _kept.Keep(region.Id, effect.Page.Plus(p), region.Frames);
                     PagesCopiedOut += effect.Count;
                     break;
-                case EffectKind.KeepZero:
+                case EffectKind.KeepInstead:
+                    for (uint p = 0; p < effect.Count; p++) _kept.KeepInstead(region.Id, effect.Page.Plus(p), region.Frames);
+                    PagesCopiedOut += effect.Count;
+                    break;
+                case EffectKind.KeepZero or EffectKind.Record:
                     break;
                 case EffectKind.Unmap:
                     for (uint p = 0; p < effect.Count; p++) region.LocalAt(effect.Page.Plus(p)).Mapped = 0;

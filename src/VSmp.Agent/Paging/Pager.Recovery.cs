@@ -131,7 +131,6 @@ internal sealed unsafe partial class Pager
         byte* copy = _kept.Find(region.Id, page);
         if (copy is null) region.Frames.MakeZeros(page, 1);
         else region.Frames.Write(page, copy, 1);
-        _kept.Release(region.Id, page);
     }
 
     /// <summary>The page is lost: who waits for it, or touches it later, gets SIGBUS.</summary>

@@ -49,7 +49,15 @@ internal static class CheckCommand
             bounds with { Mirror = 1, HomeUses = false, IsPrivate = true, Outstanding = 2 },
             bounds with { Mirror = 1, IsPrivate = true, Outstanding = 2 },
         ];
+        Scenario restarts = bounds with { Crashes = 0, Restarts = 1 };
+        scenarios.Add(restarts with { Nodes = 2, Outstanding = 2 });
+        scenarios.Add(restarts with { Mirror = 1, HomeUses = false });
+        scenarios.Add(restarts with { IsPrivate = true, Outstanding = 2 });
         if (!deep) return scenarios;
+        scenarios.Add(restarts with { HomeUses = false });
+        scenarios.Add(restarts);
+        scenarios.Add(restarts with { Nodes = 2, Outstanding = 2, Restarts = 2 });
+        scenarios.Add(restarts with { Mirror = 1, HomeUses = false, Crashes = 1 });
         scenarios.Add(bounds);
         scenarios.Add(bounds with { Mirror = 1, Holds = true, Refusals = true, Outstanding = 2 });
         scenarios.Add(bounds with { HomeUses = false, Holds = true, Refusals = true });

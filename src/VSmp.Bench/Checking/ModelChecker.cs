@@ -147,7 +147,9 @@ internal sealed class ModelChecker
                     _world.Do(move);
                     if (move.Kind == MoveKind.DeliverRefused && IsCovered()) continue;
                     if (i + 1 < _possible.Count && _possible[i + 1].Kind == MoveKind.DeliverRefused) Remember();
+                    int points = _world.Points;
                     Found(index, move, _codec.Save());
+                    if (move.Kind != MoveKind.Restart) KillMeanwhile(index, state.Span, ref move, points);
                 }
                 catch (Exception e) when (e is InvariantException or ProtocolViolationException or InvalidOperationException)
                 {
@@ -208,6 +210,20 @@ internal sealed class ModelChecker
                         break; // the search comes by here as well, and by the shortest way
                     }
                 }
+            }
+        }
+
+        /// <summary>The same move, and its agent is killed on the way, wherever it can be.</summary>
+        private void KillMeanwhile(int index, ReadOnlySpan<byte> state, ref Move move, int points)
+        {
+            for (int point = 1; point <= points; point++)
+            {
+                _codec.Load(state);
+                if (_world.Restarts >= _world.Scenario.Restarts) return;
+                move = move with { KillAt = checked((byte)point) };
+                _moves++;
+                _world.Do(move);
+                Found(index, move, _codec.Save());
             }
         }
 

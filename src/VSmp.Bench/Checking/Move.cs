@@ -24,6 +24,8 @@ internal enum MoveKind : byte
     Crash,
     /// <summary>The node that made the region learns who is lost, and begins to lead the recovery.</summary>
     Learn,
+    /// <summary>An agent is killed between two of its turns, and another adopts what it left.</summary>
+    Restart,
     /// <summary>The first message of a wire arrives.</summary>
     Deliver,
     /// <summary>As <see cref="Deliver"/>, and the receiver holds the page just then: some thread faulted late.</summary>
@@ -49,15 +51,18 @@ internal enum MoveKind : byte
 /// <param name="Mapping">The mapping; of a delivery, the virtual network.</param>
 internal readonly record struct Move(MoveKind Kind, byte Node, byte Page, byte Mapping)
 {
+    /// <summary>The point of its turn at which the acting agent is killed; 0: it is not.</summary>
+    public byte KillAt { get; init; }
+
     /// <summary>Whether it delivers a message.</summary>
     public bool IsDelivery => Kind >= MoveKind.Deliver;
 
     /// <summary>In 32 bits.</summary>
-    public uint Packed => (uint)Kind | (uint)Node << 8 | (uint)Page << 16 | (uint)Mapping << 24;
+    public uint Packed => (uint)Kind | (uint)Node << 8 | (uint)Page << 12 | (uint)Mapping << 16 | (uint)KillAt << 24;
 
     /// <summary>Out of 32 bits.</summary>
     public static Move Unpack(uint packed) =>
-        new((MoveKind)(byte)packed, (byte)(packed >> 8), (byte)(packed >> 16), (byte)(packed >> 24));
+        new((MoveKind)(byte)packed, (byte)(packed >> 8 & 15), (byte)(packed >> 12 & 15), (byte)(packed >> 16 & 15)) { KillAt = (byte)(packed >> 24) };
 
     /// <summary>The same with the nodes renamed.</summary>
     public Move Rename(ReadOnlySpan<byte> names) =>

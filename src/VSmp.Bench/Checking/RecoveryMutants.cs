@@ -10,7 +10,7 @@ using NE = VSmp.Coherence.Protocols.NodeEvent;
 
 namespace VSmp.Bench.Checking;
 
-/// <summary>A bug that shows only where a node is lost.</summary>
+/// <summary>A bug that shows only where a node is lost, or an agent is killed.</summary>
 internal sealed record RecoveryMutant(string Name, string Where, Protocol Protocol, WorldBugs Bugs) : Mutant(Name, Where, Finder.Checker)
 {
     /// <inheritdoc/>
@@ -20,7 +20,13 @@ internal sealed record RecoveryMutant(string Name, string Where, Protocol Protoc
     public override MutantResult Seek(int threads)
     {
         var bounds = new Scenario(Protocol, Nodes: 3, Pages: 1, Outstanding: 1) { Crashes = 1, Holds = false, Refusals = false };
-        return CheckedMutant.Search(Name,
+        return CheckedMutant.Search(Name, Bugs >= RecordedLate
+            ?
+            [
+                bounds with { Nodes = 2, Crashes = 0, Restarts = 1, Outstanding = 2 },
+                bounds with { Crashes = 0, Restarts = 1, Mirror = 1, HomeUses = false },
+            ]
+            :
             [
                 bounds with { Mirror = 1, HomeUses = false },
                 bounds with { Mirror = 1, HomeUses = false, IsPrivate = true, Outstanding = 2 },
@@ -59,6 +65,12 @@ internal static class RecoveryMutants
         World("who waits while directories are rebuilt waits for ever", "pager: not tried again", NotRetriedAtThaw),
         World("a reader goes on before it knows that it is the owner", "home: does not wait for it", PromoteNotAwaited),
         World("a home that knows nothing believes what is left over", "home: version 0, not the highest", LeftoversBelieved),
+        World("a page is recorded when it is mapped, or freed, already", "pager: records late", RecordedLate),
+        World("a page is recorded before its data are there", "pager: records early", RecordedEarly),
+        World("what others are told is recorded later", "pager: sends before it records", SentBeforeRecorded),
+        World("an agent that adopts a page leaves its frame", "adoption: does not free", AdoptedFrames),
+        World("an agent that adopts a region hears what the one before it was sent", "adoption: not deaf", AdoptedHears),
+        World("a home takes what it granted its own node for installed", "home: does not look", GrantToSelfBelieved),
     ];
 
     private static RecoveryMutant Table(string name, string where, Protocol protocol) => new(name, where, protocol, WorldBugs.None);

@@ -68,6 +68,7 @@ internal static class Replay
             MoveKind.Evict => $"node {move.Node} evicts page {move.Page}",
             MoveKind.Discard => $"node {move.Node} throws page {move.Page} away",
             MoveKind.Crash => $"node {move.Node} is lost",
+            MoveKind.Restart => $"node {move.Node}'s agent is killed",
             MoveKind.Learn => $"node {move.Node} learns who is lost",
             MoveKind.Unhold => $"node {move.Node} holds page {move.Page} no longer",
             _ => DescribeDelivery(world, move),

@@ -29,11 +29,14 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
     /// <summary>How many nodes may be lost, each at any moment. The last node made the region and leads: if it were lost, the region would end.</summary>
     public int Crashes { get; init; }
 
+    /// <summary>How many agents may be killed, each at any moment, and come back with their guests, frames and records.</summary>
+    public int Restarts { get; init; }
+
     /// <summary>Whether the home's own guests use the pages.</summary>
     public bool HomeUses { get; init; } = true;
 
     /// <summary>Whether there is more to a state than the protocol's tables, wires and frames: generations, mirrors, who is lost.</summary>
-    public bool HasRecovery => Crashes > 0 || Mirror is not null;
+    public bool HasRecovery => Crashes > 0 || Restarts > 0 || Mirror is not null;
 
     /// <summary>The node that made the region.</summary>
     public int Creator => Nodes - 1;
@@ -59,7 +62,7 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
             0 => "",
             1 => ", one is lost",
             _ => $", {Crashes} are lost",
-        });
+        }) + (Restarts > 0 ? $", {Restarts} restarted" : "");
 
     /// <summary>Whether a node's guests use the pages.</summary>
     public bool IsUser(int node) => node != Mirror && (node != 0 || HomeUses);
@@ -113,6 +116,18 @@ internal enum WorldBugs
     PromoteNotAwaited = 524288,
     /// <summary>A home that is new, and was no mirror, believes whatever copy was being given up.</summary>
     LeftoversBelieved = 1048576,
+    /// <summary>Pages are recorded at the end of a step only, when they are mapped already, or freed.</summary>
+    RecordedLate = 1 << 24,
+    /// <summary>Pages are recorded before any effect of a step.</summary>
+    RecordedEarly = 1 << 25,
+    /// <summary>What a step sends leaves before the step is recorded.</summary>
+    SentBeforeRecorded = 1 << 26,
+    /// <summary>An adopting agent leaves frames of pages that it has nothing of.</summary>
+    AdoptedFrames = 1 << 27,
+    /// <summary>An adopting agent hears what the one before it was sent.</summary>
+    AdoptedHears = 1 << 28,
+    /// <summary>Whoever was granted a page from its own home has it, though it never heard of that.</summary>
+    GrantToSelfBelieved = 1 << 29,
 }
 
 /// <summary>A planted bug.</summary>

@@ -4,6 +4,7 @@ using VSmp.Coherence.Homes;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Nodes;
 using VSmp.Coherence.Protocols;
+using VSmp.Coherence.Recovery;
 
 namespace VSmp.Bench.Checking;
 
@@ -16,6 +17,7 @@ internal sealed partial class World
         {
             if (steps == TurnLimit) throw new InvariantException($"node {node} does not come to the end of its turn");
             Execute(node, default);
+            if (_isKilled) return;
             // Who waited goes first: else what waits at the home behind a grant takes it away before it was used once.
             if ((_bugs & WorldBugs.RetriedLast) == 0 && RetryOne(node)) continue;
             if (_toSelf.TryDequeue(out var self)) Dispatch(node, in self.Flight);
@@ -38,6 +40,9 @@ internal sealed partial class World
         if (IsControl(message.Type))
         {
             OnControl(node, in message);
+            Execute(node, default);
+            if (_isKilled) return;
+            RecordAll(node);
             return;
         }
         if ((_bugs & WorldBugs.PromoteNotAwaited) != 0 && message.Type == MessageType.Recalled
@@ -52,10 +57,17 @@ internal sealed partial class World
 
     private void Execute(int node, in Flight flight)
     {
+        for (int i = 0; i < _effects.Count && (_bugs & WorldBugs.RecordedEarly) != 0; i++) Record(node, _effects[i]);
         for (int i = 0; i < _effects.Count; i++)
         {
             Effect effect = _effects[i];
             Story?.Add($"node {node}: {effect}");
+            if (IsKilledHere()) return;
+            if (PageRecords.MustRecordBefore(_effects, i) && (_bugs & WorldBugs.RecordedLate) == 0)
+            {
+                Record(node, in effect);
+                if (IsKilledHere()) return;
+            }
             if (effect.Kind == EffectKind.Send)
             {
                 Send(node, in effect);
@@ -64,8 +76,28 @@ internal sealed partial class World
             // The others of the extent are lost with these.
             uint end = (uint)Math.Min(effect.Page.Value + effect.Count, (ulong)Scenario.Pages);
             for (uint page = (uint)effect.Page.Value; page < end; page++) Execute(node, effect.Kind, (int)page, in flight);
+            if (_isKilled) return;
+        }
+        if ((_bugs & WorldBugs.SentBeforeRecorded) != 0) Flush();
+        for (int i = 0; i < _effects.Count; i++)
+        {
+            if (IsKilledHere()) return;
+            Record(node, _effects[i]);
         }
         _effects.Clear();
+        Flush();
+    }
+
+    /// <summary>What was sent leaves when all is recorded.</summary>
+    private void Flush()
+    {
+        foreach ((int wire, Flight sent) in _outbox) Wires[wire].Add(sent);
+        _outbox.Clear();
+    }
+
+    private void Record(int node, in Effect effect)
+    {
+        for (uint i = 0; i < effect.Count && effect.Page.Value + i < (ulong)Scenario.Pages; i++) Record(node, (int)(effect.Page.Value + i));
     }
 
     private void Execute(int node, EffectKind kind, int page, in Flight flight)
@@ -78,6 +110,9 @@ internal sealed partial class World
                 break;
             case EffectKind.InstallReadable or EffectKind.InstallWritable:
                 WriteFrame(node, page, in flight);
+                if (IsKilledHere()) return;
+                if ((_bugs & WorldBugs.RecordedLate) == 0) Record(node, page);
+                if (IsKilledHere()) return;
                 MapGranted(node, page, kind == EffectKind.InstallWritable);
                 break;
             case EffectKind.MakeWritable:
@@ -97,7 +132,11 @@ internal sealed partial class World
                 KeptOf(node, page) = frame;
                 _ = WriteIfPossible(node, page); // to the frame: what is kept is old then
                 break;
-            case EffectKind.KeepZero:
+            case EffectKind.KeepInstead:
+                if (KeptOf(node, page) == Contents.None) throw new InvariantException($"page {page} is not kept at node {node}, and is to be kept instead");
+                KeptOf(node, page) = Contents.None;
+                goto case EffectKind.Keep;
+            case EffectKind.KeepZero or EffectKind.Record:
                 break;
             case EffectKind.Unmap:
                 for (int m = 0; m < Scenario.Mappings; m++)
@@ -124,7 +163,6 @@ internal sealed partial class World
             case EffectKind.RestoreKept:
                 if (KeptOf(node, page) == Contents.None) throw new InvariantException($"page {page} is to be restored at node {node}, and is not kept there");
                 frame = KeptOf(node, page);
-                KeptOf(node, page) = Contents.None;
                 break;
             case EffectKind.Poison:
                 Poison(node, page);
@@ -199,7 +237,7 @@ internal sealed partial class World
         VirtualNetwork network = (_bugs & WorldBugs.GrantsOvertaken) != 0 && effect.Message.Type is MessageType.SoleGrant or MessageType.DataE
             ? VirtualNetwork.Response
             : MessageTypes.NetworkOf(effect.Message.Type);
-        Wires[WireOf(node, to, (int)network)].Add(flight);
+        _outbox.Add((WireOf(node, to, (int)network), flight));
     }
 
     /// <summary>A guest that may still write while the agent copies the page does so, at the worst moment.</summary>

@@ -87,7 +87,7 @@ internal sealed partial class World
     /// <summary>Nothing is under way: then nobody waits, nothing is kept, and directory and nodes agree.</summary>
     private void CheckQuiet()
     {
-        if (Lost != KnownLost) return; // that will be learnt, sooner or later
+        if (Lost != KnownLost || Restarted != 0) return; // that will be learnt, sooner or later
         if (Scenario.HasRecovery) CheckRecovered();
         for (int node = 0; node < Scenario.Nodes; node++)
         {

@@ -53,10 +53,10 @@ internal sealed partial class World
     }
 
     /// <summary>Whether a node was lost, and not everything is done about it yet.</summary>
-    public bool IsRecovering => Lost != KnownLost || Leader.Phase != RecoveryPhase.None;
+    public bool IsRecovering => Lost != KnownLost || Restarted != 0 || Leader.Phase != RecoveryPhase.None;
 
     /// <summary>Whether nobody will be lost any more, and directories stay as they are.</summary>
-    public bool IsSettled => !IsRecovering && BitOperations.PopCount((uint)Lost) == Scenario.Crashes;
+    public bool IsSettled => !IsRecovering && BitOperations.PopCount((uint)Lost) == Scenario.Crashes && Restarts == Scenario.Restarts;
 
     /// <summary>Whether a node's guests use the pages, and it is not lost.</summary>
     public bool IsUsing(int node) => Scenario.IsUser(node) && !IsLost(node);
@@ -91,7 +91,7 @@ internal sealed partial class World
 
     private void ListLosses(List<Move> moves)
     {
-        if (Lost != KnownLost) moves.Add(new Move(MoveKind.Learn, (byte)Scenario.Creator, 0, 0));
+        if (Lost != KnownLost || Restarted != 0) moves.Add(new Move(MoveKind.Learn, (byte)Scenario.Creator, 0, 0));
         if (BitOperations.PopCount((uint)Lost) >= Scenario.Crashes) return;
         for (byte node = 0; node < Scenario.Creator; node++)
         {
@@ -122,7 +122,7 @@ internal sealed partial class World
             return;
         }
         if (IsLost(to)) return;
-        for (int network = 0; network < Networks; network++) Wires[WireOf(from, to, network)].Add(flight);
+        for (int network = 0; network < Networks; network++) _outbox.Add((WireOf(from, to, network), flight));
     }
 
     /// <summary>What it has sent may still arrive, until the receiver freezes.</summary>
@@ -141,11 +141,20 @@ internal sealed partial class World
     /// <summary>Nothing is at a node any more; it is still home, or mirror, if it was.</summary>
     public void Forget(int node)
     {
-        Region region = Regions[node];
         for (int page = 0; page < Scenario.Pages; page++)
         {
             FrameOf(node, page) = KeptOf(node, page) = Contents.None;
             for (int m = 0; m < Scenario.Mappings; m++) MappedOf(node, page, m) = Right.None;
+        }
+        ForgetState(node);
+    }
+
+    /// <summary>A node's agent knows nothing any more.</summary>
+    private void ForgetState(int node)
+    {
+        Region region = Regions[node];
+        for (int page = 0; page < Scenario.Pages; page++)
+        {
             if (!Scenario.IsUser(node)) continue;
             ref PageEntry entry = ref region.PageAt(PageAt(page));
             if (entry.Slot != 0) Nodes[node].Transactions.Return(entry.Slot);
@@ -157,7 +166,7 @@ internal sealed partial class World
         if (Homes[node].WaitingCount > 0) Homes[node].Drop(RegionId);
         Recoveries[node].Drop(RegionId);
         region.Rebuild = null;
-        region.IsFrozen = false;
+        region.IsFrozen = region.IsDeaf = false;
         region.FrozenPages.Clear();
     }
 
@@ -165,10 +174,17 @@ internal sealed partial class World
     {
         BeingRecovered |= Lost & ~KnownLost;
         KnownLost = Lost;
+        Restarted = 0;
         Generation generation = Leader.Generation.Next();
         Leader.Begin(generation, NodesOf(Alive), [new NodeId((ushort)NextHome())]);
         Message freeze = new() { Type = MessageType.RegionFreeze, Generation = generation, AckCount = (ushort)BeingRecovered };
-        foreach (NodeId node in NodesOf(Alive)) SendControl(Scenario.Creator, node.Value, freeze);
+        // The leader first: should its agent be killed, the next one knows which generation others may have heard of.
+        OnControl(Scenario.Creator, in freeze);
+        if (!_isKilled) RecordAll(Scenario.Creator);
+        foreach (NodeId node in NodesOf(Alive))
+        {
+            if (!_isKilled && node.Value != Scenario.Creator) SendControl(Scenario.Creator, node.Value, freeze);
+        }
     }
 
     /// <summary>Where the home is once some are lost: where it was, or at the mirror, or at any node that is left.</summary>
@@ -192,6 +208,8 @@ internal sealed partial class World
             case MessageType.RegionFreeze:
                 if (m.Generation.Value <= region.Generation.Value) break;
                 Freeze(node, m.Generation, m.AckCount);
+                Execute(node, default);
+                if (_isKilled) break;
                 SendControl(node, Scenario.Creator, new Message { Type = MessageType.RegionFrozen, Generation = m.Generation });
                 if ((_bugs & WorldBugs.ClaimsTooEarly) != 0 && Scenario.IsUser(node)) SendClaims(node);
                 break;
@@ -242,8 +260,13 @@ internal sealed partial class World
         }
         if ((_bugs & WorldBugs.MirrorPromotesItself) != 0 && region.Mirrored.Contains(Extent)) plan = plan with { Lost = [.. plan.Lost, new NodeId(0)] };
         region.Homes?.Place(Extent, new NodeId((ushort)home));
+        bool[] areGrantedToSelf = (_bugs & WorldBugs.GrantToSelfBelieved) == 0 ? [] : [.. Enumerable.Range(0, Scenario.Pages).Select(page => IsGrantedToSelf(node, page))];
         Recoveries[node].Freeze(region, generation, plan, _effects);
         if (!region.IsHome(Extent)) return;
+        for (int page = 0; page < areGrantedToSelf.Length; page++)
+        {
+            if (areGrantedToSelf[page]) region.EntryAt(PageAt(page)).Flags = DirectoryFlags.Dropped;
+        }
         for (int page = 0; page < Scenario.Pages; page++)
         {
             ref DirectoryEntry entry = ref region.EntryAt(PageAt(page));
@@ -251,6 +274,9 @@ internal sealed partial class World
             if ((_bugs & WorldBugs.LeftoversBelieved) != 0 && isNewHome) entry.Version = default;
         }
     }
+
+    private bool IsGrantedToSelf(int node, int page) => Regions[node].IsHome(Extent)
+        && Regions[node].EntryAt(PageAt(page)) is { State: DirectoryState.M_A } entry && entry.Owner.Value == node && (entry.Flags & DirectoryFlags.Forwarded) == 0;
 
     /// <summary>What the home of a page may lawfully make of what it knows: lose it, or go back to what it granted.</summary>
     private void Foresee(int node, RecoveryPlan plan)

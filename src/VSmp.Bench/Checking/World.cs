@@ -28,6 +28,7 @@ internal sealed partial class World
 
     private readonly EffectBuffer _effects = new();
     private readonly Queue<(NodeId Node, Flight Flight)> _toSelf = new();
+    private readonly List<(int Wire, Flight Flight)> _outbox = [];
     private readonly List<(byte Node, Access Access)> _retry = [];
     private readonly WorldBugs _bugs;
     private bool _refuses;
@@ -72,6 +73,9 @@ internal sealed partial class World
         MayBeLost = new bool[p];
         UnackedWriter = new byte[p];
         PriorIsZero = new bool[p];
+        _nodeWords = new ulong[n * p];
+        _homeWords = new ulong[n * p];
+        _records = [.. Enumerable.Range(0, n).Select(node => new Records(this, node))];
         for (int i = 0; i < Wires.Length; i++) Wires[i] = [];
         Array.Fill(Frames, Contents.None);
         Array.Fill(Kept, Contents.None);
@@ -113,7 +117,11 @@ internal sealed partial class World
             if ((Scenario.IsPrivate && node != Scenario.Nodes - 1) || !IsUsing(node)) continue;
             for (byte page = 0; page < Scenario.Pages; page++) ListLocalMoves(node, page, moves);
         }
-        if (Scenario.Crashes > 0) ListLosses(moves);
+        if (Scenario.Crashes > 0 || Restarted != 0) ListLosses(moves);
+        for (byte node = 0; node < Scenario.Nodes && Restarts < Scenario.Restarts; node++)
+        {
+            if (!IsLost(node)) moves.Add(new Move(MoveKind.Restart, node, 0, 0));
+        }
         for (byte from = 0; from < Scenario.Nodes; from++)
         {
             for (byte to = 0; to < Scenario.Nodes; to++)
@@ -131,16 +139,18 @@ internal sealed partial class World
         // What a move that broke an invariant left undone is no part of the state that was loaded since.
         _effects.Clear();
         _toSelf.Clear();
+        _outbox.Clear();
         _retry.Clear();
         _refuses = false;
-        if (move.IsDelivery)
-        {
-            Deliver(move);
-        }
-        else
-        {
-            DoLocal(move);
-        }
+        _isKilled = false;
+        _killAt = move.KillAt;
+        Points = 0;
+        if (move.Kind == MoveKind.Restart) _isKilled = true;
+        else if (move.IsDelivery) Deliver(move);
+        else DoLocal(move);
+        int actor = move.IsDelivery ? move.Page : move.Node;
+        if (_isKilled) Restart(actor);
+        else CheckRecorded(actor);
         if (Scenario.HasRecovery) SettleUnacked();
         Check();
     }
@@ -253,12 +263,14 @@ internal sealed partial class World
                 if (!Nodes[node].TryEvict(region, page, _effects)) throw new InvariantException("a page that may go was not evicted");
                 break;
             case MoveKind.Discard:
-                if (Nodes[node].Discard(region, page, _effects) == AccessResult.Hit)
-                {
-                    Forget(move.Page, Contents.Old);
-                    LatestIsZero[move.Page] = true;
-                }
-                break;
+                ulong before = _nodeWords[(node * Scenario.Pages) + move.Page];
+                bool isThrownAway = Nodes[node].Discard(region, page, _effects) == AccessResult.Hit;
+                Drain(node);
+                // Killed before it was recorded, it has not happened; who was to be told tries again.
+                if (!isThrownAway || (_isKilled && before == _nodeWords[(node * Scenario.Pages) + move.Page])) return;
+                Forget(move.Page, Contents.Old);
+                LatestIsZero[move.Page] = true;
+                return;
             case MoveKind.Unhold:
                 Nodes[node].Unhold(region, page, _effects);
                 break;

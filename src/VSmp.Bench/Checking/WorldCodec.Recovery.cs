@@ -114,6 +114,7 @@ internal sealed partial class WorldCodec
         _isSettled = _world.IsSettled;
         RankVersions();
         Put((byte)(_world.Lost | _world.KnownLost << 4));
+        Put((byte)(_world.Restarted | _world.Restarts << 4));
         RecoveryLeader leader = _world.Leader;
         Put((byte)(_world.BeingRecovered | (int)leader.Phase << 4));
         Put((byte)leader.Generation.Value);
@@ -133,7 +134,7 @@ internal sealed partial class WorldCodec
     {
         Region region = _world.Regions[node];
         bool isHome = region.IsHome(World.Extent), isMirror = region.Mirrored.Contains(World.Extent);
-        Put((byte)((isHome ? 1 : 0) | (isMirror ? 2 : 0) | (region.IsFrozen ? 4 : 0) | (region.Rebuild is not null ? 8 : 0)));
+        Put((byte)((isHome ? 1 : 0) | (isMirror ? 2 : 0) | (region.IsFrozen ? 4 : 0) | (region.Rebuild is not null ? 8 : 0) | (region.IsDeaf ? 16 : 0)));
         Put((byte)region.Generation.Value);
         Put(region.Homes is { } homes ? Name(homes.HomeOf(World.Extent), order) : (byte)0);
         for (int page = 0; page < _world.Scenario.Pages; page++)
@@ -178,9 +179,11 @@ internal sealed partial class WorldCodec
     private void LoadRecovery()
     {
         Scenario scenario = _world.Scenario;
-        byte lost = Byte(), phase = Byte(), generation = Byte(), awaited = Byte();
+        byte lost = Byte(), restarts = Byte(), phase = Byte(), generation = Byte(), awaited = Byte();
         _world.Lost = lost & 15;
         _world.KnownLost = lost >> 4;
+        _world.Restarted = restarts & 15;
+        _world.Restarts = restarts >> 4;
         _world.BeingRecovered = phase & 15;
         _world.Leader.Restore((RecoveryPhase)(phase >> 4), new Generation(generation), World.NodesOf(awaited & 15), World.NodesOf(awaited >> 4));
         for (int page = 0; page < scenario.Pages; page++)
@@ -210,6 +213,7 @@ internal sealed partial class WorldCodec
         byte flags = Byte();
         bool isHome = (flags & 1) != 0, isMirror = (flags & 2) != 0;
         region.IsFrozen = (flags & 4) != 0;
+        region.IsDeaf = (flags & 16) != 0;
         region.Generation = new Generation(Byte());
         NodeId home = ReadName(Byte());
         region.Homes?.Place(World.Extent, home);

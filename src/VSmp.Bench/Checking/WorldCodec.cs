@@ -112,6 +112,7 @@ internal sealed partial class WorldCodec
                 wire.Add(new Flight(message, (Contents)(contents & 15), (Contents)(contents >> 4)));
             }
         }
+        _world.RecordAll();
     }
 
     private static IEnumerable<byte[]> Permutations(byte[] of)

@@ -41,7 +41,7 @@ public sealed class HomeController
     /// <exception cref="ProtocolViolationException">The message cannot be for this home in its present state.</exception>
     public void OnMessage(Region region, in Message message, EffectBuffer effects)
     {
-        if (message.Generation != region.Generation) return; // sent before the directories were rebuilt
+        if (message.Generation != region.Generation || region.IsDeaf) return; // sent before the directories were rebuilt
         Message one = message;
         one.Count = 1;
         for (uint i = 0; i < message.Count; i++)
@@ -108,6 +108,7 @@ public sealed class HomeController
         bool isMirrored = false;
         foreach (DirectoryAction action in cell.Actions) isMirrored |= Execute(action, region, ref entry, in m, effects);
         entry.State = cell.Next;
+        effects.Touch(region.Id, m.Page);
         if (!isMirrored) return;
         // There is no mirror to wait for.
         Message done = m;
@@ -242,8 +243,8 @@ public sealed class HomeController
                 if ((m.Flags & MessageFlags.Zero) != 0) entry.Flags |= DirectoryFlags.Zero;
                 else entry.Flags &= ~DirectoryFlags.Zero;
                 entry.Flags &= ~(DirectoryFlags.Dropped | DirectoryFlags.Forwarded);
-                ReleaseAside(ref entry, region, m.Page, effects);
                 if ((m.Source != Self && (m.Flags & MessageFlags.NoData) == 0) || (m.Flags & MessageFlags.Zero) != 0) effects.Add(EffectKind.WriteHome, region.Id, m.Page);
+                ReleaseAside(ref entry, region, m.Page, effects);
                 break;
             case DirectoryAction.MakeZero:
                 entry.Version = entry.Version.Next(); // newer than any copy that somebody may still keep

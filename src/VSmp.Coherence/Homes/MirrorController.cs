@@ -10,7 +10,7 @@ public sealed class MirrorController(NodeId self)
     /// <summary>A home's MirrorPut.</summary>
     public void OnMessage(Region region, in Message message, EffectBuffer effects)
     {
-        if (message.Generation != region.Generation) return; // of a home that counts no more
+        if (message.Generation != region.Generation || region.IsDeaf) return; // of a home that counts no more
         for (uint i = 0; i < message.Count; i++)
         {
             PageNumber page = message.Page.Plus(i);

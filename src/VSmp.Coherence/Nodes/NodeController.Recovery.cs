@@ -46,6 +46,15 @@ public sealed partial class NodeController
         region.FrozenPages.Clear();
     }
 
+    /// <summary>A page of an agent that was killed is taken over: what it had out of the budget, and what it was granted, is this one's.</summary>
+    internal void Readopt(Region region, ref PageEntry entry)
+    {
+        if ((entry.Flags & PageFlags.HasFrame) != 0) region.Budget!.Reserve();
+        if (!PageRecords.IsGranted(entry.State)) return;
+        entry.Slot = _transactions.Take(_transactions.NextNumber());
+        _transactions[entry.Slot].Version = entry.Version;
+    }
+
     /// <summary>What this node has of an extent's pages, for their home to know.</summary>
     public static void ListClaims(Region region, ExtentNumber extent, List<Claim> claims)
     {
@@ -77,11 +86,7 @@ public sealed partial class NodeController
         if (m.Source == Self && !zero)
         {
             // The home is here: what was kept goes back to where it came from.
-            if (!isLive)
-            {
-                effects.Add(EffectKind.RestoreKept, region.Id, page);
-                entry.Flags |= PageFlags.KeptZero; // nothing more is kept
-            }
+            if (!isLive) effects.Add(EffectKind.RestoreKept, region.Id, page);
             flags = MessageFlags.NoData;
             source = DataSource.None;
         }

@@ -119,7 +119,7 @@ public sealed partial class NodeController
     /// <exception cref="ProtocolViolationException">The message cannot be for this node in its present state.</exception>
     public void OnMessage(Region region, in Message message, EffectBuffer effects)
     {
-        if (message.Generation != region.Generation) return; // sent before the directories were rebuilt
+        if (message.Generation != region.Generation || region.IsDeaf) return; // sent before the directories were rebuilt
         Message one = message;
         one.Count = 1;
         for (uint i = 0; i < message.Count; i++)
@@ -253,8 +253,10 @@ public sealed partial class NodeController
         }
         bool hit = false;
         foreach (NodeAction action in cell.Actions) hit |= Execute(action, region, page, ref entry, in m, effects);
+        bool isJustHit = hit && entry.State == cell.Next;
         entry.State = cell.Next;
         if (cell.Next == NodeState.I) entry.Version = default; // nothing is here that could have one
+        if (!isJustHit) effects.Touch(region.Id, page);
         return hit;
     }
 
@@ -338,6 +340,9 @@ public sealed partial class NodeController
                 break;
             case NodeAction.Keep:
                 effects.Add(EffectKind.Keep, region.Id, page);
+                break;
+            case NodeAction.KeepInstead:
+                effects.Add(EffectKind.KeepInstead, region.Id, page);
                 break;
             case NodeAction.KeepZero:
                 entry.Flags |= PageFlags.KeptZero;

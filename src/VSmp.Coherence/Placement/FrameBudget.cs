@@ -25,6 +25,9 @@ public sealed class FrameBudget(long limitPages)
         return true;
     }
 
+    /// <summary>Takes a frame that is there already, allowed or not.</summary>
+    public void Reserve() => UsedPages++;
+
     /// <summary>Gives frames back.</summary>
     public void Release(long pageCount = 1)
     {

@@ -225,8 +225,8 @@ public static class Moesi
         t.On(OM_AD, NE.Freeze, O, NodeAction.Complete);
         t.On(OM_A, NE.Freeze, O, NodeAction.Complete);
         t.On(IM_ADK, NE.Freeze, F, LabelKept, Abandon);
-        t.On(IM_AK, NE.Freeze, F, ReleaseKept, Keep, Unmap, LabelGranted);
-        t.On(IM_K, NE.Freeze, F, ReleaseKept, Keep, Unmap, LabelGranted);
+        t.On(IM_AK, NE.Freeze, F, KeepInstead, Unmap, LabelGranted);
+        t.On(IM_K, NE.Freeze, F, KeepInstead, Unmap, LabelGranted);
         t.On(MI_K, NE.Freeze, F, LabelKept);
         t.On(EI_A, NE.Freeze, F);
         t.On(OI_A, NE.Freeze, F);

@@ -155,6 +155,8 @@ public enum NodeAction : byte
     WriteProtect,
     /// <summary>Copy the frame to where it is kept.</summary>
     Keep,
+    /// <summary>Copy the frame to where it is kept, in place of what is kept there.</summary>
+    KeepInstead,
     /// <summary>Keep zeros.</summary>
     KeepZero,
     /// <summary>Unmap everywhere and free the frame.</summary>

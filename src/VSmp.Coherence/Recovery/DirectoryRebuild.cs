@@ -132,13 +132,18 @@ public sealed class DirectoryRebuild
         else entry.Flags &= ~DirectoryFlags.Zero;
         entry.Version = m.Version;
         if ((m.Flags & MessageFlags.NoData) == 0) effects.Add(EffectKind.WriteHome, _region.Id, m.Page);
+        effects.Touch(_region.Id, m.Page);
         if (!HomeController.TryMirror(_self, _region, in entry, in m, _self, effects)) _answersOut--;
     }
 
-    private static void Reduce(ref DirectoryEntry entry, PageNumber page, Func<NodeId, bool> isLost, bool isAnyUserLost, RegionId region, NodeId self,
+    private static void Reduce(ref DirectoryEntry entry, PageNumber page, Func<NodeId, bool> isLost, bool isAnyUserLost, Region region, NodeId self,
         EffectBuffer effects)
     {
-        if ((entry.Flags & DirectoryFlags.Kept) != 0) effects.Add(EffectKind.RestoreKept, region, page);
+        if ((entry.Flags & DirectoryFlags.Kept) != 0)
+        {
+            effects.Add(EffectKind.RestoreKept, region.Id, page);
+            effects.Add(EffectKind.ReleaseKept, region.Id, page);
+        }
         DirectoryFlags keep = entry.Flags & (DirectoryFlags.Zero | DirectoryFlags.Dropped | DirectoryFlags.OwnerLost | DirectoryFlags.MirrorLacks);
         switch (entry.State)
         {
@@ -158,9 +163,10 @@ public sealed class DirectoryRebuild
                     // A home copy that is still there is from before the former owner's grant, which may never have arrived, or was written under.
                     else if ((keep & DirectoryFlags.Dropped) == 0) entry.Version = entry.Version.Previous();
                 }
-                else if (entry.Owner == self)
+                else if (entry.Owner == self && region.PageAt(page).State != NodeState.I)
                 {
-                    keep |= DirectoryFlags.Dropped; // its frame is what this node itself has of the page
+                    // Its frame is what this node itself has of the page. (If it has nothing, the agent was killed between granting and being granted.)
+                    keep |= DirectoryFlags.Dropped;
                 }
                 break;
             default:
@@ -176,7 +182,7 @@ public sealed class DirectoryRebuild
     }
 
     private void Reduce(ref DirectoryEntry entry, PageNumber page, Func<NodeId, bool> isLost, bool isAnyUserLost, EffectBuffer effects) =>
-        Reduce(ref entry, page, isLost, isAnyUserLost, _region.Id, _self, effects);
+        Reduce(ref entry, page, isLost, isAnyUserLost, _region, _self, effects);
 
     private void OnClaim(NodeId node, PageNumber page, ClaimKind kind, PageVersion version)
     {

@@ -41,6 +41,7 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
         }
         region.Generation = generation;
         region.IsFrozen = true;
+        region.IsDeaf = false;
         region.MirrorCopiesOut = 0;
         node.Freeze(region, effects);
         home.Drop(region.Id);

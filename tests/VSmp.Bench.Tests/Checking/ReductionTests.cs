@@ -48,6 +48,7 @@ public sealed class ReductionTests
         new(protocol, Nodes: 3, Pages: 1, Outstanding: 1) { Mirror = 1, Crashes = 1, Holds = false, Refusals = false },
         new(protocol, Nodes: 3, Pages: 1, Outstanding: 1) { HomeUses = false, Crashes = 1, Holds = false, Refusals = false },
         new(protocol, Nodes: 3, Pages: 1, Outstanding: 2) { Mirror = 1, IsPrivate = true, Crashes = 1, Holds = false, Refusals = false },
+        new(protocol, Nodes: 2, Pages: 1, Outstanding: 1) { Restarts = 1, Holds = false, Refusals = false },
     ];
 
     private static void Walk(Scenario scenario, StateSet states, int steps, int seed, HashSet<UInt128> seen)
@@ -60,6 +61,7 @@ public sealed class ReductionTests
         {
             world.ListMoves(moves);
             Move move = moves[random.Next(moves.Count)];
+            if (world.Restarts < scenario.Restarts && move.Kind != MoveKind.Restart && random.Next(8) == 0) move = move with { KillAt = (byte)random.Next(1, 10) };
             // What happens to a run in one move, one page held and the other not, takes the search two.
             List<Flight>? wire = move.IsDelivery ? world.Wires[world.WireOf(move.Node, move.Page, move.Mapping)] : null;
             if (wire?[0].Message.Count > 1 && ++step == steps) break;
