@@ -2,6 +2,7 @@
 using System.Net;
 using System.Runtime.InteropServices;
 using VSmp.Agent.Control;
+using VSmp.Agent.Elasticity;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Agent.Fabric.Verbs;
@@ -42,6 +43,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private Reservations _reservations = null!;
     private RecoveryServer _recovery = null!;
     private MirrorServer _mirrors = null!;
+    private HomeMover _mover = null!;
+    private DrainServer _drain = null!;
+    private NodeQueries _queries = null!;
     private Runs _runs = null!;
     private JobServer _jobs = null!;
     private GuestServer _guests = null!;
@@ -116,6 +120,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             case >= MessageType.RegionFreeze and <= MessageType.RegionThaw:
                 if (_isReady) _recovery.OnFrame(peer, in header, payload);
                 break;
+            case MessageType.NodeAsk or MessageType.NodeAnswer:
+                if (_isReady) _queries.OnFrame(peer, in header, payload);
+                break;
             case MessageType.NodeReport:
                 if (payload.Length == NodeReport.Bytes) _peers.Find(peer)?.OnReport(MemoryMarshal.Read<NodeReport>(payload));
                 break;
@@ -165,6 +172,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         }
         _jobs.OnPeerLost(peer, $"node {name} is lost: {reason}");
         _reservations.OnPeerLost(peer);
+        _queries.OnPeerLost(peer);
     }
 
     /// <inheritdoc/>
@@ -230,7 +238,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         _recovery = new RecoveryServer(self, _pager, _fabric, _peers, _reservations);
         _mirrors = new MirrorServer(self, _reactor, _pager, _fabric, _peers, _reservations, _recovery);
+        _mover = new HomeMover(self, _reactor, _pager, _peers, _reservations, _recovery, _mirrors);
         _runs = new Runs(_capacity, _pager, _reactor);
+        _drain = new DrainServer(self, _reactor, _pager, _peers, _reservations, _runs, SendReports, ShutDown);
         _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _options.Folder);
         _pager.Progressed += _jobs.ContinueReleases;
         _pager.Progressed += _reservations.Continue;
@@ -241,7 +251,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_guests);
         _sampler = new Sampler(_reactor, _runs, _pager);
         _parts.Add(_sampler);
-        var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _recovery, _mirrors, _peers, Report,
+        _queries = new NodeQueries(self, _fabric, _peers, new NodeAnswers(_drain, _mover).Answer);
+        var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _recovery, _mirrors, _drain, _queries, _peers, Report,
             SendReports, () => FabricStatistics.Of(_fabric, _pager), () => _membership.View.Value, () => _membership.Epoch.Value,
             new FaultControl(_options, _gate.Faults, _peers, () => _membership.Self));
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
@@ -316,6 +327,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         UsedBytes = _sampler.UsedBytes,
         Guests = (ulong)_runs.Guests.Count(),
         MilliFaultsPerSecond = (ulong)(_sampler.FaultsPerSecond * 1000),
+        IsDraining = _drain is { IsDraining: true } ? 1ul : 0,
     };
 
     private void SendReports()

@@ -17,6 +17,7 @@ public sealed class Region : RegionLayout
     private readonly PageEntry[]?[] _pages;
     private readonly DirectoryEntry[]?[] _directory;
     private ushort[]? _mirrorOf; // of the extents whose home is here
+    private ushort[]? _nextMirrorOf;
 
     /// <summary>Makes a region of which nothing is here yet.</summary>
     /// <param name="id">Its number.</param>
@@ -96,6 +97,31 @@ public sealed class Region : RegionLayout
         _mirrorOf[extent.Value] = mirror.Value;
     }
 
+    /// <summary>Whether an answer of a mirror is awaited for a page of an extent whose home is here.</summary>
+    public bool AwaitsMirror(ExtentNumber extent)
+    {
+        foreach (ref readonly DirectoryEntry entry in _directory[extent.Value].AsSpan())
+        {
+            if (entry.State is DirectoryState.I_W or DirectoryState.S_W or DirectoryState.I_AW) return true;
+        }
+        return false;
+    }
+
+    /// <summary>The node that is to take the place of the mirror of an extent whose home is here, and is written as the mirror is; none if there is none.</summary>
+    public NodeId NextMirrorOf(ExtentNumber extent) => _nextMirrorOf is null ? NodeId.None : new NodeId(_nextMirrorOf[extent.Value]);
+
+    /// <summary>Has a node written beside the mirror of an extent, whose place it is to take, or (with <see cref="NodeId.None"/>) no longer.</summary>
+    public void SetNextMirror(ExtentNumber extent, NodeId mirror)
+    {
+        if (_nextMirrorOf is null)
+        {
+            if (mirror.IsNone) return;
+            _nextMirrorOf = new ushort[ExtentCount];
+            Array.Fill(_nextMirrorOf, NodeId.None.Value);
+        }
+        _nextMirrorOf[extent.Value] = mirror.Value;
+    }
+
     /// <summary>Whether any page of an extent whose home is here was ever asked for.</summary>
     public bool IsTouched(ExtentNumber extent) => _directory[extent.Value] is { Length: > 0 };
 
@@ -116,6 +142,21 @@ public sealed class Region : RegionLayout
             }
         }
         Mirrored.Remove(extent);
+    }
+
+    /// <summary>The home becomes the mirror of what was its mirror, and has what it had. Its entries are reduced to what is here.</summary>
+    /// <param name="extent">An extent whose home is here.</param>
+    /// <param name="home">Its home from now on.</param>
+    public void DemoteHome(ExtentNumber extent, NodeId home)
+    {
+        bool isTouched = IsTouched(extent);
+        Mirrored.Add(extent, home, isFresh: true);
+        for (uint i = 0; isTouched && i < ExtentNumber.Pages; i++)
+        {
+            PageNumber page = extent.FirstPage.Plus(i);
+            Mirrored.At(page) = MirrorEntry.Of(in EntryAt(page));
+        }
+        ResignHome(extent);
     }
 
     /// <inheritdoc/>
@@ -150,6 +191,7 @@ public sealed class Region : RegionLayout
         if (!IsHome(extent)) return false;
         _directory[extent.Value] = null;
         SetMirror(extent, NodeId.None);
+        SetNextMirror(extent, NodeId.None);
         HomeExtentCount--;
         return true;
     }

@@ -129,6 +129,7 @@ internal static class CommandLine
         root.Subcommands.Add(SpmdCommand.New());
         root.Subcommands.Add(RanksCommand.New());
         root.Subcommands.Add(StatusCommand.New());
+        root.Subcommands.Add(NodeCommand.New());
         root.Subcommands.Add(GuestCommand.New());
         root.Subcommands.Add(GuestCommand.NewRegion());
         root.Subcommands.Add(ReportCommand.New());

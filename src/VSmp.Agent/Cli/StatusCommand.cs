@@ -87,7 +87,7 @@ internal static class StatusCommand
         Table table = new(withAddresses ? columns : columns[..^1]);
         foreach (NodeStatus node in status.Nodes)
         {
-            Add((node.Name, null), (node.State, node.State == "up" ? "green" : "red"), Size(node.ContributedBytes),
+            Add((node.Name, null), (node.State, node.State switch { "up" => "green", "draining" => "yellow", _ => "red" }), Size(node.ContributedBytes),
                 Size(node.HomeBytes), Size(node.CacheBytes), Size(node.FreeBytes), Size(node.UsedBytes), Size(node.PrivateBytes),
                 Number(node.Guests), Number(node.FaultsPerSecond), (node.Address, null));
         }

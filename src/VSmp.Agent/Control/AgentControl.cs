@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Globalization;
+using VSmp.Agent.Elasticity;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Jobs;
@@ -41,6 +42,10 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     /// <inheritdoc/>
     public Task<RunTicket> BeginRunAsync(RunRequest request, IRunObserver observer) => reactor.Ask(() =>
     {
+        if (parts.Drain.IsDraining)
+        {
+            throw new ControlException($"node {options.Name} is being drained, to leave the cluster: use another (--node), or stop that: vsmp node drain {options.Name} --stop", ExitCodes.Refused);
+        }
         // Regions of ranks have no mirrors: a job ends with any of its nodes.
         request = request with { Redundancy = request.Job is null ? request.Redundancy ?? options.Redundancy : Redundancy.None };
         Run run = parts.Runs.Begin(request, observer, parts.Reservations.Holders);
@@ -165,6 +170,13 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     public Task<IReadOnlyList<FaultStatus>> GetFaultsAsync() => reactor.Ask(() => parts.Faults.InForce);
 
     /// <inheritdoc/>
+    public async Task<byte[]> AskNodeAsync(string node, NodeQuestion question, byte[] data)
+    {
+        Task<byte[]> answer = await reactor.Ask(() => parts.Queries.Ask(node, question, data)).ConfigureAwait(false);
+        return await answer.ConfigureAwait(false);
+    }
+
+    /// <inheritdoc/>
     public Task ShutdownAsync(string reason)
     {
         shutDown(reason);
@@ -175,7 +187,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     {
         bool isSelf = peer.Node == parts.Pager.Self;
         NodeReport r = isSelf ? parts.Report() : peer.Report;
-        return new NodeStatus(peer.Name, peer.Node.Value, peer.Address, isSelf || peer.IsUp ? "up" : "unreachable", r.ContributedBytes,
+        return new NodeStatus(peer.Name, peer.Node.Value, peer.Address, isSelf || peer.IsUp ? (peer.IsDraining ? "draining" : "up") : "unreachable", r.ContributedBytes,
             r.HomeBytes, r.CacheBytes, r.FreeBytes, r.PrivateBytes, r.UsedBytes, (uint)r.Guests, r.MilliFaultsPerSecond / 1000.0);
     }
 
@@ -253,4 +265,4 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 
 /// <summary>The parts of an agent that its control socket looks into. Owned by the reactor.</summary>
 internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, RecoveryServer Recovery, MirrorServer Mirrors,
-    Peers Peers, Func<NodeReport> Report, Action SendReports, Func<FabricStatistics> Fabric, Func<uint> View, Func<uint> Epoch, FaultControl Faults);
+    DrainServer Drain, NodeQueries Queries, Peers Peers, Func<NodeReport> Report, Action SendReports, Func<FabricStatistics> Fabric, Func<uint> View, Func<uint> Epoch, FaultControl Faults);

@@ -135,6 +135,10 @@ internal sealed class ControlClient : IDisposable
     /// <inheritdoc cref="IAgentControl.GetFaultsAsync"/>
     public IReadOnlyList<FaultStatus> GetFaults() => Call(new() { Operation = ControlOperation.Faults }).Faults ?? throw Strange();
 
+    /// <inheritdoc cref="IAgentControl.AskNodeAsync"/>
+    public byte[] AskNode(string node, NodeQuestion question, byte[]? data = null) =>
+        Call(new() { Operation = ControlOperation.AskNode, Node = node, Question = question, Data = data }).Data ?? throw Strange();
+
     /// <inheritdoc cref="IAgentControl.ShutdownAsync"/>
     public void Shutdown(string reason)
     {

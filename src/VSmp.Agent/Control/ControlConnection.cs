@@ -215,6 +215,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             ControlOperation.EndJob => await EndJobAsync().ConfigureAwait(false),
             ControlOperation.Inject => await InjectAsync(request.Fault).ConfigureAwait(false),
             ControlOperation.Faults => new() { Faults = await agent.GetFaultsAsync().ConfigureAwait(false) },
+            ControlOperation.AskNode => new() { Data = await AskNodeAsync(request).ConfigureAwait(false) },
             ControlOperation.Shutdown => await ShutdownAsync(request.Reason).ConfigureAwait(false),
             _ => throw new ControlException("the agent does not know this request: is it older than the command?",
                 ExitCodes.Refused),
@@ -283,6 +284,16 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         if (!isAdministrator) throw new ControlException("faults may be injected by root, and by the user who started the cluster", ExitCodes.Refused);
         await agent.InjectAsync(order ?? throw new ControlException("the request names no fault")).ConfigureAwait(false);
         return new();
+    }
+
+    private async Task<byte[]> AskNodeAsync(ControlRequest request)
+    {
+        if (request is not { Node: { } node, Question: { } question }) throw new ControlException("the request names no node, or asks it nothing");
+        if (NodeQueries.IsOrder(question) && !isAdministrator)
+        {
+            throw new ControlException("nodes may be drained and rebalanced by root, and by the user who started the agent", ExitCodes.Refused);
+        }
+        return await agent.AskNodeAsync(node, question, request.Data ?? []).ConfigureAwait(false);
     }
 
     private async Task<ControlReply> ShutdownAsync(string? reason)

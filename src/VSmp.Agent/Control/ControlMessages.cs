@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Text.Json.Serialization;
+using VSmp.Agent.Elasticity;
 
 namespace VSmp.Agent.Control;
 
@@ -28,6 +29,7 @@ internal enum ControlOperation
     Inject = 19,
     Faults = 20,
     Losses = 21,
+    AskNode = 22,
 }
 
 /// <summary>What a line from the agent tells without having been asked, on a connection that has begun a run.</summary>
@@ -78,8 +80,14 @@ internal sealed record ControlRequest
     /// <summary>RankEnded: whether <see cref="Number"/> is a signal.</summary>
     public bool? IsSignaled { get; init; }
 
-    /// <summary>RankOutput: what it printed. RankInput: what it is to read; empty: nothing more.</summary>
+    /// <summary>RankOutput: what it printed. RankInput: what it is to read; empty: nothing more. AskNode: the question's details.</summary>
     public byte[]? Data { get; init; }
+
+    /// <summary>AskNode: which node.</summary>
+    public string? Node { get; init; }
+
+    /// <summary>AskNode: what.</summary>
+    public NodeQuestion? Question { get; init; }
 
     /// <summary>Inject: what.</summary>
     public FaultOrder? Fault { get; init; }
@@ -148,6 +156,8 @@ internal sealed record ControlReply
 [JsonSerializable(typeof(ControlRequest))]
 [JsonSerializable(typeof(ControlReply))]
 [JsonSerializable(typeof(RankOrders))]
+[JsonSerializable(typeof(DrainStatus))]
+[JsonSerializable(typeof(RebalanceStatus))]
 internal sealed partial class ControlJson : JsonSerializerContext;
 
 /// <summary>The same, for people: indented, nothing left out.</summary>

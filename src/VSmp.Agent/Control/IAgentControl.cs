@@ -73,6 +73,9 @@ internal interface IAgentControl
     /// <summary>The faults in force on what this node sends.</summary>
     Task<IReadOnlyList<FaultStatus>> GetFaultsAsync();
 
+    /// <summary>Asks a node of the cluster, by its name, something, or has it do something; <paramref name="data"/> and the answer are JSON.</summary>
+    Task<byte[]> AskNodeAsync(string node, NodeQuestion question, byte[] data);
+
     /// <summary>Ends guests, leaves the cluster, and stops the agent. <paramref name="reason"/> goes to the log and to the guests' users.</summary>
     Task ShutdownAsync(string reason);
 }
@@ -226,7 +229,7 @@ internal sealed record AgentStatistics(ulong Faults, ulong ReactorAllocatedBytes
 /// <param name="Name">The node's name.</param>
 /// <param name="Id">Its number.</param>
 /// <param name="Address">Where it listens.</param>
-/// <param name="State">"up", "unreachable" or "lost".</param>
+/// <param name="State">"up", "draining" (being emptied, to leave) or "unreachable".</param>
 /// <param name="ContributedBytes">What it gives to the pool.</param>
 /// <param name="HomeBytes">Reserved for pages whose home it is.</param>
 /// <param name="CacheBytes">Set aside for its own guests' copies of remote pages.</param>

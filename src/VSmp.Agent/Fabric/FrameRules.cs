@@ -43,6 +43,7 @@ internal static class FrameRules
                     : header.PayloadBytes > PageDiff.MaxBytes ? "a payload that is too long" : null),
             MessageType.ReserveExtents or MessageType.ReserveReply or MessageType.ReleaseExtents or MessageType.DropRegion
                 or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave
+                or MessageType.NodeAsk or MessageType.NodeAnswer
                 or MessageType.JobCall or MessageType.JobReply or MessageType.JobRankGone or MessageType.JobAttach
                 or MessageType.JobAttachReply or MessageType.JobDetach or MessageType.JobAbort or MessageType.JobStart
                 or MessageType.JobOutput or MessageType.JobOutputAck or MessageType.JobSignal or MessageType.JobWrites or MessageType.JobNotices

@@ -8,9 +8,9 @@ namespace VSmp.Agent.Guests;
 [StructLayout(LayoutKind.Sequential)]
 internal struct NodeReport
 {
-    public const int Bytes = 7 * sizeof(ulong);
+    public const int Bytes = 8 * sizeof(ulong);
 
-    public ulong ContributedBytes, HomeBytes, CacheBytes, PrivateBytes, UsedBytes, Guests, MilliFaultsPerSecond;
+    public ulong ContributedBytes, HomeBytes, CacheBytes, PrivateBytes, UsedBytes, Guests, MilliFaultsPerSecond, IsDraining;
 
     /// <summary>What is neither home nor cache.</summary>
     public readonly ulong FreeBytes => ContributedBytes - HomeBytes - CacheBytes;
@@ -52,12 +52,13 @@ internal sealed class Peers
     /// <param name="except">Peers that are full by their own word.</param>
     /// <param name="ask">Also peers that seem full by their last report: it may be old.</param>
     /// <param name="otherThan">One more that it is not to be.</param>
+    /// <remarks>A node that is being emptied is none.</remarks>
     public NodeId Roomiest(HashSet<NodeId> except, bool ask, NodeId otherThan)
     {
         Peer? best = null;
         foreach (Peer peer in _peers.Values)
         {
-            if (!peer.IsUp || (peer.FreeExtents <= 0 && !ask) || peer.Node == otherThan || except.Contains(peer.Node)) continue;
+            if (!peer.IsUp || peer.IsDraining || (peer.FreeExtents <= 0 && !ask) || peer.Node == otherThan || except.Contains(peer.Node)) continue;
             if (best is null || peer.FreeFraction > best.FreeFraction) best = peer;
         }
         return best?.Node ?? NodeId.None;
@@ -85,6 +86,9 @@ internal sealed class Peer(NodeId node, string name, string address)
     public bool IsUp { get; set; }
     public NodeReport Report { get; private set; }
 
+    /// <summary>Whether it is being emptied, to leave: it gets nothing new.</summary>
+    public bool IsDraining { get; set; }
+
     /// <summary>Extents free, as far as known.</summary>
     public long FreeExtents { get; set; }
 
@@ -96,6 +100,7 @@ internal sealed class Peer(NodeId node, string name, string address)
     {
         if (report.HomeBytes + report.CacheBytes > report.ContributedBytes) return; // nonsense: keep what is known
         Report = report;
+        IsDraining = report.IsDraining != 0;
         FreeExtents = (long)(report.FreeBytes / ExtentNumber.Bytes);
     }
 }

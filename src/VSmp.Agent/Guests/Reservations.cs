@@ -27,6 +27,12 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     private readonly List<Pending> _awaitRecovery = []; // their region's directories are being rebuilt
     private ulong _lastRequest;
 
+    /// <summary>Raised when a guest has given an extent back, before its home hears of it.</summary>
+    public event Action<PagedRegion, ExtentNumber>? GivingBack;
+
+    /// <summary>Whether this node is being emptied: it gives nothing away.</summary>
+    public bool IsClosed { get; set; }
+
     /// <summary>Reserves extents of a guest's region: all of them or none. Those that are reserved already count as such.</summary>
     /// <param name="guest">For whom.</param>
     /// <param name="first">The first extent.</param>
@@ -166,7 +172,10 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     }
 
     /// <summary>Gives back extents that a node was made the mirror of.</summary>
-    public void ReleaseMirror(PagedRegion region, NodeId mirror, ExtentNumber first, uint count) => SendRelease(mirror, region.Id, first, count);
+    public void ReleaseMirror(PagedRegion region, NodeId mirror, ExtentNumber first, uint count) => ReleaseMirror(region.Id, mirror, first, count);
+
+    /// <inheritdoc cref="ReleaseMirror(PagedRegion, NodeId, ExtentNumber, uint)"/>
+    public void ReleaseMirror(RegionId region, NodeId mirror, ExtentNumber first, uint count) => SendRelease(mirror, region, first, count);
 
     /// <summary>A region's directories are there again: what was asked for meanwhile is placed.</summary>
     public void OnThawed(PagedRegion region)
@@ -202,7 +211,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     {
         var text = new StringBuilder();
         text.Append(peers.NameOf(self)).Append(": ").Append(Megabytes(capacity.ContributedBytes)).Append(" MiB contributed, ")
-            .Append(Megabytes(capacity.FreeBytes)).Append(" free");
+            .Append(Megabytes(capacity.FreeBytes)).Append(IsClosed ? " free, but it is being emptied" : " free");
         foreach (PagedRegion region in pager.Regions.OrderByDescending(r => r.GivenExtents).Take(3))
         {
             if (region.GivenExtents == 0) continue;
@@ -376,6 +385,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
 
     private void GiveBack(Guest guest, ExtentNumber extent, NodeId home)
     {
+        GivingBack?.Invoke(guest.Region, extent);
         var at = new Placement(home, guest.Region.Layout.Homes!.MirrorOf(extent));
         guest.Region.Layout.Homes.Place(extent, NodeId.None);
         guest.Region.Layout.Homes.PlaceMirror(extent, NodeId.None);
@@ -412,7 +422,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         ExtentOrder? order = ExtentOrder.Read(payload);
         if (!isSound || order is null) throw new ProtocolViolationException($"{peer} asks for extents {first.Value}+{header.Count} of {header.Region}, of {header.Argument1}");
         uint granted = 0;
-        if (capacity.TryAddHome(header.Count))
+        if (!IsClosed && capacity.TryAddHome(header.Count))
         {
             PagedRegion? region = pager.Find(header.Region);
             if (region is null)
@@ -436,7 +446,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             Page = header.Page,
             Count = granted,
             Argument0 = header.Argument0,
-            Argument1 = capacity.FreeExtents,
+            Argument1 = IsClosed ? 0 : capacity.FreeExtents,
         }, granted > 0 ? [] : Encoding.UTF8.GetBytes(Holders()));
     }
 

@@ -45,7 +45,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         {
             throw new ControlException($"there is no protocol {protocol}: there is {string.Join(", ", ProtocolCatalog.Names)}", ExitCodes.Usage);
         }
-        NodeId[] nodes = request.Nodes is { Count: > 0 } names ? [.. names.Select(NodeOf)] : [.. peers.All.Where(p => IsUp(p.Node)).OrderBy(p => p.Name, NaturalOrder.Instance).Select(p => p.Node)];
+        NodeId[] nodes = request.Nodes is { Count: > 0 } names ? [.. names.Select(NodeOf)] : [.. peers.All.Where(p => IsUp(p.Node) && !p.IsDraining).OrderBy(p => p.Name, NaturalOrder.Instance).Select(p => p.Node)];
         if (nodes.Distinct().Count() != nodes.Length) throw new ControlException("a node is named twice", ExitCodes.Usage);
         if ((request.Ranks + nodes.Length - 1) / nodes.Length > PagedRegion.MaxMappings)
         {

@@ -83,6 +83,15 @@ internal sealed unsafe partial class Pager
     /// <summary>Says where an extent whose home is here is mirrored.</summary>
     public static void SetMirror(PagedRegion region, ExtentNumber extent, NodeId mirror) => StateOf(region).SetMirror(extent, mirror);
 
+    /// <summary>Has a node written beside the mirror of an extent whose home is here, in order to take its place.</summary>
+    public static void SetNextMirror(PagedRegion region, ExtentNumber extent, NodeId mirror) => StateOf(region).SetNextMirror(extent, mirror);
+
+    /// <summary>Whether an answer of a mirror is awaited for a page of an extent whose home is here.</summary>
+    public static bool AwaitsMirror(PagedRegion region, ExtentNumber extent) => StateOf(region).AwaitsMirror(extent);
+
+    /// <summary>Where an extent whose home is here is mirrored; none if it is not.</summary>
+    public static NodeId MirrorOf(PagedRegion region, ExtentNumber extent) => region.Protocol is DirectoryProtocol p ? p.Region.MirrorOf(extent) : NodeId.None;
+
     /// <summary>Copies for younger mirrors that are not acknowledged yet.</summary>
     public static int MirrorCopiesOut(PagedRegion region) => StateOf(region).MirrorCopiesOut;
 

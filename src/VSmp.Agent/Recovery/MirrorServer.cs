@@ -32,6 +32,7 @@ internal sealed class MirrorServer
     private readonly Reservations _reservations;
     private readonly Dictionary<(RegionId Region, ExtentNumber Extent), NodeId> _restoring = []; // at the region's maker: asked for, or being copied
     private readonly List<CopyJob> _copying = []; // at homes
+    private readonly List<CopyJob> _parting = []; // at homes: the former mirror may still owe answers
     private bool _mayLackMirrors; // a node was lost under a mirrored region that is still there
 
     /// <summary>Makes the server of a node.</summary>
@@ -42,11 +43,17 @@ internal sealed class MirrorServer
         _fabric = fabric;
         _peers = peers;
         _reservations = reservations;
-        reactor.Every(CopyPeriodMicroseconds, Copy, () => _copying.Count > 0);
+        reactor.Every(CopyPeriodMicroseconds, Copy, () => _copying.Count + _parting.Count > 0);
         reactor.Every(LookPeriodMicroseconds, Look, () => _mayLackMirrors); // asked every turn: no more than a look at a field
         recovery.Recovered += OnRecovered;
         pager.Removed += Forget;
     }
+
+    /// <summary>Hears, at the node that made a region, that the mirror of an extent has all, or that the former one is not needed any more.</summary>
+    public Action<PagedRegion, ExtentNumber, MirrorOrder> Done { get; set; } = (_, _, _) => { };
+
+    /// <summary>Whether an extent is getting a mirror in place of one that was lost.</summary>
+    public bool IsRestoring(RegionId region, ExtentNumber extent) => _restoring.ContainsKey((region, extent));
 
     /// <summary>How much of a region that was made here has its home elsewhere, how much of that is mirrored, and how much is about to be.</summary>
     public (ulong Bytes, ulong MirroredBytes, ulong RestoringBytes) ProgressOf(PagedRegion region)
@@ -77,10 +84,17 @@ internal sealed class MirrorServer
         if (header.Type == MessageType.RegionMirror)
         {
             if (header.Region.Creator != peer) throw new ProtocolViolationException($"{peer} gives {header.Region} mirrors, which it has not made");
-            BeginCopying(region, header.Page.Extent, header.Count, new NodeId((ushort)header.Argument0));
+            Obey(region, header.Page.Extent, header.Count, new NodeId((ushort)header.Argument0), OrderOf(peer, in header));
             return;
         }
-        for (uint i = 0; i < header.Count; i++) _restoring.Remove((region.Id, new ExtentNumber(header.Page.Extent.Value + i)));
+        bool wasRestoring = false;
+        for (uint i = 0; i < header.Count; i++)
+        {
+            ExtentNumber extent = new(header.Page.Extent.Value + i);
+            if (_restoring.Remove((region.Id, extent))) wasRestoring = true;
+            else if (region.Id.Creator == _self) Done(region, extent, OrderOf(peer, in header));
+        }
+        if (!wasRestoring) return;
         (ulong all, ulong mirrored, _) = ProgressOf(region); // some may not have found one yet
         if (mirrored == all) Log.Info($"recovery of {region.Layout.Name}: every page has a mirror again");
     }
@@ -91,6 +105,7 @@ internal sealed class MirrorServer
     {
         foreach ((RegionId, ExtentNumber) key in _restoring.Keys.Where(k => k.Region == region).ToArray()) _restoring.Remove(key);
         _copying.RemoveAll(job => job.Region.Id == region);
+        _parting.RemoveAll(job => job.Region.Id == region);
     }
 
     // At the node that made the region.
@@ -163,25 +178,43 @@ internal sealed class MirrorServer
         LookFor(region);
     }
 
-    private void SendMirror(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror) =>
-        Send(home, MessageType.RegionMirror, region, extent, mirror.Value);
+    private void SendMirror(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror) => SendOrder(region, extent, home, mirror, MirrorOrder.Fill);
+
+    /// <summary>Tells the home of an extent what to do about its mirror.</summary>
+    public void SendOrder(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror, MirrorOrder order) =>
+        Send(home, MessageType.RegionMirror, region, extent, mirror.Value, order);
 
     // At a home.
 
-    private void BeginCopying(PagedRegion region, ExtentNumber first, uint count, NodeId mirror)
+    private static MirrorOrder OrderOf(NodeId peer, in FrameHeader header) => header.Argument1 <= (ulong)MirrorOrder.Part
+        ? (MirrorOrder)header.Argument1
+        : throw new ProtocolViolationException($"{peer} gives order {header.Argument1} about mirrors of {header.Region}");
+
+    private void Obey(PagedRegion region, ExtentNumber first, uint count, NodeId mirror, MirrorOrder order)
     {
         for (uint i = 0; i < count; i++)
         {
             ExtentNumber extent = new(first.Value + i);
             if (!region.Layout.IsHome(extent)) continue; // given back meanwhile
-            Pager.SetMirror(region, extent, mirror);
             _copying.RemoveAll(job => job.Region == region && job.Extent == extent);
-            _copying.Add(new CopyJob(region, extent));
+            if (order == MirrorOrder.FillNext) Pager.SetNextMirror(region, extent, mirror);
+            else Pager.SetMirror(region, extent, mirror);
+            if (order == MirrorOrder.Part) Pager.SetNextMirror(region, extent, NodeId.None);
+            (order == MirrorOrder.Part ? _parting : _copying).Add(new CopyJob(region, extent, order));
         }
     }
 
     private void Copy()
     {
+        for (int i = _parting.Count - 1; i >= 0; i--)
+        {
+            CopyJob part = _parting[i];
+            bool counts = Pager.GenerationOf(part.Region) == part.Generation && part.Region.Layout.IsHome(part.Extent);
+            if (counts && Pager.AwaitsMirror(part.Region, part.Extent)) continue;
+            _parting.RemoveAt(i);
+            if (counts) Send(part.Region.Id.Creator, MessageType.RegionMirrored, part.Region, part.Extent, 0, part.Order);
+        }
+        if (_copying.Count == 0) return;
         CopyJob job = _copying[0];
         if (Pager.GenerationOf(job.Region) != job.Generation || !job.Region.Layout.IsHome(job.Extent))
         {
@@ -192,10 +225,10 @@ internal sealed class MirrorServer
         if (!job.IsSent) job.IsSent = _pager.CopyToMirror(job.Region, job.Extent, ref job.Next, job.Busy, PagesPerPeriod);
         if (!job.IsSent || Pager.MirrorCopiesOut(job.Region) > 0) return;
         _copying.RemoveAt(0);
-        Send(job.Region.Id.Creator, MessageType.RegionMirrored, job.Region, job.Extent, 0);
+        Send(job.Region.Id.Creator, MessageType.RegionMirrored, job.Region, job.Extent, 0, job.Order);
     }
 
-    private void Send(NodeId to, MessageType type, PagedRegion region, ExtentNumber extent, ulong argument)
+    private void Send(NodeId to, MessageType type, PagedRegion region, ExtentNumber extent, ulong argument, MirrorOrder order)
     {
         FrameHeader header = new()
         {
@@ -207,13 +240,15 @@ internal sealed class MirrorServer
             Count = 1,
             Generation = Pager.GenerationOf(region),
             Argument0 = argument,
+            Argument1 = (ulong)order,
         };
         _fabric.Begin(to, 0);
         _fabric.Commit(in header);
     }
 
-    private sealed class CopyJob(PagedRegion region, ExtentNumber extent)
+    private sealed class CopyJob(PagedRegion region, ExtentNumber extent, MirrorOrder order)
     {
+        public MirrorOrder Order { get; } = order;
         public PagedRegion Region { get; } = region;
         public ExtentNumber Extent { get; } = extent;
         public Generation Generation { get; } = Pager.GenerationOf(region);
@@ -226,4 +261,15 @@ internal sealed class MirrorServer
 
         public bool IsSent { get; set; }
     }
+}
+
+/// <summary>What a home is to do about the mirror of an extent. Values are on the wire.</summary>
+internal enum MirrorOrder : byte
+{
+    /// <summary>It has got one, which knows nothing yet: fill it.</summary>
+    Fill = 0,
+    /// <summary>Another is to take the mirror's place: fill it, and write both until then.</summary>
+    FillNext = 1,
+    /// <summary>This one is the mirror from now on, or (none) there is none: part with the former.</summary>
+    Part = 2,
 }

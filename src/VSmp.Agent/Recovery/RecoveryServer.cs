@@ -50,6 +50,12 @@ internal sealed class RecoveryServer
     /// <summary>Raised when a region that was made here has been recovered.</summary>
     public event Action<PagedRegion>? Recovered;
 
+    /// <summary>Raised before a region that was made here is frozen: what is being moved or copied is void.</summary>
+    public event Action<PagedRegion>? Interrupting;
+
+    /// <summary>Whether a node has to do with a region in a way that its home map does not know of.</summary>
+    public Func<PagedRegion, NodeId, bool> IsInvolved { get; set; } = (_, _) => false;
+
     /// <summary>What has been lost for good since the start.</summary>
     public List<LostMemory> Losses { get; } = [];
 
@@ -60,13 +66,40 @@ internal sealed class RecoveryServer
         _names[node] = name;
         foreach (PagedRegion region in _pager.Regions.Where(IsLedHere).ToArray())
         {
-            if (IsTouchedBy(region, node)) Begin(region);
+            if (IsTouchedBy(region, node) || IsInvolved(region, node)) Begin(region);
         }
         foreach ((NodeId from, FrameHeader header, byte[] plan) in _early.ToArray())
         {
             if (!TryFreeze(from, in header, plan)) continue;
             _early.RemoveAll(e => e.Header.Region == header.Region && e.Header.Generation == header.Generation);
         }
+    }
+
+    /// <summary>Whether homes of a region can be moved now: its directories are there, and nothing is being done about a loss.</summary>
+    public bool IsQuiet(PagedRegion region) => IsLedHere(region) && !Pager.IsFrozen(region) && !_led.ContainsKey(region.Id) && !_adoptions.ContainsKey(region.Id);
+
+    /// <summary>
+    /// Extents and their mirrors change places: the mirrors become the homes, and the homes the mirrors. It is a recovery like any other, though nobody is
+    /// lost; if somebody is meanwhile, it is one more.
+    /// </summary>
+    /// <param name="region">A region that was made here, and is quiet; each extent has a mirror that has all.</param>
+    /// <param name="extents">Which, ascending.</param>
+    public void SwapHomes(PagedRegion region, IReadOnlyList<ExtentNumber> extents)
+    {
+        HomeMap homes = region.Layout.Homes!;
+        var moves = new List<HomeMove>();
+        foreach (ExtentNumber extent in extents)
+        {
+            NodeId from = homes.HomeOf(extent), to = homes.MirrorOf(extent);
+            homes.Place(extent, to);
+            homes.PlaceMirror(extent, from);
+            region.Run!.Counters.AddHome(from, -1);
+            region.Run.Counters.AddHome(to, 1);
+            bool isNext = moves.Count > 0 && moves[^1] is var last && last.Home == to && last.Mirror == from && last.First.Value + last.Count == extent.Value;
+            if (isNext) moves[^1] = moves[^1] with { Count = moves[^1].Count + 1 };
+            else moves.Add(new HomeMove(extent, 1, to, from));
+        }
+        Begin(region, moves);
     }
 
     /// <summary>A region is gone: nobody waits for its recovery.</summary>
@@ -129,22 +162,32 @@ internal sealed class RecoveryServer
     private void Begin(PagedRegion region)
     {
         if (_adoptions.ContainsKey(region.Id)) return; // when the answers are there
+        Interrupting?.Invoke(region);
         if (FindHomesForOrphans(region)) return;
+        region.Run!.HasLostNode = true;
+        Begin(region, []);
+    }
+
+    private void Begin(PagedRegion region, IReadOnlyList<HomeMove> moves)
+    {
         Guest? guest = GuestOf(region);
         var participants = new HashSet<NodeId> { _self };
         if (guest is not null) participants.UnionWith(_reservations.AskedFor(guest));
         string[] names = [.. _names.Where(n => IsTouchedBy(region, n.Key)).Select(n => n.Value)];
         MoveHomes(region, participants);
         participants.RemoveWhere(_lost.Contains);
-        region.Run!.HasLostNode = true;
         Generation before = _led.TryGetValue(region.Id, out LedRecovery? earlier) ? earlier.Leader.Generation : Pager.GenerationOf(region);
         var recovery = new LedRecovery(region, earlier?.Leader ?? new RecoveryLeader(), [.. participants], Reactor.Clock());
         recovery.Lost.UnionWith(earlier?.Lost ?? []);
         recovery.Lost.UnionWith(names);
+        // What was moving moves on, unless one of the two is lost: then the other is the home, as after any loss.
+        recovery.Moves.AddRange(moves);
+        recovery.Moves.AddRange(earlier?.Moves.Where(m => !_lost.Contains(m.Home) && !_lost.Contains(m.Mirror)) ?? []);
         _led[region.Id] = recovery;
         recovery.Leader.Begin(before.Next(), participants, participants);
-        Log.Info($"recovery of {region.Layout.Name}: {string.Join(", ", names)} lost; {participants.Count - 1} other nodes take part");
-        var plan = new RecoveryPlan([.. _lost], [_self], IsAnyUserLost: false);
+        string why = names.Length > 0 ? $"{string.Join(", ", names)} lost" : $"{recovery.Moves.Sum(m => m.Count)} extents get another home";
+        Log.Info($"recovery of {region.Layout.Name}: {why}; {participants.Count - 1} other nodes take part");
+        var plan = new RecoveryPlan([.. _lost], [_self], IsAnyUserLost: false) { Moves = recovery.Moves };
         byte[] bytes = PlanFormat.Write(plan);
         foreach (NodeId participant in participants)
         {
@@ -264,7 +307,7 @@ internal sealed class RecoveryServer
         _pager.Thaw(region);
         long now = Reactor.Clock();
         int lost = recovery.LostPages.Count;
-        if (lost > 0) Report(region, recovery);
+        if (lost > 0 && recovery.Lost.Count > 0) Report(region, recovery);
         string outcome = lost == 0 ? "nothing is lost" : $"{lost} pages are lost (vsmp report lost)";
         Log.Info($"recovery of {region.Layout.Name}: done in {(now - recovery.StartedMicroseconds) / 1000.0:0.0} ms"
             + $" (frozen after {(recovery.FrozenMicroseconds - recovery.StartedMicroseconds) / 1000.0:0.0}), generation {generation.Value}; {outcome}");
@@ -408,6 +451,7 @@ internal sealed class RecoveryServer
         public NodeId[] Participants { get; } = participants;
         public SortedSet<string> Lost { get; } = new(StringComparer.Ordinal);
         public List<PageNumber> LostPages { get; } = [];
+        public List<HomeMove> Moves { get; } = [];
         public long StartedMicroseconds { get; } = startedMicroseconds;
         public long FrozenMicroseconds { get; set; }
     }

@@ -53,6 +53,14 @@ internal static class CheckCommand
         scenarios.Add(restarts with { Nodes = 2, Outstanding = 2 });
         scenarios.Add(restarts with { Mirror = 1, HomeUses = false });
         scenarios.Add(restarts with { IsPrivate = true, Outstanding = 2 });
+        if (protocol == Msi.Protocol)
+        {
+            // Homes move under this protocol only: an exclusive copy that was not written would leave home and mirror with the same contents in two versions.
+            scenarios.Add(bounds with { Mirror = 1, HomeUses = false, HomeMoves = 2 });
+            scenarios.Add(bounds with { Mirror = 1, HomeUses = false, HomeMoves = 1, IsMirrorLate = true });
+            scenarios.Add(bounds with { Mirror = 1, HomeUses = false, HomeMoves = 2, IsMirrorLate = true, IsPrivate = true, Outstanding = 2 });
+            if (deep) scenarios.Add(bounds with { Nodes = 4, Mirror = 1, HomeUses = false, HomeMoves = 1, IsMirrorLate = true });
+        }
         if (!deep) return scenarios;
         scenarios.Add(restarts with { HomeUses = false });
         scenarios.Add(restarts);

@@ -26,6 +26,10 @@ internal enum MoveKind : byte
     Learn,
     /// <summary>An agent is killed between two of its turns, and another adopts what it left.</summary>
     Restart,
+    /// <summary>The node that made the region has home and mirror change places.</summary>
+    MoveHome,
+    /// <summary>The home copies a page to a mirror that is younger than it.</summary>
+    CopyToMirror,
     /// <summary>The first message of a wire arrives.</summary>
     Deliver,
     /// <summary>As <see cref="Deliver"/>, and the receiver holds the page just then: some thread faulted late.</summary>

@@ -70,6 +70,8 @@ internal static class Replay
             MoveKind.Crash => $"node {move.Node} is lost",
             MoveKind.Restart => $"node {move.Node}'s agent is killed",
             MoveKind.Learn => $"node {move.Node} learns who is lost",
+            MoveKind.MoveHome => $"node {move.Node} has the home change places with its mirror",
+            MoveKind.CopyToMirror => $"node {move.Node} copies page {move.Page} to the mirror",
             MoveKind.Unhold => $"node {move.Node} holds page {move.Page} no longer",
             _ => DescribeDelivery(world, move),
         };

@@ -32,6 +32,12 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
     /// <summary>How many agents may be killed, each at any moment, and come back with their guests, frames and records.</summary>
     public int Restarts { get; init; }
 
+    /// <summary>How many times home and mirror change places, at any moment. Neither uses the pages.</summary>
+    public int HomeMoves { get; init; }
+
+    /// <summary>Whether the mirror is younger than the home, which copies to it what it has.</summary>
+    public bool IsMirrorLate { get; init; }
+
     /// <summary>Whether the home's own guests use the pages.</summary>
     public bool HomeUses { get; init; } = true;
 
@@ -57,7 +63,12 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
     public override string ToString() =>
         $"{Protocol.Name}: {Nodes} nodes × {Pages} page{(Pages > 1 ? "s" : "")}, {Outstanding} outstanding per node"
         + (Mappings > 1 ? $", {Mappings} mappings" : "") + (AsksAhead ? ", runs" : "") + (IsPrivate ? ", thrown away" : "")
-        + (HomeUses ? "" : ", home is no user") + (Mirror is { } mirror ? $", mirror {mirror}" : "") + (Crashes switch
+        + (HomeUses ? "" : ", home is no user") + (Mirror is { } mirror ? $", {(IsMirrorLate ? "late " : "")}mirror {mirror}" : "") + (HomeMoves switch
+        {
+            0 => "",
+            1 => ", the home moves",
+            _ => $", the home moves {HomeMoves} times",
+        }) + (Crashes switch
         {
             0 => "",
             1 => ", one is lost",

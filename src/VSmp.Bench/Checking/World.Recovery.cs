@@ -44,11 +44,13 @@ internal sealed partial class World
     {
         get
         {
+            int home = -1;
             for (int node = 0; node < Scenario.Nodes; node++)
             {
-                if (Regions[node].IsHome(Extent)) return node;
+                // While the home moves, who is not frozen yet still serves.
+                if (Regions[node].IsHome(Extent) && (home < 0 || !Regions[node].IsFrozen)) home = node;
             }
-            return -1;
+            return home;
         }
     }
 
@@ -56,7 +58,8 @@ internal sealed partial class World
     public bool IsRecovering => Lost != KnownLost || Restarted != 0 || Leader.Phase != RecoveryPhase.None;
 
     /// <summary>Whether nobody will be lost any more, and directories stay as they are.</summary>
-    public bool IsSettled => !IsRecovering && BitOperations.PopCount((uint)Lost) == Scenario.Crashes && Restarts == Scenario.Restarts;
+    public bool IsSettled => !IsRecovering && BitOperations.PopCount((uint)Lost) == Scenario.Crashes && Restarts == Scenario.Restarts
+        && HomeMovesDone == Scenario.HomeMoves;
 
     /// <summary>Whether a node's guests use the pages, and it is not lost.</summary>
     public bool IsUsing(int node) => Scenario.IsUser(node) && !IsLost(node);
@@ -177,11 +180,19 @@ internal sealed partial class World
         Restarted = 0;
         Generation generation = Leader.Generation.Next();
         Leader.Begin(generation, NodesOf(Alive), [new NodeId((ushort)NextHome())]);
-        Message freeze = new() { Type = MessageType.RegionFreeze, Generation = generation, AckCount = (ushort)BeingRecovered };
+        if (MirrorNode is { } mirror && IsLost(mirror)) MirrorNode = null;
+        if (MovingTo is { } moving && (IsLost(moving) || MirrorNode is null)) MovingTo = null;
+        BeginFreeze(generation, Alive);
+    }
+
+    private void BeginFreeze(Generation generation, int mask)
+    {
+        int move = MovingTo is { } to ? to | MirrorNode!.Value << 2 : 0; // two numbers; the same if there is no move
+        Message freeze = new() { Type = MessageType.RegionFreeze, Generation = generation, AckCount = (ushort)BeingRecovered, Flags = (MessageFlags)move };
         // The leader first: should its agent be killed, the next one knows which generation others may have heard of.
         OnControl(Scenario.Creator, in freeze);
         if (!_isKilled) RecordAll(Scenario.Creator);
-        foreach (NodeId node in NodesOf(Alive))
+        foreach (NodeId node in NodesOf(mask))
         {
             if (!_isKilled && node.Value != Scenario.Creator) SendControl(Scenario.Creator, node.Value, freeze);
         }
@@ -190,6 +201,7 @@ internal sealed partial class World
     /// <summary>Where the home is once some are lost: where it was, or at the mirror, or at any node that is left.</summary>
     private int NextHome()
     {
+        if (MovingTo is { } moving && !IsLost(moving)) return moving;
         int home = -1;
         for (int node = 0; node < Scenario.Nodes; node++)
         {
@@ -207,7 +219,7 @@ internal sealed partial class World
         {
             case MessageType.RegionFreeze:
                 if (m.Generation.Value <= region.Generation.Value) break;
-                Freeze(node, m.Generation, m.AckCount);
+                Freeze(node, m.Generation, m.AckCount, moveTo: (int)m.Flags & 3, moveFrom: (int)m.Flags >> 2);
                 Execute(node, default);
                 if (_isKilled) break;
                 SendControl(node, Scenario.Creator, new Message { Type = MessageType.RegionFrozen, Generation = m.Generation });
@@ -229,6 +241,7 @@ internal sealed partial class World
             case MessageType.RegionRebuilt:
                 if (!Leader.OnRebuilt(m.Source, m.Generation)) break;
                 BeingRecovered = 0;
+                MovingTo = null;
                 foreach (NodeId other in NodesOf(Alive))
                 {
                     SendControl(node, other.Value, new Message { Type = MessageType.RegionThaw, Generation = m.Generation });
@@ -240,22 +253,24 @@ internal sealed partial class World
         }
     }
 
-    private void Freeze(int node, Generation generation, int lost)
+    private void Freeze(int node, Generation generation, int lost, int moveTo, int moveFrom)
     {
         Region region = Regions[node];
         foreach (NodeId from in NodesOf(lost))
         {
             for (int network = 0; network < Networks; network++) Wires[WireOf(from.Value, node, network)].Clear();
         }
-        int home = NextHome();
+        int home = moveTo != moveFrom ? moveTo : NextHome();
         RecoveryPlan plan = PlanFor(lost);
+        if (moveTo != moveFrom) plan = plan with { Moves = [new HomeMove(Extent, 1, new NodeId((ushort)moveTo), new NodeId((ushort)moveFrom))] };
+        if (!IsMirrorComplete) CopiedPages = 0; // it is begun anew
         if (region.IsHome(Extent)) Foresee(node, plan);
         bool isNewHome = node == home && !region.IsHome(Extent);
         if (isNewHome)
         {
             // A home that is new, or was the mirror, cannot know what its own users, if any, had.
             bool isMirrored = region.Mirrored.Contains(Extent);
-            for (int page = 0; page < Scenario.Pages; page++) MayBeLost[page] = !isMirrored || plan.IsAnyUserLost;
+            for (int page = 0; page < Scenario.Pages; page++) MayBeLost[page] = !isMirrored || !IsMirrorComplete || plan.IsAnyUserLost;
             if (!isMirrored) region.Mirrored.Add(Extent, plan.Lost[0], isFresh: false);
         }
         if ((_bugs & WorldBugs.MirrorPromotesItself) != 0 && region.Mirrored.Contains(Extent)) plan = plan with { Lost = [.. plan.Lost, new NodeId(0)] };
@@ -393,9 +408,10 @@ internal sealed partial class World
     private void CheckHomes()
     {
         int home = HomeNode;
-        for (int node = home + 1; node < Scenario.Nodes; node++)
+        for (int node = 0; node < Scenario.Nodes; node++)
         {
-            if (home >= 0 && Regions[node].IsHome(Extent)) throw new InvariantException($"nodes {home} and {node} are both home");
+            if (node == home) continue;
+            if (home >= 0 && Regions[node].IsHome(Extent) && Regions[node].Generation == Regions[home].Generation) throw new InvariantException($"nodes {home} and {node} are both home");
         }
         if (home < 0 || Regions[home].Rebuild is not null || Regions[home].IsFrozen) return;
         for (int page = 0; page < Scenario.Pages; page++)
@@ -410,7 +426,9 @@ internal sealed partial class World
     {
         for (int node = 0; node < Scenario.Nodes; node++)
         {
-            if (IsUsing(node) && Regions[node].PageAt(PageAt(page)).State == NodeState.ZI_A) return true;
+            if (!IsUsing(node)) continue;
+            ref PageEntry entry = ref Regions[node].PageAt(PageAt(page));
+            if (entry.State == NodeState.ZI_A || (entry.Flags & PageFlags.ThrownAway) != 0) return true;
         }
         return false;
     }
@@ -419,7 +437,9 @@ internal sealed partial class World
     private void CheckMirror(int home, int page, DirectoryState state)
     {
         NodeId mirror = Regions[home].MirrorOf(Extent);
-        if (mirror.IsNone || IsLost(mirror.Value)) return;
+        if (mirror.IsNone || IsLost(mirror.Value) || !IsMirrorComplete) return;
+        // It is home already, and this home has yet to hear of it.
+        if (!Regions[mirror.Value].Mirrored.Contains(Extent) && Regions[mirror.Value].Generation != Regions[home].Generation) return;
         ref MirrorEntry entry = ref Regions[mirror.Value].Mirrored.At(PageAt(page));
         Contents contents = entry.Contents switch
         {

@@ -68,8 +68,10 @@ internal sealed partial class World
         if (scenario.Mirror is { } mirror)
         {
             Regions[0].SetMirror(Extent, new NodeId(mirror));
-            Regions[mirror].Mirrored.Add(Extent, new NodeId(0), isFresh: true);
+            Regions[mirror].Mirrored.Add(Extent, new NodeId(0), isFresh: !scenario.IsMirrorLate);
+            MirrorNode = mirror;
         }
+        IsMirrorComplete = !scenario.IsMirrorLate;
         MayBeLost = new bool[p];
         UnackedWriter = new byte[p];
         PriorIsZero = new bool[p];
@@ -122,6 +124,7 @@ internal sealed partial class World
         {
             if (!IsLost(node)) moves.Add(new Move(MoveKind.Restart, node, 0, 0));
         }
+        if (Scenario.Mirror is not null) ListHomeMoves(moves);
         for (byte from = 0; from < Scenario.Nodes; from++)
         {
             for (byte to = 0; to < Scenario.Nodes; to++)
@@ -152,6 +155,7 @@ internal sealed partial class World
         if (_isKilled) Restart(actor);
         else CheckRecorded(actor);
         if (Scenario.HasRecovery) SettleUnacked();
+        SettleMirror();
         Check();
     }
 
@@ -279,6 +283,12 @@ internal sealed partial class World
                 return;
             case MoveKind.Learn:
                 Learn();
+                break;
+            case MoveKind.MoveHome:
+                MoveHome();
+                break;
+            case MoveKind.CopyToMirror:
+                CopyToMirror(node, move.Page);
                 break;
         }
         Drain(node);

@@ -119,6 +119,9 @@ internal sealed partial class WorldCodec
         Put((byte)(_world.BeingRecovered | (int)leader.Phase << 4));
         Put((byte)leader.Generation.Value);
         Put((byte)(World.MaskOf(leader.Awaited) | World.MaskOf(leader.Homes) << 4));
+        Put((byte)((_world.MirrorNode + 1 ?? 0) | (_world.MovingTo + 1 ?? 0) << 4));
+        Put((byte)(_world.HomeMovesDone | (_world.IsMirrorComplete ? 16 : 0)));
+        if (scenario.IsMirrorLate) Put((byte)_world.CopiedPages);
         for (int page = 0; page < scenario.Pages; page++)
         {
             bool mayBeLost = _world.MayBeLost[page] && _world.IsRecovering;
@@ -143,10 +146,12 @@ internal sealed partial class WorldCodec
             if (isHome)
             {
                 if (page == 0) Put(Name(region.MirrorOf(World.Extent), order));
+                if (page == 0 && _world.Scenario.IsMirrorLate) Put((byte)region.MirrorCopiesOut);
                 WriteDirectory(page, node, order);
             }
             if (isMirror)
             {
+                if (page == 0) Put(Name(region.Mirrored.HomeOf(World.Extent), order));
                 MirrorEntry entry = region.Mirrored.IsTouched(World.Extent) ? region.Mirrored.At(at) : new MirrorEntry { Contents = MirrorContents.Zero };
                 Put((byte)entry.Contents);
                 Put(RankOf(page, entry.Version));
@@ -186,6 +191,12 @@ internal sealed partial class WorldCodec
         _world.Restarts = restarts >> 4;
         _world.BeingRecovered = phase & 15;
         _world.Leader.Restore((RecoveryPhase)(phase >> 4), new Generation(generation), World.NodesOf(awaited & 15), World.NodesOf(awaited >> 4));
+        byte mirror = Byte(), done = Byte();
+        _world.MirrorNode = (mirror & 15) > 0 ? (mirror & 15) - 1 : null;
+        _world.MovingTo = mirror >> 4 > 0 ? (mirror >> 4) - 1 : null;
+        _world.HomeMovesDone = done & 15;
+        _world.IsMirrorComplete = (done & 16) != 0;
+        if (scenario.IsMirrorLate) _world.CopiedPages = Byte();
         for (int page = 0; page < scenario.Pages; page++)
         {
             byte flags = Byte();
@@ -219,8 +230,7 @@ internal sealed partial class WorldCodec
         region.Homes?.Place(World.Extent, home);
         if (isHome) region.BecomeHome(World.Extent);
         else region.ResignHome(World.Extent);
-        if (isMirror) region.Mirrored.Add(World.Extent, new NodeId(0), isFresh: true);
-        else region.Mirrored.Remove(World.Extent);
+        region.Mirrored.Remove(World.Extent);
         if ((flags & 8) != 0) region.Rebuild = new DirectoryRebuild(new NodeId((ushort)node), region);
         for (int page = 0; page < _world.Scenario.Pages; page++)
         {
@@ -228,10 +238,12 @@ internal sealed partial class WorldCodec
             if (isHome)
             {
                 if (page == 0) region.SetMirror(World.Extent, ReadName(Byte()));
+                if (page == 0 && _world.Scenario.IsMirrorLate) region.MirrorCopiesOut = Byte();
                 LoadDirectory(page, node);
             }
             if (isMirror)
             {
+                if (page == 0) region.Mirrored.Add(World.Extent, ReadName(Byte()), isFresh: true);
                 var entry = new MirrorEntry { Contents = (MirrorContents)Byte(), Version = ReadVersion() };
                 region.Mirrored.At(at) = entry;
             }

@@ -72,6 +72,11 @@ public sealed class HomeController
             rebuild.OnAnswer(in m, effects);
             return;
         }
+        if (m.Type == MessageType.MirrorAck && m.Source != region.MirrorOf(m.Page.Extent) && entry.Version == m.Version
+            && TryMirror(Self, region, in entry, in m, m.Requestor, region.MirrorOf(m.Page.Extent), effects))
+        {
+            return; // who is to take the mirror's place has it; now the mirror
+        }
         bool busyBefore = IsBusy(entry.State);
         if ((entry.Flags & DirectoryFlags.HasWaiters) != 0 && IsRequest(m.Type))
         {
@@ -277,9 +282,11 @@ public sealed class HomeController
     {
         ref DirectoryEntry entry = ref region.EntryAt(page);
         if (IsBusy(entry.State)) return false;
-        if ((entry.Flags & DirectoryFlags.Dropped) != 0 || entry.State is DirectoryState.Lost or DirectoryState.O) return true; // its owner has it
+        if (entry.State == DirectoryState.Lost) return true;
         DirectoryEntry copied = entry;
-        if (entry.State == DirectoryState.E) copied.Version = entry.Version.Previous(); // the home copy is from before the grant
+        bool hasCopy = (entry.Flags & DirectoryFlags.Dropped) == 0;
+        if (entry.State == DirectoryState.E && hasCopy) copied.Version = entry.Version.Previous(); // the home copy is from before the grant
+        if (entry.State == DirectoryState.O) copied.Flags |= DirectoryFlags.Dropped; // so it is here, and does not count
         Message cause = new() { Flags = MessageFlags.Prefetch, Region = region.Id, Page = page, Count = 1 };
         if (TryMirror(Self, region, in copied, in cause, Self, effects)) region.MirrorCopiesOut++;
         return true;
@@ -295,13 +302,19 @@ public sealed class HomeController
     /// <returns>False if it has no mirror.</returns>
     internal static bool TryMirror(NodeId self, Region region, in DirectoryEntry entry, in Message cause, NodeId giver, EffectBuffer effects)
     {
-        NodeId mirror = region.MirrorOf(cause.Page.Extent);
+        NodeId next = region.NextMirrorOf(cause.Page.Extent); // one after the other: nothing is to be remembered
+        return TryMirror(self, region, in entry, in cause, giver, next.IsNone ? region.MirrorOf(cause.Page.Extent) : next, effects);
+    }
+
+    private static bool TryMirror(NodeId self, Region region, in DirectoryEntry entry, in Message cause, NodeId giver, NodeId mirror, EffectBuffer effects)
+    {
         if (mirror.IsNone) return false;
-        bool zero = (entry.Flags & DirectoryFlags.Zero) != 0;
+        bool isElsewhere = (entry.Flags & DirectoryFlags.Dropped) != 0;
+        bool zero = (entry.Flags & DirectoryFlags.Zero) != 0 && !isElsewhere;
         Message message = new()
         {
             Type = MessageType.MirrorPut,
-            Flags = (zero ? MessageFlags.Zero : 0) | (cause.Flags & MessageFlags.Prefetch),
+            Flags = (isElsewhere ? MessageFlags.NoData : zero ? MessageFlags.Zero : 0) | (cause.Flags & MessageFlags.Prefetch),
             Source = self,
             Requestor = giver,
             Transaction = cause.Transaction,
@@ -311,7 +324,7 @@ public sealed class HomeController
             Version = entry.Version,
             Generation = region.Generation,
         };
-        effects.AddSend(mirror, zero ? DataSource.None : DataSource.Frame, in message);
+        effects.AddSend(mirror, zero || isElsewhere ? DataSource.None : DataSource.Frame, in message);
         return true;
     }
 

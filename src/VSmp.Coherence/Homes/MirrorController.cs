@@ -21,8 +21,16 @@ public sealed class MirrorController(NodeId self)
                 throw new ProtocolViolationException($"{page} of {region.Id} is mirrored here in version {entry.Version.Value} already: {message}");
             }
             entry.Version = message.Version;
-            entry.Contents = (message.Flags & MessageFlags.Zero) != 0 ? MirrorContents.Zero : MirrorContents.Data;
-            effects.Add(EffectKind.WriteHome, region.Id, page);
+            if ((message.Flags & MessageFlags.NoData) != 0)
+            {
+                entry.Contents = MirrorContents.Elsewhere;
+                effects.Add(EffectKind.DropHome, region.Id, page);
+            }
+            else
+            {
+                entry.Contents = (message.Flags & MessageFlags.Zero) != 0 ? MirrorContents.Zero : MirrorContents.Data;
+                effects.Add(EffectKind.WriteHome, region.Id, page);
+            }
             Message ack = new()
             {
                 Type = MessageType.MirrorAck,

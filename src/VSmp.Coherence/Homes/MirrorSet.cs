@@ -10,6 +10,8 @@ public enum MirrorContents : byte
     Zero,
     /// <summary>Its contents are in the frame file.</summary>
     Data,
+    /// <summary>An owner has it, in that version or a newer one; the home has no copy that counts, and neither has the mirror.</summary>
+    Elsewhere,
 }
 
 /// <summary>A page at its mirror.</summary>
@@ -25,7 +27,7 @@ public struct MirrorEntry
     {
         DirectoryEntry entry = DirectoryEntry.Zero;
         entry.Version = Version;
-        if (Contents != MirrorContents.Zero) entry.Flags = DirectoryFlags.None;
+        if (Contents != MirrorContents.Zero) entry.Flags = Contents == MirrorContents.Elsewhere ? DirectoryFlags.Dropped : DirectoryFlags.None;
         if (Contents == MirrorContents.Unknown || wasOwnerLost)
         {
             // Whatever is left over may be older than what the lost owner, or the lost home itself, had: no copy counts but those in use.
@@ -35,6 +37,16 @@ public struct MirrorEntry
         if (wasOwnerLost) entry.Flags |= DirectoryFlags.OwnerLost;
         return entry;
     }
+
+    /// <summary>What a mirror has that was the home until now.</summary>
+    /// <param name="entry">The page's entry, reduced to what the home itself has of it.</param>
+    internal static MirrorEntry Of(in DirectoryEntry entry) => new()
+    {
+        Version = entry.Version,
+        Contents = entry.State == Protocols.DirectoryState.Lost ? MirrorContents.Unknown
+            : (entry.Flags & DirectoryFlags.Dropped) != 0 ? MirrorContents.Elsewhere
+            : (entry.Flags & DirectoryFlags.Zero) != 0 ? MirrorContents.Zero : MirrorContents.Data,
+    };
 }
 
 /// <summary>The extents of a region that are mirrored at a node: second homes, which are written before a writeback is acknowledged.</summary>

@@ -125,6 +125,10 @@ public enum MessageType : byte
     ViewChange = 81,
     /// <summary>A node says that it is leaving.</summary>
     Leave = 82,
+    /// <summary>A command's question to another node, or what it is to do; the answer is a <see cref="NodeAnswer"/>.</summary>
+    NodeAsk = 83,
+    /// <summary>A piece of the answer to a NodeAsk.</summary>
+    NodeAnswer = 84,
 
     // Jobs: ranks that the leader has started on other hosts.
 
@@ -157,9 +161,9 @@ public enum MessageType : byte
     RegionRebuilt = 100,
     /// <summary>All directories are there: on with it.</summary>
     RegionThaw = 101,
-    /// <summary>To a home: where extents are mirrored from now on.</summary>
+    /// <summary>To a home: where extents are mirrored from now on, or are to be.</summary>
     RegionMirror = 102,
-    /// <summary>The mirror has all of these extents: to the leader.</summary>
+    /// <summary>The mirror has all of these extents, or the former one nothing more to do with them: to the leader.</summary>
     RegionMirrored = 103,
 
     // The session itself; never seen above the fabric.

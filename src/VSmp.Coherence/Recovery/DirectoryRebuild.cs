@@ -71,12 +71,17 @@ public sealed class DirectoryRebuild
         for (uint e = 0; e < _region.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);
-            if (!_region.IsHome(extent) || !_region.IsTouched(extent)) continue;
-            for (uint i = 0; i < ExtentNumber.Pages; i++)
-            {
-                PageNumber page = extent.FirstPage.Plus(i);
-                Reduce(ref _region.EntryAt(page), page, isLost, isAnyUserLost, effects);
-            }
+            if (_region.IsHome(extent)) Reduce(_self, _region, extent, isLost, isAnyUserLost, effects);
+        }
+    }
+
+    /// <summary>Reduces the entries of an extent whose home is here to what the home itself has.</summary>
+    internal static void Reduce(NodeId self, Region region, ExtentNumber extent, Func<NodeId, bool> isLost, bool isAnyUserLost, EffectBuffer effects)
+    {
+        for (uint i = 0; region.IsTouched(extent) && i < ExtentNumber.Pages; i++)
+        {
+            PageNumber page = extent.FirstPage.Plus(i);
+            Reduce(ref region.EntryAt(page), page, isLost, isAnyUserLost, region, self, effects);
         }
     }
 
@@ -180,9 +185,6 @@ public sealed class DirectoryRebuild
         entry.Owner = NodeId.None;
         entry.ClearSharers();
     }
-
-    private void Reduce(ref DirectoryEntry entry, PageNumber page, Func<NodeId, bool> isLost, bool isAnyUserLost, EffectBuffer effects) =>
-        Reduce(ref entry, page, isLost, isAnyUserLost, _region, _self, effects);
 
     private void OnClaim(NodeId node, PageNumber page, ClaimKind kind, PageVersion version)
     {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Coherence.Homes;
 using VSmp.Coherence.Nodes;
+using VSmp.Coherence.Protocols;
 
 namespace VSmp.Coherence.Recovery;
 
@@ -10,9 +11,19 @@ namespace VSmp.Coherence.Recovery;
 /// <param name="IsAnyUserLost">Whether a node is lost that used it.</param>
 public sealed record RecoveryPlan(IReadOnlyList<NodeId> Lost, IReadOnlyList<NodeId> Users, bool IsAnyUserLost)
 {
+    /// <summary>Extents whose home and mirror change places. Nobody of them is lost.</summary>
+    public IReadOnlyList<HomeMove> Moves { get; init; } = [];
+
     /// <summary>Whether a node is lost.</summary>
     public bool IsLost(NodeId node) => Lost.Contains(node);
 }
+
+/// <summary>What was the mirror of extents becomes their home, and the home the mirror; or did so when the region was frozen last.</summary>
+/// <param name="First">The first extent.</param>
+/// <param name="Count">How many.</param>
+/// <param name="Home">Their home from now on.</param>
+/// <param name="Mirror">Their mirror from now on.</param>
+public readonly record struct HomeMove(ExtentNumber First, uint Count, NodeId Home, NodeId Mirror);
 
 /// <summary>
 /// A node's part in the recovery of regions. The node that made a region leads (<see cref="RecoveryLeader"/>): everybody freezes, then every user
@@ -46,9 +57,14 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
         node.Freeze(region, effects);
         home.Drop(region.Id);
         int promoted = 0;
+        foreach (HomeMove move in plan.Moves)
+        {
+            for (uint i = 0; i < move.Count; i++) Move(region, new ExtentNumber(move.First.Value + i), in move, plan, effects);
+        }
         for (uint e = 0; e < region.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);
+            region.SetNextMirror(extent, NodeId.None); // what was on its way there is dropped
             if (plan.IsLost(region.MirrorOf(extent))) region.SetMirror(extent, NodeId.None);
             if (!region.Mirrored.Contains(extent) || !plan.IsLost(region.Mirrored.HomeOf(extent))) continue;
             region.PromoteMirror(extent, plan.IsAnyUserLost);
@@ -61,6 +77,21 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
         region.Rebuild.Begin(plan.IsLost, plan.IsAnyUserLost, effects);
         _underWay.Add(region.Id, (plan, [.. plan.Users]));
         return promoted;
+    }
+
+    private void Move(Region region, ExtentNumber extent, in HomeMove move, RecoveryPlan plan, EffectBuffer effects)
+    {
+        if (region.Protocol != Msi.Protocol) throw new ProtocolViolationException($"{region.Id} is kept coherent by {region.Protocol.Name}: its homes cannot move");
+        if (move.Home == self && region.Mirrored.Contains(extent))
+        {
+            region.PromoteMirror(extent, plan.IsAnyUserLost);
+            region.SetMirror(extent, move.Mirror);
+        }
+        else if (move.Mirror == self && region.IsHome(extent))
+        {
+            DirectoryRebuild.Reduce(self, region, extent, plan.IsLost, plan.IsAnyUserLost, effects);
+            region.DemoteHome(extent, move.Home);
+        }
     }
 
     /// <summary>A user's claims; all of them have come when <paramref name="isLast"/>.</summary>
