@@ -133,6 +133,7 @@ internal static class CommandLine
         root.Subcommands.Add(GuestCommand.New());
         root.Subcommands.Add(GuestCommand.NewRegion());
         root.Subcommands.Add(ReportCommand.New());
+        root.Subcommands.Add(AuditCommand.New());
         root.Subcommands.Add(InjectCommand.New());
         root.Subcommands.Add(DoctorCommand.New());
         root.Subcommands.Add(CompletionCommand.New());

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Text.Json.Serialization;
+using VSmp.Agent.Auditing;
+using VSmp.Agent.Cli;
 using VSmp.Agent.Elasticity;
 
 namespace VSmp.Agent.Control;
@@ -158,6 +160,7 @@ internal sealed record ControlReply
 [JsonSerializable(typeof(RankOrders))]
 [JsonSerializable(typeof(DrainStatus))]
 [JsonSerializable(typeof(RebalanceStatus))]
+[JsonSerializable(typeof(NodeAudit))]
 internal sealed partial class ControlJson : JsonSerializerContext;
 
 /// <summary>The same, for people: indented, nothing left out.</summary>
@@ -165,4 +168,5 @@ internal sealed partial class ControlJson : JsonSerializerContext;
 [JsonSerializable(typeof(ClusterStatus))]
 [JsonSerializable(typeof(RunStatistics))]
 [JsonSerializable(typeof(JobStatistics))]
+[JsonSerializable(typeof(AuditReport))]
 internal sealed partial class ReportJson : JsonSerializerContext;

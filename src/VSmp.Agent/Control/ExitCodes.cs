@@ -38,6 +38,9 @@ internal static class ExitCodes
     /// <summary><c>vsmp run</c>, <c>vsmp spmd</c>: an agent was lost, and the guests or ranks were ended.</summary>
     public const int AgentLost = 9;
 
+    /// <summary><c>vsmp audit</c>: something is not as it must be.</summary>
+    public const int AuditFailed = 10;
+
     /// <summary><c>vsmp run</c> itself failed, before the program started.</summary>
     public const int RunFailed = 125;
 

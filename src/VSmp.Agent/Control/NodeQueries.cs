@@ -24,6 +24,10 @@ internal enum NodeQuestion : byte
     Rebalance = 5,
     /// <summary>Move no more homes.</summary>
     StopRebalance = 6,
+    /// <summary>What it says of its memory and its regions, for an audit.</summary>
+    AuditNode = 7,
+    /// <summary>What it has of pages, for an audit: region 64, first extent 32, count 32. The answer is empty if it does not know the region.</summary>
+    AuditPages = 8,
 }
 
 /// <summary>Carries a command's questions to other nodes, and answers theirs: JSON, in frames. Owned by the reactor.</summary>

@@ -59,6 +59,9 @@ internal sealed partial class HomeMover
     /// <summary>Extents that are being moved now, as far as regions made here go.</summary>
     public int UnderWayCount => _steps.Count;
 
+    /// <summary>Whether something is being done with an extent, so that who has what of it is not what the home map says.</summary>
+    public bool IsMoving(RegionId region, ExtentNumber extent) => _steps.ContainsKey((region, extent)) || _mirrors.IsRestoring(region, extent);
+
     private void Look()
     {
         if (_steps.Count == 0 && !_mayHaveHalves && !IsRebalancing && !_peers.All.Any(p => p.IsDraining)) return;

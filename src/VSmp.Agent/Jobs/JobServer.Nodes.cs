@@ -175,6 +175,7 @@ internal sealed partial class JobServer
         PagedRegion region = ProtocolCatalog.Find(plan.Protocol) is { } protocol
             ? pager.Add(new Region(id, plan.Name, extentCount, protocol, map, here?.Run.Budget), frames, here?.Run)
             : pager.Add(new LazyRegion(id, plan.Name, extentCount, map, here?.Run.Budget), frames, here?.Run);
+        region.IsOfJob = true;
         for (uint e = 0; e < extentCount; e++)
         {
             ExtentNumber extent = new(e);

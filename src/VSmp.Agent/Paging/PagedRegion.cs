@@ -37,6 +37,9 @@ internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Ru
     /// <summary>Second homes that are here; null under a protocol that knows none.</summary>
     public MirrorSet? Mirrored => (Protocol as DirectoryProtocol)?.Region.Mirrored;
 
+    /// <summary>Whether ranks of a job share it: its home map is fixed.</summary>
+    public bool IsOfJob { get; set; }
+
     /// <summary>Extents that this node has given memory for, as home or as mirror.</summary>
     public uint GivenExtents => (uint)(Layout.HomeExtentCount + (Mirrored?.Count ?? 0));
 

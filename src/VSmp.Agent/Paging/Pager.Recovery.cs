@@ -121,6 +121,9 @@ internal sealed unsafe partial class Pager
         return next == ExtentNumber.Pages && busy.Count == 0;
     }
 
+    /// <summary>The protocol's state of a region; null if no directory keeps it coherent.</summary>
+    internal static Region? DirectoryOf(PagedRegion region) => (region.Protocol as DirectoryProtocol)?.Region;
+
     private static Region StateOf(PagedRegion region) => ((DirectoryProtocol)region.Protocol).Region;
 
     private void ReportRebuilt()

@@ -75,7 +75,7 @@ public sealed class WireFormatTests
         Assert.StartsWith(
             "Ok=0 OtherVersion=1 OtherCluster=2 WrongSecret=3 OtherEpoch=4 NotAMember=5 OtherSession=6 NameTaken=7 Redirect=8 "
             + "Full=9 NotReady=10 BadRequest=11 ", Values<HandshakeStatus>(), StringComparison.Ordinal);
-        Assert.Equal((3, 128, 65536), (FrameHeader.CurrentVersion, FrameHeader.Bytes, FrameHeader.MaxPayloadBytes));
+        Assert.Equal((4, 128, 65536), (FrameHeader.CurrentVersion, FrameHeader.Bytes, FrameHeader.MaxPayloadBytes));
     }
 
     [Fact]

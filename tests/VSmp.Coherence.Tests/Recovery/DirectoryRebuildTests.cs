@@ -152,6 +152,89 @@ public sealed class DirectoryRebuildTests
         Assert.Equal(RecoveryPhase.None, leader.Phase);
     }
 
+    [Fact]
+    public void A_mirror_takes_the_place_of_a_home_that_is_there_and_is_mirrored_by_it()
+    {
+        _region.Mirrored.Add(Extent, Other, isFresh: true);
+        _region.Mirrored.At(Page) = new MirrorEntry { Version = new PageVersion(7), Contents = MirrorContents.Data };
+        Move(home: Self, mirror: Other);
+        Claim(new Claim(Page, 1, ClaimKind.Kept, new PageVersion(8))); // its writeback had not come to an end
+        Assert.Contains(Effects(), e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.Recall && e.To == User);
+        _effects.Clear();
+        _home.OnMessage(_region, Answer(MessageType.Recalled, version: 8), _effects);
+        Assert.Contains(Effects(), e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.MirrorPut && e.To == Other);
+        Assert.False(RecoveryController.TryComplete(_region)); // the former home has it before anybody goes on
+        _home.OnMessage(_region, Answer(MessageType.MirrorAck, version: 8) with { Source = Other }, _effects);
+        Assert.True(RecoveryController.TryComplete(_region));
+        Assert.Equal(Other, _region.MirrorOf(Extent));
+        Assert.Empty(_lost);
+    }
+
+    [Fact]
+    public void A_home_that_becomes_a_mirror_has_what_it_had_and_knows_what_only_an_owner_has()
+    {
+        _region.BecomeHome(Extent);
+        PageNumber owned = new(6), fresh = new(7);
+        _home.OnMessage(_region, Answer(MessageType.GetM, 0), _effects);
+        _home.OnMessage(_region, Answer(MessageType.InstallAck, 1), _effects);
+        _home.OnMessage(_region, Answer(MessageType.PutM, 1), _effects);
+        _home.OnMessage(_region, Answer(MessageType.GetM, 0) with { Page = owned }, _effects);
+        _home.OnMessage(_region, Answer(MessageType.InstallAck, 1) with { Page = owned }, _effects);
+        Move(home: Other, mirror: Self);
+        Assert.False(_region.IsHome(Extent));
+        Assert.Null(_region.Rebuild); // who is home now asks
+        Assert.Equal(Other, _region.Mirrored.HomeOf(Extent));
+        Assert.Equal((MirrorContents.Data, 1u), (_region.Mirrored.At(Page).Contents, _region.Mirrored.At(Page).Version.Value));
+        Assert.Equal((MirrorContents.Elsewhere, 1u), (_region.Mirrored.At(owned).Contents, _region.Mirrored.At(owned).Version.Value));
+        Assert.Equal(MirrorContents.Zero, _region.Mirrored.At(fresh).Contents);
+    }
+
+    [Fact]
+    public void A_copy_that_was_being_given_up_counts_at_a_mirror_that_only_knew_of_its_owner()
+    {
+        _region.Mirrored.Add(Extent, LostHome, isFresh: true);
+        _region.Mirrored.At(Page) = new MirrorEntry { Version = new PageVersion(7), Contents = MirrorContents.Elsewhere };
+        PageNumber older = new(6);
+        _region.Mirrored.At(older) = new MirrorEntry { Version = new PageVersion(7), Contents = MirrorContents.Elsewhere };
+        Freeze();
+        Claim(new Claim(Page, 1, ClaimKind.Kept, new PageVersion(7)), new Claim(older, 1, ClaimKind.Kept, new PageVersion(6)));
+        Assert.Contains(Effects(), e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.Recall && e.Page == Page);
+        Assert.Equal([older], _lost); // what was left over from before the last grant is not taken for it
+    }
+
+    [Fact]
+    public void A_writeback_waits_for_the_mirror_and_for_its_successor()
+    {
+        NodeId next = LostHome;
+        _region.BecomeHome(Extent);
+        _region.SetMirror(Extent, Mirror);
+        _region.SetNextMirror(Extent, next);
+        _home.OnMessage(_region, Answer(MessageType.GetM, 0), _effects);
+        _home.OnMessage(_region, Answer(MessageType.InstallAck, 1), _effects);
+        _effects.Clear();
+        _home.OnMessage(_region, Answer(MessageType.PutM, 1), _effects);
+        Assert.Equal([next], Effects().Where(e => e.Message.Type == MessageType.MirrorPut).Select(e => e.To));
+        _effects.Clear();
+        _home.OnMessage(_region, Answer(MessageType.MirrorAck, 1) with { Source = next }, _effects);
+        Assert.Equal([Mirror], Effects().Where(e => e.Message.Type == MessageType.MirrorPut).Select(e => e.To));
+        Assert.DoesNotContain(Effects(), e => e.Message.Type == MessageType.PutAck);
+        _effects.Clear();
+        _region.SetMirror(Extent, next); // the successor takes over while the former one's answer is on its way
+        _region.SetNextMirror(Extent, NodeId.None);
+        Assert.True(_region.AwaitsMirror(Extent));
+        _home.OnMessage(_region, Answer(MessageType.MirrorAck, 1) with { Source = Mirror }, _effects);
+        Assert.Equal([next], Effects().Where(e => e.Message.Type == MessageType.MirrorPut).Select(e => e.To));
+        _home.OnMessage(_region, Answer(MessageType.MirrorAck, 1) with { Source = next }, _effects);
+        Assert.Contains(Effects(), e => e.Message.Type == MessageType.PutAck && e.To == User);
+        Assert.False(_region.AwaitsMirror(Extent));
+    }
+
+    private void Move(NodeId home, NodeId mirror)
+    {
+        _effects.Clear();
+        _recovery.Freeze(_region, new Generation(1), new RecoveryPlan([], [User], IsAnyUserLost: false) { Moves = [new HomeMove(Extent, 1, home, mirror)] }, _effects);
+    }
+
     private int Freeze(NodeId[]? users = null) =>
         _recovery.Freeze(_region, new Generation(1), new RecoveryPlan([LostHome], users ?? [User], IsAnyUserLost: false), _effects);
 
