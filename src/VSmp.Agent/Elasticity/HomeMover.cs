@@ -24,8 +24,11 @@ internal sealed partial class HomeMover
 {
     private const long LookPeriodMicroseconds = 100_000;
 
-    /// <summary>Extents of a region that are filled, and then swapped, at a time: a freeze costs some ten milliseconds, however many it is for.</summary>
+    /// <summary>Extents of a region that are filled, or let go, at a time.</summary>
     private const int BatchExtents = 64;
+
+    /// <summary>Extents of a region that are swapped at a time: a freeze costs some ten milliseconds, however many it is for.</summary>
+    private const int SwapExtents = 4096;
 
     private readonly NodeId _self;
     private readonly Reactor _reactor;
@@ -35,7 +38,8 @@ internal sealed partial class HomeMover
     private readonly RecoveryServer _recovery;
     private readonly MirrorServer _mirrors;
     private readonly Dictionary<(RegionId Region, ExtentNumber Extent), Step> _steps = [];
-    private readonly List<ExtentNumber> _swaps = [];
+    private readonly List<ExtentNumber> _swaps = [], _others = [];
+    private bool _wasToldOfNoRoom;
 
     /// <summary>Makes the mover of a node.</summary>
     public HomeMover(NodeId self, Reactor reactor, Pager pager, Peers peers, Reservations reservations, RecoveryServer recovery, MirrorServer mirrors)
@@ -73,7 +77,7 @@ internal sealed partial class HomeMover
         }
     }
 
-    /// <summary>One batch of a region at a time: first what is to be filled or let go, then, when all of that is done, what is to be swapped.</summary>
+    /// <summary>One thing at a time: what can be swapped is; else a batch is filled, or let go. So of what moves, no more than a batch takes room twice.</summary>
     private void LookAt(PagedRegion region)
     {
         if (_steps.Any(s => s.Key.Region == region.Id))
@@ -85,19 +89,29 @@ internal sealed partial class HomeMover
         bool isMirrored = region.Run!.Request.Redundancy == Control.Redundancy.Mirror;
         int begun = 0;
         _swaps.Clear();
-        for (uint e = 0; e < region.Layout.ExtentCount && begun < BatchExtents; e++)
+        _others.Clear();
+        for (uint e = 0; e < region.Layout.ExtentCount && _swaps.Count < SwapExtents; e++)
         {
             ExtentNumber extent = new(e);
             NodeId home = homes.HomeOf(extent), mirror = homes.MirrorOf(extent);
             if (home.IsNone || home == _self || _mirrors.IsRestoring(region.Id, extent)) continue;
             bool homeLeaves = Leaves(region.Id, extent, home), mirrorLeaves = !mirror.IsNone && Leaves(region.Id, extent, mirror);
             if (homeLeaves && !mirror.IsNone && !mirrorLeaves) _swaps.Add(extent);
-            else if (!isMirrored && !mirror.IsNone) begun += Part(region, extent, home, mirror);
-            else if (mirrorLeaves || (homeLeaves && !isMirrored)) begun += Fill(region, extent, home, mirror);
+            else if (_others.Count < BatchExtents && (isMirrored ? mirrorLeaves : homeLeaves || !mirror.IsNone)) _others.Add(extent);
         }
-        if (begun + _swaps.Count > 0) _mayHaveHalves = true;
-        if (begun > 0 || _swaps.Count == 0) return;
-        _recovery.SwapHomes(region, [.. _swaps.Take(BatchExtents)]);
+        _mayHaveHalves |= _swaps.Count + _others.Count > 0;
+        if (_swaps.Count > 0)
+        {
+            _recovery.SwapHomes(region, _swaps);
+            return;
+        }
+        foreach (ExtentNumber extent in _others)
+        {
+            NodeId home = homes.HomeOf(extent), mirror = homes.MirrorOf(extent);
+            begun += !isMirrored && !mirror.IsNone ? Part(region, extent, home, mirror) : Fill(region, extent, home, mirror);
+        }
+        if (begun == 0 && _others.Count > 0 && !_wasToldOfNoRoom) Log.Warn($"{region.Layout.Name} has memory that is to move, and no other node has room for it");
+        _wasToldOfNoRoom = begun == 0 && _others.Count > 0;
     }
 
     private bool Leaves(RegionId region, ExtentNumber extent, NodeId node) =>

@@ -59,7 +59,6 @@ internal static class CheckCommand
             scenarios.Add(bounds with { Mirror = 1, HomeUses = false, HomeMoves = 2 });
             scenarios.Add(bounds with { Mirror = 1, HomeUses = false, HomeMoves = 1, IsMirrorLate = true });
             scenarios.Add(bounds with { Mirror = 1, HomeUses = false, HomeMoves = 2, IsMirrorLate = true, IsPrivate = true, Outstanding = 2 });
-            if (deep) scenarios.Add(bounds with { Nodes = 4, Mirror = 1, HomeUses = false, HomeMoves = 1, IsMirrorLate = true });
         }
         if (!deep) return scenarios;
         scenarios.Add(restarts with { HomeUses = false });

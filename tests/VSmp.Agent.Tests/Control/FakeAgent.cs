@@ -119,6 +119,8 @@ internal sealed class FakeAgent(string name) : IAgentControl
     public Task<IReadOnlyList<FaultStatus>> GetFaultsAsync() => Task.FromResult<IReadOnlyList<FaultStatus>>(
         [new FaultStatus(name, "n1", FaultKind.Delay, 0.1, 20_000, 3, 7)]);
 
+    public Task<byte[]> AskNodeAsync(string node, NodeQuestion question, byte[] data) => Task.FromResult(data);
+
     public Task ShutdownAsync(string reason)
     {
         OnShutdown?.Invoke();
