@@ -285,8 +285,8 @@ public sealed class HomeController
         if (entry.State == DirectoryState.Lost) return true;
         DirectoryEntry copied = entry;
         bool hasCopy = (entry.Flags & DirectoryFlags.Dropped) == 0;
-        if (entry.State == DirectoryState.E && hasCopy) copied.Version = entry.Version.Previous(); // the home copy is from before the grant
-        if (entry.State == DirectoryState.O) copied.Flags |= DirectoryFlags.Dropped; // so it is here, and does not count
+        // The home copy is from before the grant. If the owner has not written, it gives the page back without data, and this copy counts again.
+        if (hasCopy && entry.State is (DirectoryState.E or DirectoryState.O)) copied.Version = entry.Version.Previous();
         Message cause = new() { Flags = MessageFlags.Prefetch, Region = region.Id, Page = page, Count = 1 };
         if (TryMirror(Self, region, in copied, in cause, Self, effects)) region.MirrorCopiesOut++;
         return true;

@@ -101,6 +101,24 @@ public sealed class DirectoryRebuildTests
     }
 
     [Fact]
+    public void A_younger_mirror_gets_what_an_owner_that_others_read_from_may_give_back_without_data()
+    {
+        Region region = new(new RegionId(1), "r", 1, Moesi.Protocol, homes: null, budget: null);
+        region.BecomeHome(Extent);
+        region.EntryAt(Page) = DirectoryEntry.Zero with { Version = new PageVersion(3), Flags = DirectoryFlags.None };
+        _home.OnMessage(region, Answer(MessageType.GetS, 0), _effects);
+        _home.OnMessage(region, Answer(MessageType.GetS, 0) with { Source = Other, Requestor = Other }, _effects);
+        Assert.Equal((DirectoryState.O, 4u), (region.EntryAt(Page).State, region.EntryAt(Page).Version.Value));
+        region.SetMirror(Extent, Mirror);
+        _effects.Clear();
+        Assert.True(_home.TryCopyToMirror(region, Page, _effects));
+        Effect put = Assert.Single(Effects());
+        Assert.Equal((MessageType.MirrorPut, 3u, DataSource.Frame), (put.Message.Type, put.Message.Version.Value, put.Source));
+        _home.OnMessage(region, Answer(MessageType.PutE, 4), _effects);
+        Assert.Equal(DirectoryState.S, region.EntryAt(Page).State);
+    }
+
+    [Fact]
     public void Two_owners_are_a_violation()
     {
         _region.BecomeHome(Extent);

@@ -80,7 +80,7 @@ public sealed class PageRecordsTests
         Assert.Throws<InvalidDataException>(() => PageRecords.HomeEntry(100));
         Assert.Throws<InvalidDataException>(() => PageRecords.HomeEntry(1 | (ulong)DirectoryFlags.HasWaiters << 8));
         Assert.Throws<InvalidDataException>(() => PageRecords.MirrorEntry(1)); // a home's
-        Assert.Throws<InvalidDataException>(() => PageRecords.MirrorEntry(131));
+        Assert.Throws<InvalidDataException>(() => PageRecords.MirrorEntry(140));
         Assert.Throws<InvalidDataException>(() => PageRecords.MirrorEntry(129 | 1ul << 8));
     }
 
