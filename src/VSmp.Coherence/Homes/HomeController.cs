@@ -295,7 +295,7 @@ public sealed class HomeController
     /// <summary>Sends the mirror what is at home now.</summary>
     /// <param name="self">This node.</param>
     /// <param name="region">The region.</param>
-    /// <param name="entry">The page's entry: its home copy is valid.</param>
+    /// <param name="entry">The page's entry: its home copy is valid, or the page is lost, and what the mirror has is not to be believed any more.</param>
     /// <param name="cause">What it is done for.</param>
     /// <param name="giver">Who waits for it.</param>
     /// <param name="effects">What is to be done.</param>
@@ -309,12 +309,13 @@ public sealed class HomeController
     private static bool TryMirror(NodeId self, Region region, in DirectoryEntry entry, in Message cause, NodeId giver, NodeId mirror, EffectBuffer effects)
     {
         if (mirror.IsNone) return false;
-        bool isElsewhere = (entry.Flags & DirectoryFlags.Dropped) != 0;
-        bool zero = (entry.Flags & DirectoryFlags.Zero) != 0 && !isElsewhere;
+        bool isLost = entry.State == DirectoryState.Lost, isElsewhere = (entry.Flags & DirectoryFlags.Dropped) != 0;
+        bool zero = (entry.Flags & DirectoryFlags.Zero) != 0;
+        MessageFlags what = isLost ? MessageFlags.NoData | MessageFlags.Zero : isElsewhere ? MessageFlags.NoData : zero ? MessageFlags.Zero : 0;
         Message message = new()
         {
             Type = MessageType.MirrorPut,
-            Flags = (isElsewhere ? MessageFlags.NoData : zero ? MessageFlags.Zero : 0) | (cause.Flags & MessageFlags.Prefetch),
+            Flags = what | (cause.Flags & MessageFlags.Prefetch),
             Source = self,
             Requestor = giver,
             Transaction = cause.Transaction,
@@ -324,7 +325,7 @@ public sealed class HomeController
             Version = entry.Version,
             Generation = region.Generation,
         };
-        effects.AddSend(mirror, zero || isElsewhere ? DataSource.None : DataSource.Frame, in message);
+        effects.AddSend(mirror, what != 0 ? DataSource.None : DataSource.Frame, in message);
         return true;
     }
 

@@ -7,6 +7,8 @@ namespace VSmp.Coherence.Homes;
 /// <param name="self">The node.</param>
 public sealed class MirrorController(NodeId self)
 {
+    private const MessageFlags LostFlags = MessageFlags.NoData | MessageFlags.Zero;
+
     /// <summary>A home's MirrorPut.</summary>
     public void OnMessage(Region region, in Message message, EffectBuffer effects)
     {
@@ -16,21 +18,16 @@ public sealed class MirrorController(NodeId self)
             PageNumber page = message.Page.Plus(i);
             if (!region.Mirrored.Contains(page.Extent)) continue; // given back meanwhile, and so is the home
             ref MirrorEntry entry = ref region.Mirrored.At(page);
-            if (entry.Contents != MirrorContents.Unknown && message.Version.Value < entry.Version.Value)
+            bool isLost = (message.Flags & LostFlags) == LostFlags;
+            if (!isLost && entry.Contents != MirrorContents.Unknown && message.Version.Value < entry.Version.Value)
             {
                 throw new ProtocolViolationException($"{page} of {region.Id} is mirrored here in version {entry.Version.Value} already: {message}");
             }
             entry.Version = message.Version;
-            if ((message.Flags & MessageFlags.NoData) != 0)
-            {
-                entry.Contents = MirrorContents.Elsewhere;
-                effects.Add(EffectKind.DropHome, region.Id, page);
-            }
-            else
-            {
-                entry.Contents = (message.Flags & MessageFlags.Zero) != 0 ? MirrorContents.Zero : MirrorContents.Data;
-                effects.Add(EffectKind.WriteHome, region.Id, page);
-            }
+            entry.Contents = isLost ? MirrorContents.Unknown
+                : (message.Flags & MessageFlags.NoData) != 0 ? MirrorContents.Elsewhere
+                : (message.Flags & MessageFlags.Zero) != 0 ? MirrorContents.Zero : MirrorContents.Data;
+            effects.Add((message.Flags & MessageFlags.NoData) != 0 ? EffectKind.DropHome : EffectKind.WriteHome, region.Id, page);
             Message ack = new()
             {
                 Type = MessageType.MirrorAck,

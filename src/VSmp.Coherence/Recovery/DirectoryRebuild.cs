@@ -106,7 +106,11 @@ public sealed class DirectoryRebuild
             {
                 PageNumber page = extent.FirstPage.Plus(i);
                 ref DirectoryEntry entry = ref _region.EntryAt(page);
-                if (entry.State == DirectoryState.Lost && !_thrownAway.Contains(page)) continue; // it was lost before
+                if (entry.State == DirectoryState.Lost && !_thrownAway.Contains(page))
+                {
+                    TellMirrorOfLoss(in entry, page, effects); // it was lost before, and its mirror may be another one, or may not have heard of it
+                    continue;
+                }
                 Decide(ref entry, page, effects, lost);
                 entry.Flags &= ~(DirectoryFlags.OwnerLost | DirectoryFlags.MirrorLacks);
             }
@@ -277,6 +281,7 @@ public sealed class DirectoryRebuild
                 entry.State = DirectoryState.Lost;
                 if (entry.Version.Value == uint.MaxValue) entry.Version = default; // thrown away, it begins anew
                 effects.Add(EffectKind.DropHome, _region.Id, page);
+                TellMirrorOfLoss(in entry, page, effects);
                 lost.Add(page);
                 break;
         }
@@ -286,6 +291,13 @@ public sealed class DirectoryRebuild
     private void Complete(in DirectoryEntry entry, in Message cause, EffectBuffer effects)
     {
         if ((entry.Flags & DirectoryFlags.MirrorLacks) == 0) return;
+        if (HomeController.TryMirror(_self, _region, in entry, in cause, _self, effects)) _answersOut++;
+    }
+
+    /// <summary>What a mirror has of a lost page is older than what was lost: it must not come back if the home is lost as well.</summary>
+    private void TellMirrorOfLoss(in DirectoryEntry entry, PageNumber page, EffectBuffer effects)
+    {
+        Message cause = new() { Region = _region.Id, Page = page, Count = 1, Generation = _region.Generation, Source = _self, Requestor = _self };
         if (HomeController.TryMirror(_self, _region, in entry, in cause, _self, effects)) _answersOut++;
     }
 

@@ -101,6 +101,38 @@ public sealed class DirectoryRebuildTests
     }
 
     [Fact]
+    public void The_mirror_of_a_lost_page_forgets_what_it_has_of_it()
+    {
+        _region.BecomeHome(Extent);
+        _region.SetMirror(Extent, Mirror);
+        _home.OnMessage(_region, Answer(MessageType.GetM, 0) with { Source = LostHome, Requestor = LostHome }, _effects);
+        _home.OnMessage(_region, Answer(MessageType.InstallAck, 1) with { Source = LostHome }, _effects);
+        _effects.Clear();
+        Freeze();
+        Claim();
+        Assert.Equal([Page], _lost);
+        Assert.False(RecoveryController.TryComplete(_region));
+        Message put = Effects().Single(e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.MirrorPut && e.To == Mirror).Message;
+        Assert.Equal(MessageFlags.NoData | MessageFlags.Zero, put.Flags);
+
+        // The mirror has the zeros from before; when it becomes the home, the page stays lost.
+        var mirror = new Region(_region.Id, "r", 1, Msi.Protocol, homes: null, budget: null) { Generation = _region.Generation };
+        mirror.Mirrored.Add(Extent, Self, isFresh: true);
+        _effects.Clear();
+        new MirrorController(Mirror).OnMessage(mirror, in put, _effects);
+        Message ack = Effects().Single(e => e.Kind == EffectKind.Send).Message;
+        _home.OnMessage(_region, in ack, _effects);
+        Assert.True(RecoveryController.TryComplete(_region));
+        var recovery = new RecoveryController(Mirror, new NodeController(Mirror), new HomeController(Mirror, () => 5));
+        recovery.Freeze(mirror, new Generation(2), new RecoveryPlan([Self], [User], IsAnyUserLost: false), _effects);
+        _lost.Clear();
+        recovery.OnClaims(mirror, User, [], isLast: true, _effects, _lost);
+        Assert.Equal([Page], _lost);
+        Assert.Equal(DirectoryState.Lost, mirror.EntryAt(Page).State);
+        Assert.Equal(DirectoryState.I, mirror.EntryAt(new PageNumber(6)).State);
+    }
+
+    [Fact]
     public void A_younger_mirror_gets_what_an_owner_that_others_read_from_may_give_back_without_data()
     {
         Region region = new(new RegionId(1), "r", 1, Moesi.Protocol, homes: null, budget: null);
