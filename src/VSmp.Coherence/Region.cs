@@ -159,6 +159,16 @@ public sealed class Region : RegionLayout
         ResignHome(extent);
     }
 
+    /// <summary>
+    /// What is here of an extent that was mirrored here until a recovery that is still under way does not count any more, unless somebody who is left has
+    /// it in use: a node was lost that may have owned pages of it.
+    /// </summary>
+    internal void DoubtHome(ExtentNumber extent)
+    {
+        for (uint i = 0; i < ExtentNumber.Pages; i++)
+            EntryAt(extent.FirstPage.Plus(i)) = new MirrorEntry { Contents = MirrorContents.Unknown }.AsDirectoryEntry(wasOwnerLost: true);
+    }
+
     /// <inheritdoc/>
     public override void Open(ExtentNumber extent)
     {

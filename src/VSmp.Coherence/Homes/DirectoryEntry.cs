@@ -60,7 +60,10 @@ public enum DirectoryFlags : byte
     Coarse = 8,
     /// <summary>There is no home copy: it was dropped when an owner had written.</summary>
     Dropped = 16,
-    /// <summary>The grant under way comes from the former owner: a home copy that is still there may be older.</summary>
+    /// <summary>
+    /// The grant under way comes from the former owner: a home copy that is still there may be older. While the directory is rebuilt: somebody who has
+    /// not said so yet may have a newer copy than the one that is here.
+    /// </summary>
     Forwarded = 32,
     /// <summary>While the directory is rebuilt: its owner is lost, and so are its contents if nobody has a copy.</summary>
     OwnerLost = 64,

@@ -60,28 +60,32 @@ public sealed class DirectoryRebuild
         set => _answersOut = value;
     }
 
+    /// <summary>Extents that were mirrored here until this recovery; what is here of them is what was written home last, and not more.</summary>
+    internal HashSet<ExtentNumber> Promoted { get; } = [];
+
     /// <summary>
     /// Reduces every entry of the homes that are here to what the home itself has: a copy of some version, or none.
     /// </summary>
     /// <param name="isLost">Whether a node is lost.</param>
     /// <param name="isAnyUserLost">Whether any node is lost that used the region.</param>
+    /// <param name="beginsAnew">Whether a recovery was under way, and nothing decided yet: entries are what that has made of them.</param>
     /// <param name="effects">What is to be done.</param>
-    public void Begin(Func<NodeId, bool> isLost, bool isAnyUserLost, EffectBuffer effects)
+    public void Begin(Func<NodeId, bool> isLost, bool isAnyUserLost, bool beginsAnew, EffectBuffer effects)
     {
         for (uint e = 0; e < _region.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);
-            if (_region.IsHome(extent)) Reduce(_self, _region, extent, isLost, isAnyUserLost, effects);
+            if (_region.IsHome(extent)) Reduce(_self, _region, extent, isLost, isAnyUserLost, beginsAnew, effects);
         }
     }
 
     /// <summary>Reduces the entries of an extent whose home is here to what the home itself has.</summary>
-    internal static void Reduce(NodeId self, Region region, ExtentNumber extent, Func<NodeId, bool> isLost, bool isAnyUserLost, EffectBuffer effects)
+    internal static void Reduce(NodeId self, Region region, ExtentNumber extent, Func<NodeId, bool> isLost, bool isAnyUserLost, bool beginsAnew, EffectBuffer effects)
     {
         for (uint i = 0; region.IsTouched(extent) && i < ExtentNumber.Pages; i++)
         {
             PageNumber page = extent.FirstPage.Plus(i);
-            Reduce(ref region.EntryAt(page), page, isLost, isAnyUserLost, region, self, effects);
+            Reduce(ref region.EntryAt(page), page, isLost, isAnyUserLost, beginsAnew, region, self, effects);
         }
     }
 
@@ -112,7 +116,7 @@ public sealed class DirectoryRebuild
                     continue;
                 }
                 Decide(ref entry, page, effects, lost);
-                entry.Flags &= ~(DirectoryFlags.OwnerLost | DirectoryFlags.MirrorLacks);
+                entry.Flags &= ~(DirectoryFlags.OwnerLost | DirectoryFlags.MirrorLacks | DirectoryFlags.Forwarded);
             }
         }
     }
@@ -145,8 +149,8 @@ public sealed class DirectoryRebuild
         if (!HomeController.TryMirror(_self, _region, in entry, in m, _self, effects)) _answersOut--;
     }
 
-    private static void Reduce(ref DirectoryEntry entry, PageNumber page, Func<NodeId, bool> isLost, bool isAnyUserLost, Region region, NodeId self,
-        EffectBuffer effects)
+    private static void Reduce(ref DirectoryEntry entry, PageNumber page, Func<NodeId, bool> isLost, bool isAnyUserLost, bool beginsAnew, Region region,
+        NodeId self, EffectBuffer effects)
     {
         if ((entry.Flags & DirectoryFlags.Kept) != 0)
         {
@@ -156,6 +160,17 @@ public sealed class DirectoryRebuild
         DirectoryFlags keep = entry.Flags & (DirectoryFlags.Zero | DirectoryFlags.Dropped | DirectoryFlags.OwnerLost | DirectoryFlags.MirrorLacks);
         switch (entry.State)
         {
+            case DirectoryState.I or DirectoryState.S when beginsAnew && (entry.Flags & DirectoryFlags.Forwarded) != 0:
+                if (isAnyUserLost)
+                {
+                    keep |= DirectoryFlags.Dropped | DirectoryFlags.OwnerLost; // who had a newer copy, and had not said so yet
+                    entry.Version = new PageVersion(uint.MaxValue);
+                }
+                else
+                {
+                    keep |= DirectoryFlags.Forwarded;
+                }
+                break;
             case DirectoryState.I or DirectoryState.S or DirectoryState.I_A:
                 break;
             case DirectoryState.I_W or DirectoryState.S_W or DirectoryState.I_AW:
@@ -170,7 +185,11 @@ public sealed class DirectoryRebuild
                 {
                     if (isAnyUserLost) keep |= DirectoryFlags.Dropped | DirectoryFlags.OwnerLost;
                     // A home copy that is still there is from before the former owner's grant, which may never have arrived, or was written under.
-                    else if ((keep & DirectoryFlags.Dropped) == 0) entry.Version = entry.Version.Previous();
+                    else if ((keep & DirectoryFlags.Dropped) == 0)
+                    {
+                        entry.Version = entry.Version.Previous();
+                        keep |= DirectoryFlags.Forwarded;
+                    }
                 }
                 else if (entry.Owner == self && region.PageAt(page).State != NodeState.I)
                 {
@@ -179,8 +198,14 @@ public sealed class DirectoryRebuild
                 }
                 break;
             default:
-                if (isLost(entry.Owner)) keep |= DirectoryFlags.Dropped | DirectoryFlags.OwnerLost;
-                else if (entry.State != DirectoryState.M) entry.Version = entry.Version.Previous(); // the home copy is from before the grant
+                if (isLost(entry.Owner))
+                {
+                    keep |= DirectoryFlags.Dropped | DirectoryFlags.OwnerLost;
+                    break;
+                }
+                if ((keep & DirectoryFlags.Dropped) != 0) break;
+                if (entry.State != DirectoryState.M) entry.Version = entry.Version.Previous(); // the home copy is from before the grant
+                keep |= DirectoryFlags.Forwarded;
                 break;
         }
         if ((keep & DirectoryFlags.Dropped) != 0) keep &= ~DirectoryFlags.Zero;
@@ -271,6 +296,7 @@ public sealed class DirectoryRebuild
             // Of two copies of one version the kept one is no older; and the mirror may lack the home's.
             case DirectoryState.I when _kept.TryGetValue(page, out (NodeId Node, PageVersion Version) kept) && kept.Version.Value >= entry.Version.Value:
                 entry.Flags |= DirectoryFlags.Dropped;
+                entry.Version = kept.Version; // if its keeper is lost before it has answered, no older copy is to come in its place
                 Ask(kept.Node, MessageType.Recall, in cause, kept.Version, effects);
                 _answersOut++;
                 break;

@@ -50,17 +50,22 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
         {
             throw new ProtocolViolationException($"{region.Id} is of generation {region.Generation.Value} already, and is to be frozen for {generation.Value}");
         }
+        // An agent that was killed may have been in the middle of a recovery: what it recorded is looked at in the same way.
+        bool beginsAnew = region.IsDeaf || region.Rebuild is { IsDecided: false };
         region.Generation = generation;
         region.IsFrozen = true;
         region.IsDeaf = false;
         region.MirrorCopiesOut = 0;
         node.Freeze(region, effects);
         home.Drop(region.Id);
-        int promoted = 0;
+        // What was a mirror until a recovery that is not decided yet was right for the losses of then.
+        HashSet<ExtentNumber> promoted = region.Rebuild is { IsDecided: false } undecided ? undecided.Promoted : [];
+        foreach (ExtentNumber extent in promoted.Where(_ => plan.IsAnyUserLost)) region.DoubtHome(extent);
         foreach (HomeMove move in plan.Moves)
         {
-            for (uint i = 0; i < move.Count; i++) Move(region, new ExtentNumber(move.First.Value + i), in move, plan, effects);
+            for (uint i = 0; i < move.Count; i++) Move(region, new ExtentNumber(move.First.Value + i), in move, plan, beginsAnew, promoted, effects);
         }
+        int promotedNow = 0;
         for (uint e = 0; e < region.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);
@@ -68,29 +73,33 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
             if (plan.IsLost(region.MirrorOf(extent))) region.SetMirror(extent, NodeId.None);
             if (!region.Mirrored.Contains(extent) || !plan.IsLost(region.Mirrored.HomeOf(extent))) continue;
             region.PromoteMirror(extent, plan.IsAnyUserLost);
-            promoted++;
+            promoted.Add(extent);
+            promotedNow++;
         }
         region.Rebuild = null;
         _underWay.Remove(region.Id);
-        if (region.HomeExtentCount == 0) return promoted;
+        if (region.HomeExtentCount == 0) return promotedNow;
         region.Rebuild = new DirectoryRebuild(self, region);
-        region.Rebuild.Begin(plan.IsLost, plan.IsAnyUserLost, effects);
+        region.Rebuild.Promoted.UnionWith(promoted);
+        region.Rebuild.Begin(plan.IsLost, plan.IsAnyUserLost, beginsAnew, effects);
         _underWay.Add(region.Id, (plan, [.. plan.Users]));
-        return promoted;
+        return promotedNow;
     }
 
-    private void Move(Region region, ExtentNumber extent, in HomeMove move, RecoveryPlan plan, EffectBuffer effects)
+    private void Move(Region region, ExtentNumber extent, in HomeMove move, RecoveryPlan plan, bool beginsAnew, HashSet<ExtentNumber> promoted, EffectBuffer effects)
     {
         if (region.Protocol != Msi.Protocol) throw new ProtocolViolationException($"{region.Id} is kept coherent by {region.Protocol.Name}: its homes cannot move");
         if (move.Home == self && region.Mirrored.Contains(extent))
         {
             region.PromoteMirror(extent, plan.IsAnyUserLost);
             region.SetMirror(extent, move.Mirror);
+            promoted.Add(extent);
         }
         else if (move.Mirror == self && region.IsHome(extent))
         {
-            DirectoryRebuild.Reduce(self, region, extent, plan.IsLost, plan.IsAnyUserLost, effects);
+            DirectoryRebuild.Reduce(self, region, extent, plan.IsLost, plan.IsAnyUserLost, beginsAnew, effects);
             region.DemoteHome(extent, move.Home);
+            promoted.Remove(extent);
         }
     }
 

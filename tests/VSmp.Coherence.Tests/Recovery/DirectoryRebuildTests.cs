@@ -133,6 +133,50 @@ public sealed class DirectoryRebuildTests
     }
 
     [Fact]
+    public void A_mirror_that_became_the_home_does_not_count_if_a_user_is_lost_before_it_has_spoken()
+    {
+        _region.Mirrored.Add(Extent, LostHome, isFresh: true);
+        _region.Mirrored.At(Page) = new MirrorEntry { Version = new PageVersion(7), Contents = MirrorContents.Data };
+        Freeze(users: [User, Other]);
+        FreezeWithoutOther(); // it may have had a newer copy of any page
+        Claim(new Claim(Page.Plus(1), 1, ClaimKind.Shared, new PageVersion(3)));
+        Assert.Equal(ExtentNumber.Pages - 1, _lost.Count);
+        Assert.Contains(Page, _lost);
+        Assert.DoesNotContain(Page.Plus(1), _lost);
+    }
+
+    [Fact]
+    public void What_was_granted_to_an_exclusive_owner_is_lost_if_it_is_lost_before_it_has_spoken()
+    {
+        Region region = new(new RegionId(1), "r", 1, Mesi.Protocol, homes: null, budget: null);
+        region.BecomeHome(Extent);
+        _home.OnMessage(region, Answer(MessageType.GetS, 0) with { Source = Other, Requestor = Other }, _effects);
+        Assert.Equal(DirectoryState.E, region.EntryAt(Page).State);
+        Freeze(region, 1, [LostHome], [User, Other]);
+        Freeze(region, 2, [LostHome, Other], [User]);
+        _recovery.OnClaims(region, User, [], isLast: true, _effects, _lost);
+        Assert.Equal([Page], _lost); // it may have written, and asked nobody
+    }
+
+    [Fact]
+    public void A_copy_from_before_an_owner_does_not_count_if_that_one_is_lost_before_it_has_spoken()
+    {
+        Region region = new(new RegionId(1), "r", 1, Moesi.Protocol, homes: null, budget: null);
+        region.BecomeHome(Extent);
+        Message ask = Answer(MessageType.GetM, 0), installed = Answer(MessageType.InstallAck, 1);
+        _home.OnMessage(region, in ask, _effects);
+        _home.OnMessage(region, in installed, _effects);
+        _home.OnMessage(region, ask with { Source = Other, Requestor = Other }, _effects);
+        _home.OnMessage(region, installed with { Source = Other, Version = new PageVersion(2) }, _effects);
+        _home.OnMessage(region, ask with { Type = MessageType.GetS }, _effects);
+        Assert.Equal((DirectoryState.O, Other, 2u), (region.EntryAt(Page).State, region.EntryAt(Page).Owner, region.EntryAt(Page).Version.Value));
+        Freeze(region, 1, [LostHome], [User, Other]);
+        Freeze(region, 2, [LostHome, Other], [User]);
+        _recovery.OnClaims(region, User, [new Claim(Page, 1, ClaimKind.Kept, new PageVersion(1))], isLast: true, _effects, _lost);
+        Assert.Equal([Page], _lost);
+    }
+
+    [Fact]
     public void A_younger_mirror_gets_what_an_owner_that_others_read_from_may_give_back_without_data()
     {
         Region region = new(new RegionId(1), "r", 1, Moesi.Protocol, homes: null, budget: null);
@@ -287,6 +331,11 @@ public sealed class DirectoryRebuildTests
 
     private int Freeze(NodeId[]? users = null) =>
         _recovery.Freeze(_region, new Generation(1), new RecoveryPlan([LostHome], users ?? [User], IsAnyUserLost: false), _effects);
+
+    private void FreezeWithoutOther() => Freeze(_region, 2, [LostHome, Other], [User]);
+
+    private void Freeze(Region region, uint generation, NodeId[] lost, NodeId[] users) =>
+        _recovery.Freeze(region, new Generation(generation), new RecoveryPlan(lost, users, IsAnyUserLost: lost.Contains(Other)), _effects);
 
     private void Claim(params Claim[] claims) => _recovery.OnClaims(_region, User, claims, isLast: true, _effects, _lost);
 
