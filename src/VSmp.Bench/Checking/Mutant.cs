@@ -147,20 +147,24 @@ internal sealed record SimulatedMutant(string Name, string Where, IReadOnlyList<
 
     private const int ToldLines = 100;
 
+    /// <summary>Whether it shows only where nodes are lost.</summary>
+    public bool Losses { get; init; }
+
     /// <inheritdoc/>
     public override string ProtocolName => "all";
 
     /// <inheritdoc/>
-    public override MutantResult Seek(int threads) => Search(Protocols, Bugs, MaxSeeds);
+    public override MutantResult Seek(int threads) => Search(Protocols, Bugs, MaxSeeds, Losses);
 
     /// <summary>Simulates until something breaks.</summary>
-    public static MutantResult Search(IReadOnlyList<Protocol> protocols, SimulationBugs bugs, int maxSeeds)
+    public static MutantResult Search(IReadOnlyList<Protocol> protocols, SimulationBugs bugs, int maxSeeds, bool losses = false)
     {
         var watch = Stopwatch.StartNew();
         using var chunks = new ChunkPool();
         for (int seed = 0; seed < maxSeeds; seed++)
         {
-            var options = new SimulationOptions(protocols[seed % protocols.Count], seed) { Planted = bugs };
+            Protocol protocol = protocols[seed % protocols.Count];
+            SimulationOptions options = (losses ? SimulationOptions.WithLosses(protocol, seed) : new SimulationOptions(protocol, seed)) with { Planted = bugs };
             SimulationOutcome outcome = SimulateCommand.Simulate(options, chunks);
             if (outcome.Failure is not { } failure) continue;
             return new MutantResult(failure, seed + 1, outcome.Ticks, watch.Elapsed, () => Tell(options));

@@ -56,6 +56,10 @@ internal static class Mutants
         Cluster("a hold is never ended", "pager: if somebody waits for its end", HoldNeverEnds),
         Cluster("a directory entry that becomes coarse forgets", "home: names the newest sharer only", CoarseForgetsSharers),
         Cluster("a run is cut short", "pager: takes its first page only", RunCutShort),
+        Losing("a page has two homes", "mirror: becomes home though the home is left", TwoHomes),
+        Losing("what was sent to the directories of before is served", "fabric: stamps the present generation on all", SimulationBugs.OldGenerationServed),
+        Losing("a writeback is acknowledged before the mirror has it", "home: answers for the mirror", MirrorAckedEarly),
+        Losing("guests go on when their lease has run out", "keeper: does not stop them", LeaseIgnored),
     ];
 
     private static CheckedMutant World(string name, string where, WorldBugs bugs, Protocol? protocol = null) =>
@@ -64,4 +68,6 @@ internal static class Mutants
     private static LazyMutant Lazy(string name, string where, LazyBug bug) => new(name, where, bug);
 
     private static SimulatedMutant Cluster(string name, string where, SimulationBugs bugs) => new(name, where, ProtocolCatalog.All, bugs);
+
+    private static SimulatedMutant Losing(string name, string where, SimulationBugs bugs) => new(name, where, ProtocolCatalog.All, bugs) { Losses = true };
 }

@@ -29,7 +29,7 @@ internal static class SimulateCommand
             if (r.Tokens.Count > 0 && ProtocolCatalog.Find(r.Tokens[0].Value) is null)
                 r.AddError($"--protocol: there is no protocol {r.Tokens[0].Value}; there are {string.Join(", ", ProtocolCatalog.All.Select(p => p.Name))}");
         });
-        Command command = new("simulate", "Run simulated clusters on a network that errs. A seed gives the same run, to the byte.");
+        Command command = new("simulate", "Run simulated clusters on a network that errs; half of them lose nodes. A seed gives the same run, to the byte.");
         foreach (Option option in new Option[] { seeds, first, protocol, nodes, trace }) command.Options.Add(option);
         command.SetAction(parsed => Run(parsed.GetValue(first), parsed.GetValue(seeds), parsed.GetValue(protocol), parsed.GetValue(nodes),
             parsed.GetValue(trace)));
@@ -46,7 +46,8 @@ internal static class SimulateCommand
         {
             return new SimulationOutcome(cluster.Run(), null, cluster.Now, cluster.TraceLines);
         }
-        catch (Exception e) when (e is SimulationException or ProtocolViolationException or InvalidOperationException or KeyNotFoundException)
+        catch (Exception e) when (e is SimulationException or ProtocolViolationException or InvalidOperationException or KeyNotFoundException
+            or OverflowException or NullReferenceException or IndexOutOfRangeException)
         {
             return new SimulationOutcome(null, e.Message, cluster.Now, cluster.TraceLines);
         }
@@ -87,8 +88,8 @@ internal static class SimulateCommand
         SimulationOptions OptionsOf(int i)
         {
             int seed = unchecked(first + i);
-            // The protocol follows from the seed, so that a seed alone says everything.
-            return new SimulationOptions(protocols[(int)((uint)seed % protocols.Length)], seed) { Nodes = nodes };
+            // The protocol, and whether nodes are lost, follow from the seed, so that a seed alone says everything.
+            return SimulationOptions.OfSeed(protocols, seed) with { Nodes = nodes };
         }
 
         int Report(int i)
@@ -106,7 +107,7 @@ internal static class SimulateCommand
     /// <summary>What all seeds came to so far; long work is seen at work.</summary>
     private sealed class Total(int count, Stopwatch watch)
     {
-        private long _ticks, _accesses, _frames, _reconnects, _evictions, _fenced, _lastSaid;
+        private long _ticks, _accesses, _frames, _reconnects, _evictions, _fenced, _lastSaid, _nodesLost, _recoveries, _pagesLost;
         private readonly Lock _lock = new();
         private int _seeds;
 
@@ -121,6 +122,9 @@ internal static class SimulateCommand
                 _reconnects += result.Reconnects;
                 _evictions += result.Evictions;
                 _fenced += result.Fenced;
+                _nodesLost += result.NodesLost;
+                _recoveries += result.Recoveries;
+                _pagesLost += result.PagesLost;
                 if (watch.ElapsedMilliseconds - _lastSaid < 10_000) return;
                 _lastSaid = watch.ElapsedMilliseconds;
                 Console.Error.WriteLine($"{_seeds} of {count} seeds");
@@ -132,8 +136,9 @@ internal static class SimulateCommand
             double seconds = watch.Elapsed.TotalSeconds;
             FormattableString speed = $"{_seeds / seconds:F1} seeds/s; {_ticks / 1e6 / seconds:F3} simulated seconds per second; ";
             FormattableString work = $"{_accesses:N0} accesses, {_frames:N0} frames, {_reconnects:N0} broken connections, ";
-            FormattableString rest = $"{_evictions:N0} evictions, {_fenced:N0} frames of another epoch refused";
-            return string.Concat(((FormattableString[])[speed, work, rest]).Select(FormattableString.Invariant));
+            FormattableString rest = $"{_evictions:N0} evictions, {_fenced:N0} frames of another epoch refused; ";
+            FormattableString losses = $"{_nodesLost:N0} nodes lost, {_recoveries:N0} recoveries, {_pagesLost:N0} pages lost that nobody had a second copy of";
+            return string.Concat(((FormattableString[])[speed, work, rest, losses]).Select(FormattableString.Invariant));
         }
     }
 }

@@ -14,7 +14,7 @@ namespace VSmp.Bench.Simulation;
 /// frames and breaks connections, with nodes that are slow or pause, and budgets that hold a few pages. Safety is checked at
 /// every step; then faults stop, and everything must come to its end within a bounded time.
 /// </summary>
-internal sealed class SimulatedCluster : IDisposable
+internal sealed partial class SimulatedCluster : IDisposable
 {
     /// <summary>Neighbouring pages at the start of an extent that are used.</summary>
     public const int PagesPerExtent = 4;
@@ -26,7 +26,7 @@ internal sealed class SimulatedCluster : IDisposable
     private readonly ChunkPool? _ownChunks;
     private readonly PriorityQueue<Action, (long Tick, long Order)> _events = new();
     private readonly uint[] _latest; // what was written last to each page
-    private readonly SimulatedNode[] _nodes;
+    private readonly List<SimulatedNode> _nodes;
     private readonly List<string>? _trace;
     private long _order;
     private uint _lastValue;
@@ -42,16 +42,24 @@ internal sealed class SimulatedCluster : IDisposable
         Random = new Random(options.Seed);
         _trace = options.Traces ? [] : null;
         // Small clusters are drawn more often: they meet in the same pages more.
-        int count = options.Nodes ?? (Random.Next(4) == 0 ? Random.Next(2, options.MaxNodes + 1) : Random.Next(2, Math.Min(9, options.MaxNodes + 1)));
+        int count = options.Nodes ?? (options.Losses ? Random.Next(3, Math.Min(9, options.MaxNodes + 1)) : (Random.Next(4) == 0 ? Random.Next(2, options.MaxNodes + 1) : Random.Next(2, Math.Min(9, options.MaxNodes + 1))));
         ExtentCount = Random.Next(1, 4);
         _latest = new uint[PageCount];
+        _isLost = new bool[PageCount];
+        _mayBeLost = new bool[PageCount];
+        _unacknowledged = new Unacknowledged[PageCount];
+        _isMirrored = new bool[ExtentCount];
+        Array.Fill(_unacknowledged, Unacknowledged.None);
         Epoch = new Epoch((uint)Random.Next(1, int.MaxValue));
         var homes = new HomeMap(ExtentCount);
-        for (uint e = 0; e < ExtentCount; e++) homes.Place(new ExtentNumber(e), new NodeId((ushort)Random.Next(count)));
+        bool[] isUser = new bool[count];
+        if (options.Losses) DrawRegion(homes, isUser);
+        else Array.Fill(isUser, true);
+        for (uint e = 0; e < ExtentCount && !options.Losses; e++) homes.Place(new ExtentNumber(e), new NodeId((ushort)Random.Next(count)));
         NetworkWeather weather = Random.Next(3) == 0 ? NetworkWeather.Calm : NetworkWeather.Draw(Random);
         Network = new SimulatedNetwork(this, weather, chunks ?? _ownChunks!);
         int budget = Random.Next(2) == 0 ? Random.Next(1, 4) : Random.Next(4, 64);
-        _nodes = [.. Enumerable.Range(0, count).Select(n => new SimulatedNode(this, new NodeId((ushort)n), options.Protocol, homes, budget))];
+        _nodes = [.. Enumerable.Range(0, count).Select(n => new SimulatedNode(this, new NodeId((ushort)n), options.Protocol, homes, budget, isUser[n]))];
     }
 
     /// <summary>The only source of chance.</summary>
@@ -73,7 +81,7 @@ internal sealed class SimulatedCluster : IDisposable
     public Epoch Epoch { get; }
 
     /// <summary>The members' view of it, stamped on frames.</summary>
-    public ViewNumber View { get; private set; } = new(1);
+    public ViewNumber View { get; set; } = new(1);
 
     /// <summary>What carries frames.</summary>
     public SimulatedNetwork Network { get; }
@@ -101,6 +109,13 @@ internal sealed class SimulatedCluster : IDisposable
     public SimulationResult Run()
     {
         foreach (SimulatedNode node in _nodes) node.Start();
+        if (_options.Losses)
+        {
+            _membership = new SimulatedMembership(this);
+            _membership.Start();
+            DrawLosses();
+            return RunEvents();
+        }
         if (Random.Next(2) == 0) After(Random.Next((int)_options.WorkTicks), ChangeView);
         return RunEvents();
     }
@@ -118,8 +133,8 @@ internal sealed class SimulatedCluster : IDisposable
         After(_options.WorkTicks, () =>
         {
             int readers = _nodes.Count(n => n.RightTo(page) == Right.Read);
-            if (readers != _nodes.Length) throw new SimulationException($"{readers} of {_nodes.Length} nodes share {page}");
-            _nodes[Random.Next(_nodes.Length)].Touch(page, write: true);
+            if (readers != _nodes.Count) throw new SimulationException($"{readers} of {_nodes.Count} nodes share {page}");
+            _nodes[Random.Next(_nodes.Count)].Touch(page, write: true);
         });
         return RunEvents();
     }
@@ -128,10 +143,17 @@ internal sealed class SimulatedCluster : IDisposable
     {
         RunUntil(long.MaxValue);
         Audit();
-        if (StillBusy() is { } busy) throw new SimulationException($"nothing is under way any more, but {busy}");
-        CheckQuiet();
-        return new SimulationResult(_nodes.Length, Now, _nodes.Sum(n => n.AccessesEnded), Network.FramesDelivered, Network.Reconnects,
-            _nodes.Sum(n => n.Evictions), Network.Fenced);
+        bool isStuck = _membership is { IsStuck: true };
+        if (!isStuck && StillBusy() is { } busy) throw new SimulationException($"nothing is under way any more, but {busy}");
+        if (_membership is not null && !isStuck) CheckRecovered();
+        if (!IsRegionGone && !isStuck) CheckQuiet();
+        return new SimulationResult(_nodes.Count, Now, _nodes.Sum(n => n.AccessesEnded), Network.FramesDelivered, Network.Reconnects,
+            _nodes.Sum(n => n.Evictions), Network.Fenced)
+        {
+            NodesLost = _nodes.Count(IsOut),
+            Recoveries = Recoveries,
+            PagesLost = LostPages,
+        };
     }
 
     /// <summary>Lets time pass, and everything happen that is to happen meanwhile.</summary>
@@ -140,7 +162,7 @@ internal sealed class SimulatedCluster : IDisposable
         long deadline = _options.WorkTicks + _options.QuietTicks;
         while (_events.TryPeek(out _, out (long Tick, long Order) at) && at.Tick <= tick)
         {
-            if (at.Tick > deadline) throw new SimulationException($"{_options.QuietTicks} ticks after the last fault: {StillBusy()}");
+            if (at.Tick > deadline) throw new SimulationException($"{_options.QuietTicks} ticks after the last fault: {StillBusy() ?? _membership?.Trouble()}");
             Action action = _events.Dequeue();
             Now = at.Tick;
             action();
@@ -153,11 +175,13 @@ internal sealed class SimulatedCluster : IDisposable
     public void OnAccess(SimulatedNode node, PageNumber page, bool write)
     {
         ref uint latest = ref _latest[IndexOf(page)];
+        if (_isLost[IndexOf(page)]) throw new SimulationException($"{node.Id} uses {page}, which was lost");
         if (!node.HasFrame(page)) throw new SimulationException($"{node.Id} uses {page} without a frame");
         uint value = node.Contents(page);
         if (value != latest) throw new SimulationException($"{node.Id} reads {value} from {page}; what was written last is {latest}");
         if (!write) return;
         if (node.RightTo(page) != Right.Write) throw new SimulationException($"{node.Id} writes to {page} without the right");
+        NoteUnacknowledged(node, page);
         latest = ++_lastValue;
         node.Write(page, latest);
         if (IsTracing) Tell($"{node.Id}: writes {_lastValue} to {page}");
@@ -178,6 +202,9 @@ internal sealed class SimulatedCluster : IDisposable
     public static int IndexOf(PageNumber page) =>
         ((int)(page.Value >> ExtentNumber.PagesShift) * PagesPerExtent) + (int)(page.Value & (ExtentNumber.Pages - 1));
 
+    /// <summary>Whether a page is one of those that are used.</summary>
+    public static bool IsUsed(PageNumber page) => (page.Value & (ExtentNumber.Pages - 1)) < PagesPerExtent;
+
     private void ChangeView()
     {
         // Members come and go elsewhere: frames of the old view are under way, and count.
@@ -194,7 +221,7 @@ internal sealed class SimulatedCluster : IDisposable
     /// <summary>Single writer or many readers, and every reader sees the last write. After every step that matters for small clusters.</summary>
     private void Audit()
     {
-        _stepsUntilAudit = _nodes.Length / 4;
+        _stepsUntilAudit = _nodes.Count / 4;
         for (int i = 0; i < PageCount; i++)
         {
             uint latest = _latest[i];
@@ -202,7 +229,7 @@ internal sealed class SimulatedCluster : IDisposable
             foreach (SimulatedNode node in _nodes)
             {
                 Right right = node.RightTo(i);
-                if (right == Right.None) continue;
+                if (right == Right.None || IsOut(node)) continue;
                 uint? value = node.ContentsOrNone(i);
                 if (value != latest)
                     throw new SimulationException($"{node.Id} may read {value} from {PageAt(i)}; what was written last is {latest}");
@@ -224,7 +251,7 @@ internal sealed class SimulatedCluster : IDisposable
     {
         foreach (SimulatedNode node in _nodes)
         {
-            if (node.Waiting is { } waiting) return $"{node.Id} waits for {waiting}";
+            if (!IsOut(node) && node.Waiting is { } waiting) return $"{node.Id} waits for {waiting}";
         }
         return null;
     }
@@ -233,12 +260,13 @@ internal sealed class SimulatedCluster : IDisposable
     {
         foreach (SimulatedNode node in _nodes)
         {
+            if (IsOut(node)) continue;
             if (node.KeptCount > 0) throw new SimulationException($"{node.Id} still keeps {node.KeptCount} copies");
             if (node.Home.WaitingCount > 0) throw new SimulationException($"{node.Home.WaitingCount} requests still wait at {node.Id}");
             for (int i = 0; i < PageCount; i++)
             {
                 PageNumber page = PageAt(i);
-                NodeState state = node.Region.PageAt(page).State;
+                NodeState state = node.IsUser ? node.Region.PageAt(page).State : NodeState.I;
                 if (!NodeStates.IsStable(state)) throw new SimulationException($"{page} stays {state} at {node.Id}");
                 if (node.Region.IsHome(page.Extent)) CheckDirectory(node, page);
             }
@@ -250,6 +278,7 @@ internal sealed class SimulatedCluster : IDisposable
         ref DirectoryEntry entry = ref home.Region.EntryAt(page);
         foreach (SimulatedNode node in _nodes)
         {
+            if (IsOut(node) || !node.IsUser) continue;
             NodeState state = node.Region.PageAt(page).State;
             if (!NodeStates.Agrees(entry.State, entry.Owner == node.Id, entry.MayShare(node.Id), state))
                 throw new SimulationException($"{page} is {entry.State} (owner {entry.Owner}) at its home and {state} at {node.Id}");

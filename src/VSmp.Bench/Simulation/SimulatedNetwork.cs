@@ -34,6 +34,7 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
         [MessageType.GetS, MessageType.GetM, MessageType.Inv, MessageType.InvAck, MessageType.PutAck];
 
     private readonly Dictionary<(ushort From, ushort To), End> _ends = [];
+    private readonly Dictionary<(ushort From, ushort To), long> _cutUntil = [];
 
     public long FramesDelivered { get; private set; }
 
@@ -81,6 +82,36 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
         });
     }
 
+    /// <summary>Whether nothing gets from one node to another.</summary>
+    public bool IsCut(NodeId one, NodeId other) => _cutUntil.GetValueOrDefault((one.Value, other.Value)) > cluster.Now;
+
+    /// <summary>Nodes hear nothing of all others for a while, and the others nothing of them.</summary>
+    public void CutOff(IReadOnlyCollection<NodeId> side, long untilTick)
+    {
+        foreach (NodeId inside in side)
+        {
+            foreach (SimulatedNode node in cluster.Nodes)
+            {
+                if (side.Contains(node.Id)) continue;
+                foreach ((ushort, ushort) pair in ((ushort, ushort)[])[(inside.Value, node.Id.Value), (node.Id.Value, inside.Value)])
+                    _cutUntil[pair] = Math.Max(untilTick, _cutUntil.GetValueOrDefault(pair));
+                if (_ends.TryGetValue((inside.Value, node.Id.Value), out End? end)) Cut(end);
+            }
+        }
+    }
+
+    /// <summary>A node has done with another one that was lost: they never hear of each other again.</summary>
+    public void Close(NodeId node, NodeId lost)
+    {
+        End end = EndOf(node, lost);
+        foreach (End side in (ReadOnlySpan<End>)[end, end.Other])
+        {
+            side.IsClosed = true;
+            side.IsConnected = false;
+            side.Connection++;
+        }
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {
@@ -101,7 +132,7 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
     /// <summary>Puts what is unsent on the way.</summary>
     private void Pump(End end)
     {
-        if (!end.IsConnected) return;
+        if (!end.IsConnected || cluster.Nodes[end.From.Value].IsDown) return;
         // SAFETY: the outbox keeps a frame until it is acknowledged, and that is not before it has been copied here.
         for (FrameHeader* frame; (frame = end.Session.Outbox.NextUnsent()) != null;)
             Put(end, new ReadOnlySpan<byte>(frame, FrameHeader.Bytes + (int)frame->PayloadBytes).ToArray());
@@ -112,7 +143,7 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
         Random random = cluster.Random;
         int connection = end.Connection;
         bool faulty = cluster.IsWorking;
-        if (faulty && random.Next(1000) < weather.Cut)
+        if ((faulty && random.Next(1000) < weather.Cut) || IsCut(end.From, end.To))
         {
             Cut(end);
             return;
@@ -139,6 +170,7 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
     {
         if (end.Connection != connection || !end.IsConnected) return; // that connection is gone, and what it carried
         SimulatedNode node = cluster.Nodes[end.To.Value];
+        if (node.IsDown) return;
         if (node.IsSuspended)
         {
             node.WhenAwake(() => Arrive(end, bytes, connection));
@@ -204,7 +236,7 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
         cluster.After(AckTicks, () =>
         {
             end.IsAckDue = false;
-            if (!end.IsConnected || !end.Session.OwesAck) return;
+            if (!end.IsConnected || !end.Session.OwesAck || cluster.Nodes[end.From.Value].IsDown) return;
             byte[] ack = new byte[FrameHeader.Bytes];
             // SAFETY: the array is pinned during the call.
             fixed (byte* bytes = ack) end.Session.WriteAck(bytes, cluster.View);
@@ -221,8 +253,19 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
             side.Connection++;
         }
         if (cluster.IsTracing) cluster.Tell($"the connection of {end.From} and {end.To} breaks");
+        Reconnect(end);
+    }
+
+    private void Reconnect(End end)
+    {
         cluster.After(ReconnectTicks + cluster.Random.Next(ReconnectTicks), () =>
         {
+            if (end.IsClosed || cluster.Nodes[end.From.Value].IsDown || cluster.Nodes[end.To.Value].IsDown) return;
+            if (IsCut(end.From, end.To))
+            {
+                Reconnect(end);
+                return;
+            }
             PeerSession one = end.Session, other = end.Other.Session;
             if (!one.Resume(other.LastTaken) || !other.Resume(one.LastTaken))
                 throw new SimulationException($"{end.From} and {end.To} cannot resume their session");
@@ -247,6 +290,7 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
         public PeerSession Session => session;
         public End Other { get; set; } = null!;
         public bool IsConnected { get; set; } = true;
+        public bool IsClosed { get; set; }
         public bool IsAckDue { get; set; }
         public int Connection { get; set; }
         public long LastArrival { get; set; }

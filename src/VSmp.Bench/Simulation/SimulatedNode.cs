@@ -6,6 +6,7 @@ using VSmp.Coherence.Messages;
 using VSmp.Coherence.Nodes;
 using VSmp.Coherence.Placement;
 using VSmp.Coherence.Protocols;
+using VSmp.Coherence.Recovery;
 
 namespace VSmp.Bench.Simulation;
 
@@ -14,14 +15,13 @@ namespace VSmp.Bench.Simulation;
 /// number; it travels in whole pages, as data do. The agent may lose the processor between any two effects, while its guests and
 /// all others go on: so the order of effects matters.
 /// </summary>
-internal sealed class SimulatedNode
+internal sealed partial class SimulatedNode
 {
-    private const int HoldTicks = 50, MaxHeldTicks = 400, MaxSuspendedTicks = 400;
+    private const int HoldTicks = 50, MaxHeldTicks = 400, MaxSuspendedTicks = 400, StoppedTicks = 50;
     private const uint NoFrame = uint.MaxValue;
 
     /// <summary>What one node may do about one event, in steps: far more than there is to do.</summary>
     private const int TurnLimit = 10_000;
-
 
     private readonly SimulatedCluster _cluster;
     private readonly EffectBuffer _effects = new();
@@ -38,26 +38,33 @@ internal sealed class SimulatedNode
     private readonly int _threads;
     private readonly int _pace;
 
-    public SimulatedNode(SimulatedCluster cluster, NodeId id, Protocol protocol, HomeMap homes, long budgetPages)
+    /// <summary>Makes a node.</summary>
+    /// <param name="cluster">The cluster.</param>
+    /// <param name="id">Its number.</param>
+    /// <param name="protocol">The region's protocol.</param>
+    /// <param name="homes">Where homes and mirrors are; null for a node that has come later: it has nothing.</param>
+    /// <param name="budgetPages">Frames that its guests may have for pages of other nodes.</param>
+    /// <param name="isUser">Whether its guests use the region.</param>
+    public SimulatedNode(SimulatedCluster cluster, NodeId id, Protocol protocol, HomeMap? homes, long budgetPages, bool isUser = false)
     {
         _cluster = cluster;
         Id = id;
+        IsUser = isUser;
         Node = new NodeController(id, transactionCapacity: (ushort)cluster.Random.Next(2, 16));
         int missing = Has(SimulationBugs.NodesOfFormerView) ? 1 : 0;
         Home = new HomeController(id, () => cluster.Nodes.Count - missing);
+        _mirror = new MirrorController(id);
+        _recovery = new RecoveryController(id, Node, Home);
         BudgetPages = budgetPages;
         _frames = new uint[cluster.PageCount];
         Array.Fill(_frames, NoFrame);
         _mapped = new Right[cluster.PageCount];
         _suspendOneIn = cluster.Random.Next(20, 200);
-        Region = new Region(SimulatedCluster.RegionId, "simulated", cluster.ExtentCount, protocol, homes, new FrameBudget(budgetPages));
+        var known = new HomeMap(cluster.ExtentCount);
+        Region = new Region(SimulatedCluster.RegionId, "simulated", cluster.ExtentCount, protocol, isUser ? known : null, isUser ? new FrameBudget(budgetPages) : null);
         _threads = cluster.Random.Next(1, 4);
         _pace = cluster.Random.Next(8) == 0 ? 2000 : cluster.Random.Next(10, 300); // some are slow
-        for (uint e = 0; e < cluster.ExtentCount; e++)
-        {
-            Region.Open(new ExtentNumber(e));
-            if (homes.HomeOf(new ExtentNumber(e)) == id) Region.BecomeHome(new ExtentNumber(e));
-        }
+        for (uint e = 0; e < cluster.ExtentCount && homes is not null; e++) TakePlace(new ExtentNumber(e), homes, known);
     }
 
     public NodeId Id { get; }
@@ -81,12 +88,15 @@ internal sealed class SimulatedNode
 
     public long AccessesEnded { get; private set; }
 
+    /// <summary>Accesses to pages that are lost.</summary>
+    public long AccessesLost { get; private set; }
+
     public long Evictions { get; private set; }
 
     public int KeptCount => _kept.Count;
 
     /// <summary>The page that some thread waits for, if one does.</summary>
-    public PageNumber? Waiting => _waiting.Count > 0 ? _waiting[0].Page : _starved.Count > 0 ? _starved[0].Page : null;
+    public PageNumber? Waiting => _waiting.Count > 0 ? _waiting[0].Page : _starved.Count > 0 ? _starved[0].Page : _stopped.Count > 0 ? _stopped[0].Page : null;
 
     public Right RightTo(PageNumber page) => RightTo(SimulatedCluster.IndexOf(page));
 
@@ -125,7 +135,7 @@ internal sealed class SimulatedNode
     /// <summary>Lets the threads begin, and what may trouble the node.</summary>
     public void Start()
     {
-        for (int t = 0; t < _threads; t++) Think(new Thread());
+        for (int t = 0; t < _threads && IsUser; t++) Think(new Thread());
         if (_cluster.Random.Next(4) == 0) _cluster.After(_cluster.Random.Next(3000), Pause);
         _cluster.After(_cluster.Random.Next(500), EvictOne);
     }
@@ -133,6 +143,12 @@ internal sealed class SimulatedNode
     /// <summary>A frame from a peer.</summary>
     public void OnFrame(in FrameHeader header, ReadOnlySpan<byte> payload)
     {
+        if (!MessageTypes.IsCoherence(header.Type))
+        {
+            if (_cluster.IsTracing) _cluster.Tell($"{Id}: gets {header.Type} from {header.Source}, generation {header.Generation.Value}");
+            OnControl(header.Source, in header, payload);
+            return;
+        }
         Message message = new()
         {
             Type = header.Type,
@@ -145,8 +161,10 @@ internal sealed class SimulatedNode
             Region = header.Region,
             Page = header.Page,
             Version = header.PageVersion,
+            Generation = Has(SimulationBugs.OldGenerationServed) ? Region.Generation : header.Generation,
         };
         if (_cluster.IsTracing) _cluster.Tell($"{Id}: gets {message}");
+        if (Has(SimulationBugs.MirrorAckedEarly) && message.Type == MessageType.MirrorAck && (message.Flags & MessageFlags.Prefetch) == 0) return;
         if (Has(SimulationBugs.RunCutShort) && message.Type is MessageType.DataS or MessageType.DataM) message.Count = 1;
         Dispatch(in message, payload);
         Drain();
@@ -164,10 +182,15 @@ internal sealed class SimulatedNode
 
     private void Act(Thread thread)
     {
-        if (!_cluster.IsWorking) return;
+        if (!_cluster.IsWorking || IsDown || _cluster.IsRegionGone) return;
         if (PausedUntil > _cluster.Now)
         {
             _cluster.After(PausedUntil - _cluster.Now, () => Act(thread));
+            return;
+        }
+        if (!MayRun)
+        {
+            _cluster.After(StoppedTicks, () => Act(thread));
             return;
         }
         Random random = _cluster.Random;
@@ -188,6 +211,7 @@ internal sealed class SimulatedNode
 
     private void Fault(Thread thread)
     {
+        if (!IsRegionHere) return;
         if (_cluster.IsTracing) _cluster.Tell($"{Id}: faults, {(thread.Write ? "writing" : "reading")} {thread.Page}");
         if (!TryAccess(thread)) AskAhead(thread, (uint)_cluster.Random.Next(3));
         Drain();
@@ -213,12 +237,17 @@ internal sealed class SimulatedNode
             case AccessResult.Hit:
                 Execute(default, default); // E to M: the frame becomes writable first
                 _mapped[SimulatedCluster.IndexOf(thread.Page)] = NodeStates.MayWrite(entry.State) ? Right.Write : Right.Read;
+                if (!MayRun)
+                {
+                    Stop(thread);
+                    return true;
+                }
                 _cluster.OnAccess(this, thread.Page, thread.Write);
                 AccessesEnded++;
                 Hold(thread.Page);
                 if (!thread.IsSingle) Think(thread);
                 return true;
-            case AccessResult.Pending:
+            case AccessResult.Pending or AccessResult.Frozen:
                 entry.Flags |= PageFlags.Awaited;
                 _waiting.Add(thread);
                 return false;
@@ -238,6 +267,20 @@ internal sealed class SimulatedNode
         }
     }
 
+    /// <summary>A thread that is stopped uses what it asked for when there is a lease again, or asks again.</summary>
+    private void Stop(Thread thread)
+    {
+        _stopped.Add(thread);
+        _cluster.After(StoppedTicks, () => WhenAwake(() => Continue(thread)));
+    }
+
+    private void Continue(Thread thread)
+    {
+        if (!_stopped.Remove(thread) || !IsRegionHere || _cluster.Membership!.IsStuck) return;
+        if (MayRun && PausedUntil <= _cluster.Now) Fault(thread);
+        else Stop(thread);
+    }
+
     private void Hold(PageNumber page)
     {
         NodeController.Hold(Region, page);
@@ -247,7 +290,7 @@ internal sealed class SimulatedNode
 
     private void Unhold(PageNumber page)
     {
-        if (Has(SimulationBugs.HoldNeverEnds) && Node.ParkedCount > 0) return;
+        if (IsOver || (Has(SimulationBugs.HoldNeverEnds) && Node.ParkedCount > 0)) return;
         Node.Unhold(Region, page, _effects);
         Drain();
         Starved();
@@ -255,7 +298,7 @@ internal sealed class SimulatedNode
 
     private void Pause()
     {
-        if (!_cluster.IsWorking) return;
+        if (!_cluster.IsWorking || IsDown) return;
         PausedUntil = _cluster.Now + _cluster.Random.Next(2000);
         _cluster.Tell($"{Id}: pauses until {PausedUntil}");
         _cluster.After(_cluster.Random.Next(4000), Pause);
@@ -263,7 +306,7 @@ internal sealed class SimulatedNode
 
     private void EvictOne()
     {
-        if (!_cluster.IsWorking) return;
+        if (!_cluster.IsWorking || IsOver) return;
         if (PausedUntil <= _cluster.Now && !IsSuspended)
         {
             _ = Evict();
@@ -279,7 +322,7 @@ internal sealed class SimulatedNode
         {
             PageNumber page = _copies[i];
             NodeState state = Region.PageAt(page).State;
-            if (state == NodeState.I)
+            if (state == NodeState.I || Region.IsHome(page.Extent))
             {
                 _copies.RemoveAt(i--);
                 continue;
@@ -295,7 +338,7 @@ internal sealed class SimulatedNode
 
     private void Starved()
     {
-        if (_starved.Count == 0 || Has(SimulationBugs.StarvedForgotten)) return;
+        if (_starved.Count == 0 || !IsRegionHere || Has(SimulationBugs.StarvedForgotten)) return;
         Thread[] threads = [.. _starved];
         _starved.Clear();
         foreach (Thread thread in threads) _ = TryAccess(thread);
@@ -308,15 +351,17 @@ internal sealed class SimulatedNode
         {
             if (steps == TurnLimit) throw new SimulationException($"{Id} does not come to the end of its turn");
             Execute(default, default);
+            if (IsDown) return;
             if (_again.TryDequeue(out Thread? thread)) _ = TryAccess(thread);
             else if (_toSelf.TryDequeue(out Message message)) Dispatch(in message, default);
-            else if (_effects.Count == 0) return;
+            else if (_effects.Count == 0 && !ReportRebuilt()) return;
         }
     }
 
     private void Dispatch(in Message message, ReadOnlySpan<byte> payload)
     {
-        if (HomeController.Takes(in message)) AtHome(in message);
+        if (message.Type == MessageType.MirrorPut) _mirror.OnMessage(Region, in message, _effects);
+        else if (HomeController.Takes(in message)) AtHome(in message);
         else Node.OnMessage(Region, in message, _effects);
         Execute(in message, payload);
     }
@@ -339,8 +384,12 @@ internal sealed class SimulatedNode
             if (_cluster.IsTracing) _cluster.Tell($"{Id}:   {effect}");
             uint pages = effect.Kind == EffectKind.Send ? 0 : effect.Count;
             if (effect.Kind == EffectKind.Send) Send(in effect);
-            for (uint p = 0; p < pages; p++) Execute(effect.Kind, effect.Page.Plus(p), in message, payload);
+            for (uint p = 0; p < pages; p++)
+            {
+                if (SimulatedCluster.IsUsed(effect.Page.Plus(p))) Execute(effect.Kind, effect.Page.Plus(p), in message, payload);
+            }
             if (i + 1 < _effects.Count) MaySuspend();
+            if (IsDown) break; // meanwhile
         }
         _effects.Clear();
     }
@@ -355,6 +404,19 @@ internal sealed class SimulatedNode
         IsSuspended = false;
         foreach (Action action in _deferred) _cluster.After(0, () => WhenAwake(action));
         _deferred.Clear();
+    }
+
+    /// <summary>Home, mirror and user, as it was laid out.</summary>
+    private void TakePlace(ExtentNumber extent, HomeMap homes, HomeMap known)
+    {
+        NodeId home = homes.HomeOf(extent), mirror = homes.MirrorOf(extent);
+        known.Place(extent, home);
+        known.PlaceMirror(extent, mirror);
+        if (IsUser) Region.Open(extent);
+        if (mirror == Id) Region.Mirrored.Add(extent, home, isFresh: true);
+        if (home != Id) return;
+        Region.BecomeHome(extent);
+        Region.SetMirror(extent, mirror);
     }
 
     private bool Has(SimulationBugs bug) => (_cluster.Planted & bug) != 0;
@@ -396,13 +458,20 @@ internal sealed class SimulatedNode
             case EffectKind.Complete:
                 Retry(page);
                 break;
+            case EffectKind.RestoreKept:
+                if (!_kept.Remove(page, out uint kept)) throw new SimulationException($"{page} is to be restored at {Id}, and is not kept there");
+                SetFrame(page, kept);
+                break;
+            case EffectKind.Poison:
+                Poison(page);
+                break;
         }
     }
 
     private void SetFrame(PageNumber page, uint contents)
     {
         ref uint frame = ref _frames[SimulatedCluster.IndexOf(page)];
-        if (!Region.IsHome(page.Extent)) CopyCount += (contents != NoFrame ? 1 : 0) - (frame != NoFrame ? 1 : 0);
+        if (!Region.IsHome(page.Extent) && !Region.Mirrored.Contains(page.Extent)) CopyCount += (contents != NoFrame ? 1 : 0) - (frame != NoFrame ? 1 : 0);
         frame = contents;
     }
 
@@ -448,6 +517,7 @@ internal sealed class SimulatedNode
             _toSelf.Enqueue(m);
             return;
         }
+        if (Has(SimulationBugs.MirrorAckedEarly) && m.Type == MessageType.MirrorPut) AcknowledgeForMirror(m, effect.To);
         int pages = effect.Source == DataSource.None ? 0 : (int)effect.Count;
         Span<byte> room = _cluster.Network.Begin(Id, effect.To, pages * PageNumber.Bytes);
         for (uint p = 0; p < pages; p++)
@@ -469,6 +539,7 @@ internal sealed class SimulatedNode
             Region = m.Region,
             Page = m.Page,
             PageVersion = m.Version,
+            Generation = m.Generation,
         };
         _cluster.Network.Commit(Id, effect.To, in header);
     }

@@ -9,8 +9,22 @@ namespace VSmp.Bench.Simulation;
 /// <param name="MaxNodes">Nodes at most.</param>
 internal sealed record SimulationOptions(Protocol Protocol, int Seed, int MaxNodes = 64)
 {
+    /// <summary>Options for a cluster that loses nodes: it has more time, since it takes some until a node is known to be lost.</summary>
+    public static SimulationOptions WithLosses(Protocol protocol, int seed) =>
+        new(protocol, seed) { Losses = true, WorkTicks = 16_000, QuietTicks = 200_000 };
+
+    /// <summary>What a seed stands for: one of the protocols, and in every second round of them a cluster that loses nodes.</summary>
+    public static SimulationOptions OfSeed(IReadOnlyList<Protocol> protocols, int seed)
+    {
+        Protocol protocol = protocols[(int)((uint)seed % protocols.Count)];
+        return (uint)seed / protocols.Count % 2 == 0 ? new SimulationOptions(protocol, seed) : WithLosses(protocol, seed);
+    }
+
     /// <summary>Exactly so many nodes, instead of a number drawn from the seed.</summary>
     public int? Nodes { get; init; }
+
+    /// <summary>Whether nodes are lost, cut off and join, and some of the memory is mirrored.</summary>
+    public bool Losses { get; init; }
 
     /// <summary>How long faults and new accesses go on.</summary>
     public long WorkTicks { get; init; } = 4_000;
@@ -57,6 +71,14 @@ internal enum SimulationBugs
     CoarseForgetsSharers = 1024,
     /// <summary>Of data for a run of pages, only the first page's are taken.</summary>
     RunCutShort = 2048,
+    /// <summary>A mirror becomes home though the home is left.</summary>
+    TwoHomes = 4096,
+    /// <summary>What was sent before directories were rebuilt is taken afterwards as well.</summary>
+    OldGenerationServed = 8192,
+    /// <summary>A home takes what it has sent to the mirror for being there.</summary>
+    MirrorAckedEarly = 16384,
+    /// <summary>Guests go on when the lease of their node has run out.</summary>
+    LeaseIgnored = 32768,
 }
 
 /// <summary>What a simulation came to.</summary>
@@ -67,7 +89,17 @@ internal enum SimulationBugs
 /// <param name="Reconnects">Connections that broke and were made again.</param>
 /// <param name="Evictions">Pages evicted.</param>
 /// <param name="Fenced">Frames of another epoch that were refused.</param>
-internal sealed record SimulationResult(int Nodes, long Ticks, long Accesses, long Frames, long Reconnects, long Evictions, long Fenced);
+internal sealed record SimulationResult(int Nodes, long Ticks, long Accesses, long Frames, long Reconnects, long Evictions, long Fenced)
+{
+    /// <summary>Nodes that were lost: dead, or excluded while they were cut off.</summary>
+    public int NodesLost { get; init; }
+
+    /// <summary>Recoveries of the region that came to their end.</summary>
+    public int Recoveries { get; init; }
+
+    /// <summary>Pages that were lost, as they had to be.</summary>
+    public int PagesLost { get; init; }
+}
 
 /// <summary>How a simulation ended.</summary>
 /// <param name="Result">What it came to; null if something is wrong.</param>

@@ -7,7 +7,7 @@ namespace VSmp.Bench.Tests.Simulation;
 
 public sealed class SimulationTests
 {
-    private const int Seeds = 200;
+    private const int Seeds = 200, SeedsWithLosses = 300;
 
     public static TheoryData<string> Protocols => [.. ProtocolCatalog.All.Select(p => p.Name)];
 
@@ -22,6 +22,26 @@ public sealed class SimulationTests
             Simulate(name, 0x1000000 + fresh + i);
         }
     }
+
+    [Theory]
+    [MemberData(nameof(Protocols))]
+    public void Clusters_that_lose_nodes_lose_no_memory_but_what_had_no_second_copy(string name)
+    {
+        int fresh = Environment.TickCount & 0xFFFFFF, recoveries = 0;
+        for (int i = 0; i < SeedsWithLosses; i++)
+        {
+            recoveries += SimulateLosses(name, i);
+            recoveries += SimulateLosses(name, 0x1000000 + fresh + i);
+        }
+        Assert.True(recoveries > SeedsWithLosses / 2, $"{recoveries} recoveries: hardly anything was tried");
+    }
+
+    // Seeds that have found something.
+    [Theory]
+    [InlineData("msi", 201)] // the mirror of a lost page became its home with what it had from before
+    [InlineData("msi", 243)] // so did a mirror when an owner was lost before it had said what it had
+    [InlineData("moesi", 14123)] // a copy from before an owner was taken for its own
+    public void What_a_seed_has_found_does_not_come_back(string name, int seed) => SimulateLosses(name, seed);
 
     [Theory]
     [MemberData(nameof(Protocols))]
@@ -53,6 +73,13 @@ public sealed class SimulationTests
     {
         var mutant = (TableMutant)Mutants.All.First(m => m.Name == name);
         Assert.True(mutant.Simulate(Seeds).IsFound, $"{Seeds} seeds, and {name}: not found");
+    }
+
+    private static int SimulateLosses(string name, int seed)
+    {
+        SimulationOutcome outcome = SimulateCommand.Simulate(SimulationOptions.WithLosses(ProtocolCatalog.Find(name)!, seed));
+        Assert.True(outcome.Failure is null, $"seed {seed}, {name}, with losses: {outcome.Failure}");
+        return outcome.Result!.Recoveries;
     }
 
     private static void Simulate(string name, int seed)
