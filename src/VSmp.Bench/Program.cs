@@ -11,6 +11,7 @@ using VSmp.Bench.History;
 using VSmp.Bench.Litmus;
 using VSmp.Bench.Micro;
 using VSmp.Bench.Ratio;
+using VSmp.Bench.Recovery;
 using VSmp.Bench.Simulation;
 using VSmp.Bench.Velvet;
 
@@ -37,5 +38,6 @@ root.Subcommands.Add(RatioCommand.New());
 root.Subcommands.Add(BandwidthCommand.New());
 root.Subcommands.Add(VelvetCommand.New());
 root.Subcommands.Add(AppsCommand.New());
+root.Subcommands.Add(RecoveryCommand.New());
 root.Subcommands.Add(AgentCommand.New());
 return root.Parse(args).Invoke();

@@ -177,8 +177,34 @@ public sealed class BenchCluster : IDisposable
         }
     }
 
-    /// <summary>Gives rank 0 a line on its standard input. For the <c>onLine</c> of ranks that have input.</summary>
-    public void Tell(string line) => _running?.StandardInput.WriteLine(line);
+    /// <summary>Runs a program on this cluster to its end; it reads what <see cref="Tell"/> says.</summary>
+    /// <param name="command"><c>vsmp run</c>, and its arguments.</param>
+    /// <param name="onLine">Called for each line that it prints.</param>
+    /// <returns>The exit code, and what was said on standard error.</returns>
+    /// <exception cref="BenchException">It was interrupted.</exception>
+    internal (int ExitCode, string Error) RunWithInput(IReadOnlyList<string> command, Action<string> onLine)
+    {
+        StringBuilder error = new();
+        int exitCode = Execute(command[0], command.Skip(1), onLine, line => error.AppendLine(line), hasInput: true);
+        return (exitCode, error.ToString().Trim());
+    }
+
+    /// <summary>
+    /// Gives rank 0, or the program of <see cref="RunWithInput"/>, a line on its standard input, if it runs. For ranks, from their <c>onLine</c>.
+    /// </summary>
+    public void Tell(string line) => WithInput(input => input.WriteLine(line));
+
+    /// <summary>Whether a program runs that reads what <see cref="Tell"/> says.</summary>
+    internal bool HasInput
+    {
+        get
+        {
+            lock (_lock) return _running?.StartInfo.RedirectStandardInput == true;
+        }
+    }
+
+    /// <summary>The program of <see cref="RunWithInput"/> has nothing more to read.</summary>
+    internal void EndInput() => WithInput(input => input.Close());
 
     /// <inheritdoc/>
     public void Dispose()
@@ -192,6 +218,22 @@ public sealed class BenchCluster : IDisposable
         foreach (PosixSignalRegistration registration in _registrations) registration.Dispose();
         _registrations.Clear();
         _scratch.Dispose();
+    }
+
+    private void WithInput(Action<StreamWriter> what)
+    {
+        lock (_lock)
+        {
+            if (_running is null) return;
+            try
+            {
+                what(_running.StandardInput);
+            }
+            catch (IOException)
+            {
+                // It has ended; its exit code says why.
+            }
+        }
     }
 
     private void TakeDown(string cluster)

@@ -122,6 +122,22 @@ public sealed class FaultTests
     }
 
     [Fact]
+    public void Agents_that_are_killed_under_a_mirrored_guest_are_measured()
+    {
+        (string json, string csv) = (Path.GetTempFileName(), Path.GetTempFileName());
+        Outcome outcome = Bench.Run(240, "recovery", "--kills", "3", "--mebibytes", "32", "--json", json, "--csv", csv).Succeeded();
+        using JsonDocument report = JsonDocument.Parse(File.ReadAllText(json));
+        string[] lines = File.ReadAllLines(csv);
+        File.Delete(json);
+        File.Delete(csv);
+        Assert.Equal(4, lines.Length);
+        JsonElement[] kills = [.. report.RootElement.GetProperty("kills").EnumerateArray()];
+        Assert.Equal(3, kills.Length);
+        Assert.All(kills, kill => Assert.True(kill.GetProperty("detectionMilliseconds").GetDouble() > 0 && kill.GetProperty("recoveryMilliseconds").GetDouble() > 0, outcome.Output));
+        Assert.Contains("| stall of the guest ", outcome.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void The_time_of_a_fault_is_followed_through_both_agents()
     {
         string file = Path.GetTempFileName();

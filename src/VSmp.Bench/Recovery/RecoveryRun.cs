@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Collections.Concurrent;
+using System.Globalization;
+using System.Runtime.ExceptionServices;
+using VSmp.Agent.Cli;
+using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
+using VSmp.Bench.Running;
+using VSmp.Coherence;
+
+namespace VSmp.Bench.Recovery;
+
+/// <summary>
+/// Kills agents under a guest whose memory is mirrored, one after the other, each at a random moment; after each, the node joins again and everything is
+/// mirrored before the next.
+/// </summary>
+/// <param name="cluster">A cluster of its own; the guest runs on its first node, which is not killed.</param>
+/// <param name="mebibytes">Memory that the guest goes about in.</param>
+/// <param name="seed">What moments and victims follow from.</param>
+internal sealed class RecoveryRun(BenchCluster cluster, int mebibytes, ulong seed)
+{
+    /// <summary>What each node must contribute: each other one may have to take everything, or be the mirror of everything.</summary>
+    public static string MemoryFor(int mebibytes) => string.Create(CultureInfo.InvariantCulture, $"{(2 * mebibytes) + 64}M");
+
+    private const int RecoveryTimeoutMilliseconds = 60_000, LookMilliseconds = 20, AnswerTimeoutMilliseconds = 120_000;
+    private const int MostMillisecondsToKill = 1500, AfterwardsMilliseconds = 500;
+
+    private readonly Random _random = new(unchecked((int)(seed ^ (seed >> 32))));
+
+    /// <summary>Of the guest's memory, what its node may have at a time, MiB.</summary>
+    public int LocalMebibytes { get; } = Math.Max(8, mebibytes / 4);
+
+    /// <summary>Runs.</summary>
+    /// <param name="kills">How many nodes are killed.</param>
+    /// <param name="rounds">How often the load is measured, without mirrors and with.</param>
+    /// <param name="roundMilliseconds">How long each time.</param>
+    /// <exception cref="BenchException">It could not be done, or memory was lost that has a mirror.</exception>
+    public RecoveryReport Run(int kills, int rounds, int roundMilliseconds)
+    {
+        Sample plain = new(), mirrored = new();
+        List<Kill> costs = [];
+        double quiet = 0;
+        for (int round = 0; round < rounds; round++)
+        {
+            WithGuest("none", guest => plain.Add(guest.Measure(roundMilliseconds).PagesPerSecond));
+            WithGuest("mirror", guest =>
+            {
+                Stretch stretch = guest.Measure(roundMilliseconds);
+                mirrored.Add(stretch.PagesPerSecond);
+                quiet = Math.Max(quiet, stretch.LongestMilliseconds);
+                if (round + 1 < rounds) return;
+                for (int i = 0; i < kills; i++)
+                {
+                    costs.Add(KillOne(guest));
+                    Console.Error.WriteLine(FormattableString.Invariant($"kill {i + 1} of {kills}: {costs[^1].Node}, stall {costs[^1].StallMilliseconds:F0} ms"));
+                }
+            });
+        }
+        return new RecoveryReport(Machine.Here(), cluster.Nodes.Count, mebibytes, LocalMebibytes, seed, quiet, plain, mirrored, costs);
+    }
+
+    private static string[] LinesOf(AgentFolder agent) => File.ReadAllLines(agent.LogFile);
+
+    private AgentFolder FolderOf(string node) => RunDirectory.OfCurrentUser(cluster.Name).Agent(node);
+
+    private Kill KillOne(StallGuest guest)
+    {
+        string victim = cluster.Nodes[_random.Next(1, cluster.Nodes.Count)];
+        AgentFolder leader = FolderOf(cluster.Nodes[0]), folder = FolderOf(victim);
+        int logged = LinesOf(leader).Length;
+        _ = guest.Ask();
+        Thread.Sleep(_random.Next(MostMillisecondsToKill));
+        ProcessIdentity process = folder.Running() ?? throw new BenchException($"agent {victim} does not run");
+        DateTime killed = DateTime.UtcNow;
+        if (!ProcessControl.Signal(process, Signals.SIGKILL)) throw new BenchException($"agent {victim} cannot be killed");
+        LoggedRecovery? recovery = null;
+        Await($"the recovery from the loss of {victim}", () => (recovery = RecoveryLog.Find(LinesOf(leader).Skip(logged), victim)) is not null);
+        if (!recovery!.IsAllThere) throw new WrongResultException($"memory was lost with {victim}, though every page had a mirror (seed {seed})");
+        Thread.Sleep(AfterwardsMilliseconds); // the guest goes on, and pages that it waited for have come
+        double stall = guest.Ask().LongestMilliseconds;
+        Rejoin(victim, folder, leader);
+        Await("new mirrors", () => RecoveryLog.IsMirrored(LinesOf(leader).Skip(logged)));
+        return new Kill(victim, (recovery.Began - killed).TotalMilliseconds, recovery.Milliseconds, stall);
+    }
+
+    /// <summary>Starts an agent of that name as vsmp up does.</summary>
+    private void Rejoin(string node, AgentFolder folder, AgentFolder leader)
+    {
+        string address = Ask(leader).Nodes.First(n => n.Name == leader.Name).Address;
+        string vsmp = BenchCluster.FindProgram("vsmp"), memory = string.Create(CultureInfo.InvariantCulture, $"{ContributedBytes(leader)}");
+        string[] words = [vsmp, "agent", "--cluster", cluster.Name, "--name", node, "--listen", "127.0.0.1:0", "--secret", folder.RunDirectory.SecretFile,
+            "--memory", memory, "--development", "--join", address];
+        EnvironmentBlock environment = EnvironmentBlock.OfThisProcess().Without("VSMP_CLUSTER").Without("NOTIFY_SOCKET");
+        int pid = ProcessSpawn.Daemon(ProcessSpawn.Bytes(vsmp), [.. words.Select(ProcessSpawn.Bytes)], environment.Entries, folder.LogFile);
+        if (pid < 0) throw new BenchException($"agent {node} cannot be started again: {Errno.Text(-pid)}");
+        Await($"node {node} to join again", () => Ask(leader).Nodes.Any(n => n.Name == node && n.State == "up"));
+    }
+
+    private static ulong ContributedBytes(AgentFolder leader) =>
+        Ask(leader).Nodes.First(n => n.Name == leader.Name).ContributedBytes / ExtentNumber.Bytes * ExtentNumber.Bytes;
+
+    private static ClusterStatus Ask(AgentFolder agent)
+    {
+        using ControlClient client = ControlClient.Connect(agent);
+        return client.GetStatus();
+    }
+
+    private void Await(string what, Func<bool> isThere)
+    {
+        for (long deadline = Environment.TickCount64 + RecoveryTimeoutMilliseconds; !isThere(); Thread.Sleep(LookMilliseconds))
+        {
+            if (Environment.TickCount64 > deadline)
+                throw new BenchException(FormattableString.Invariant($"{what}: not within {RecoveryTimeoutMilliseconds / 1000} s (seed {seed})"));
+        }
+    }
+
+    private void WithGuest(string redundancy, Action<StallGuest> what)
+    {
+        string local = string.Create(CultureInfo.InvariantCulture, $"{LocalMebibytes}M"), size = string.Create(CultureInfo.InvariantCulture, $"{mebibytes}");
+        string[] command = [BenchCluster.FindProgram("vsmp"), "run", "--node", cluster.Nodes[0], "--local", local, "--redundancy", redundancy, "--",
+            BenchCluster.FindProgram("vsmp-stall"), size];
+        using BlockingCollection<string> answers = [];
+        Task<(int ExitCode, string Error)> running = Task.Run(() =>
+        {
+            try
+            {
+                return cluster.RunWithInput(command, answers.Add);
+            }
+            finally
+            {
+                answers.CompleteAdding();
+            }
+        });
+        ExceptionDispatchInfo? failure = null;
+        try
+        {
+            Await("the guest", () => cluster.HasInput || running.IsCompleted);
+            var guest = new StallGuest(cluster, answers, AnswerTimeoutMilliseconds);
+            _ = guest.Ask(); // when it has written everything once
+            what(guest);
+        }
+        catch (BenchException e)
+        {
+            failure = ExceptionDispatchInfo.Capture(e); // the guest may know better what is wrong
+        }
+        finally
+        {
+            cluster.EndInput();
+        }
+        (int exitCode, string error) = running.GetAwaiter().GetResult();
+        if (exitCode == ExitCode.Wrong) throw new WrongResultException($"{error} (seed {seed})");
+        if (exitCode != 0) throw new BenchException($"the guest ended with exit code {exitCode}: {error}");
+        failure?.Throw();
+    }
+}
+
+/// <summary>What a guest did since it was asked before.</summary>
+/// <param name="LongestMilliseconds">The longest time that it waited for a page.</param>
+/// <param name="PagesPerSecond">How many pages it went to.</param>
+internal readonly record struct Stretch(double LongestMilliseconds, double PagesPerSecond)
+{
+    /// <summary>What the guest says of it.</summary>
+    /// <exception cref="BenchException">That makes no sense.</exception>
+    public static Stretch Parse(string line)
+    {
+        string[] words = line.Split(' ');
+        if (words.Length == 3 && ulong.TryParse(words[0], NumberStyles.None, CultureInfo.InvariantCulture, out ulong longest)
+            && ulong.TryParse(words[1], NumberStyles.None, CultureInfo.InvariantCulture, out ulong pages)
+            && ulong.TryParse(words[2], NumberStyles.None, CultureInfo.InvariantCulture, out ulong all) && all > 0)
+        {
+            return new Stretch(longest / 1e6, pages / (all / 1e9));
+        }
+        throw new BenchException($"the guest says '{line}', which makes no sense");
+    }
+}
+
+/// <summary>The guest that looks at its own stalls: <c>native/bench/stall.c</c>.</summary>
+internal sealed class StallGuest(BenchCluster cluster, BlockingCollection<string> answers, int timeoutMilliseconds)
+{
+    /// <summary>What it did since it was asked before.</summary>
+    /// <exception cref="BenchException">It has ended.</exception>
+    public Stretch Ask()
+    {
+        cluster.Tell("");
+        try
+        {
+            if (answers.TryTake(out string? line, timeoutMilliseconds)) return Stretch.Parse(line);
+        }
+        catch (InvalidOperationException)
+        {
+            // It has ended.
+        }
+        throw new BenchException(answers.IsCompleted ? "the guest has ended" : "the guest does not answer");
+    }
+
+    /// <summary>What it does in some time.</summary>
+    public Stretch Measure(int milliseconds)
+    {
+        _ = Ask();
+        Thread.Sleep(milliseconds);
+        return Ask();
+    }
+}
