@@ -442,6 +442,9 @@ internal sealed partial class SimulatedNode
                 if (!HasFrame(page)) throw new SimulationException($"{page} is to be kept at {Id}, which has no frame of it");
                 if (!_kept.TryAdd(page, Contents(page))) throw new SimulationException($"{page} is kept twice at {Id}");
                 break;
+            case EffectKind.KeepInstead:
+                if (!_kept.Remove(page)) throw new SimulationException($"{page} is not kept at {Id}, and is to be kept instead");
+                goto case EffectKind.Keep;
             case EffectKind.Unmap:
                 _mapped[SimulatedCluster.IndexOf(page)] = Right.None;
                 SetFrame(page, NoFrame);
@@ -459,7 +462,7 @@ internal sealed partial class SimulatedNode
                 Retry(page);
                 break;
             case EffectKind.RestoreKept:
-                if (!_kept.Remove(page, out uint kept)) throw new SimulationException($"{page} is to be restored at {Id}, and is not kept there");
+                if (!_kept.TryGetValue(page, out uint kept)) throw new SimulationException($"{page} is to be restored at {Id}, and is not kept there");
                 SetFrame(page, kept);
                 break;
             case EffectKind.Poison:
