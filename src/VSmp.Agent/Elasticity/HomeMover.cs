@@ -39,6 +39,7 @@ internal sealed partial class HomeMover
     private readonly MirrorServer _mirrors;
     private readonly Dictionary<(RegionId Region, ExtentNumber Extent), Step> _steps = [];
     private readonly List<ExtentNumber> _swaps = [], _others = [];
+    private readonly HashSet<(RegionId Region, ExtentNumber Extent)> _holes = []; // what was just granted when a home became a mirror it may lack
     private bool _wasToldOfNoRoom;
 
     /// <summary>Makes the mover of a node.</summary>
@@ -56,7 +57,11 @@ internal sealed partial class HomeMover
         recovery.Recovered += OnRecovered;
         recovery.IsInvolved = (region, node) => _steps.Any(s => s.Key.Region == region.Id && (s.Value.From == node || s.Value.To == node));
         mirrors.Done = OnDone;
-        reservations.GivingBack += (region, extent) => Cancel(region.Id, extent);
+        reservations.GivingBack += (region, extent) =>
+        {
+            Cancel(region.Id, extent);
+            _holes.Remove((region.Id, extent));
+        };
         pager.Removed += Forget;
     }
 
@@ -64,7 +69,7 @@ internal sealed partial class HomeMover
     public int UnderWayCount => _steps.Count;
 
     /// <summary>Whether something is being done with an extent, so that who has what of it is not what the home map says.</summary>
-    public bool IsMoving(RegionId region, ExtentNumber extent) => _steps.ContainsKey((region, extent)) || _mirrors.IsRestoring(region, extent);
+    public bool IsMoving(RegionId region, ExtentNumber extent) => _steps.ContainsKey((region, extent)) || _holes.Contains((region, extent)) || _mirrors.IsRestoring(region, extent);
 
     private void Look()
     {
@@ -97,18 +102,21 @@ internal sealed partial class HomeMover
             if (home.IsNone || home == _self || _mirrors.IsRestoring(region.Id, extent)) continue;
             bool homeLeaves = Leaves(region.Id, extent, home), mirrorLeaves = !mirror.IsNone && Leaves(region.Id, extent, mirror);
             if (homeLeaves && !mirror.IsNone && !mirrorLeaves) _swaps.Add(extent);
-            else if (_others.Count < BatchExtents && (isMirrored ? mirrorLeaves : homeLeaves || !mirror.IsNone)) _others.Add(extent);
+            else if (_others.Count < BatchExtents && (isMirrored ? mirrorLeaves || IsHole(region.Id, extent, mirror) : homeLeaves || !mirror.IsNone)) _others.Add(extent);
         }
         _mayHaveHalves |= _swaps.Count + _others.Count > 0;
         if (_swaps.Count > 0)
         {
+            if (isMirrored) _holes.UnionWith(_swaps.Select(extent => (region.Id, extent)));
             _recovery.SwapHomes(region, _swaps);
             return;
         }
         foreach (ExtentNumber extent in _others)
         {
             NodeId home = homes.HomeOf(extent), mirror = homes.MirrorOf(extent);
-            begun += !isMirrored && !mirror.IsNone ? Part(region, extent, home, mirror) : Fill(region, extent, home, mirror);
+            if (!isMirrored && !mirror.IsNone) begun += Part(region, extent, home, mirror);
+            else if (isMirrored && !Leaves(region.Id, extent, mirror)) begun += Refill(region, extent, home, mirror);
+            else begun += Fill(region, extent, home, mirror);
         }
         if (begun == 0 && _others.Count > 0 && !_wasToldOfNoRoom) Log.Warn($"{region.Layout.Name} has memory that is to move, and no other node has room for it");
         _wasToldOfNoRoom = begun == 0 && _others.Count > 0;
@@ -131,6 +139,16 @@ internal sealed partial class HomeMover
         var step = new Step(home, mirror, to);
         _steps.Add((region.Id, extent), step);
         _reservations.AskLateMirror(region, to, home, extent, 1, granted => OnAnswer(region, extent, step, granted));
+        return 1;
+    }
+
+    private bool IsHole(RegionId region, ExtentNumber extent, NodeId mirror) => !mirror.IsNone && _holes.Contains((region, extent));
+
+    /// <summary>A home that became the mirror stays it: it is sent what it lacks.</summary>
+    private int Refill(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror)
+    {
+        _steps.Add((region.Id, extent), new Step(home, NodeId.None, mirror) { IsGranted = true });
+        _mirrors.SendOrder(region, extent, home, mirror, MirrorOrder.Fill);
         return 1;
     }
 
@@ -170,6 +188,7 @@ internal sealed partial class HomeMover
         }
         if (order == MirrorOrder.FillNext || (order == MirrorOrder.Part) != step.IsParting) return;
         _steps.Remove((region.Id, extent));
+        _holes.Remove((region.Id, extent));
         MovedExtents++;
         if (step.IsParting) Release(region.Id, extent, step.From);
         if (!_steps.Keys.Any(k => k.Region == region.Id)) _reactor.Post(Look);
@@ -213,6 +232,7 @@ internal sealed partial class HomeMover
     private void Forget(RegionId region)
     {
         foreach ((RegionId id, ExtentNumber extent) in _steps.Keys.Where(k => k.Region == region).ToArray()) Cancel(id, extent);
+        _holes.RemoveWhere(hole => hole.Region == region);
         foreach ((RegionId, ExtentNumber) key in _balancing.Keys.Where(k => k.Region == region).ToArray()) _balancing.Remove(key);
     }
 

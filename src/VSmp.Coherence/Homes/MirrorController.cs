@@ -19,7 +19,7 @@ public sealed class MirrorController(NodeId self)
             if (!region.Mirrored.Contains(page.Extent)) continue; // given back meanwhile, and so is the home
             ref MirrorEntry entry = ref region.Mirrored.At(page);
             bool isLost = (message.Flags & LostFlags) == LostFlags;
-            if (!isLost && entry.Contents != MirrorContents.Unknown && message.Version.Value < entry.Version.Value)
+            if (!isLost && entry.Contents is (MirrorContents.Zero or MirrorContents.Data) && message.Version.Value < entry.Version.Value)
             {
                 throw new ProtocolViolationException($"{page} of {region.Id} is mirrored here in version {entry.Version.Value} already: {message}");
             }
