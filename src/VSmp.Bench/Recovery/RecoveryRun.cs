@@ -65,8 +65,12 @@ internal sealed class RecoveryRun(BenchCluster cluster, int mebibytes, ulong see
 
     private Kill KillOne(StallGuest guest)
     {
-        string victim = cluster.Nodes[_random.Next(1, cluster.Nodes.Count)];
-        AgentFolder leader = FolderOf(cluster.Nodes[0]), folder = FolderOf(victim);
+        AgentFolder leader = FolderOf(cluster.Nodes[0]);
+        // Who has just joined again has nothing of the guest's memory until others are lost: its loss costs nothing.
+        string[] others = [.. Ask(leader).Nodes.Where(n => n.Name != leader.Name && n.State == "up" && n.HomeBytes > 0).Select(n => n.Name).Order(StringComparer.Ordinal)];
+        if (others.Length == 0) throw new BenchException("no other node has memory of the guest");
+        string victim = others[_random.Next(others.Length)];
+        AgentFolder folder = FolderOf(victim);
         int logged = LinesOf(leader).Length;
         _ = guest.Ask();
         Thread.Sleep(_random.Next(MostMillisecondsToKill));

@@ -118,7 +118,7 @@ internal sealed partial class SimulatedCluster
         if (write.Writer.IsNone || !plan.IsLost(write.Writer)) return;
         bool isUndone = entry.State == DirectoryState.M_A
             ? write.Writer == entry.Owner && write.Version == entry.Version
-            : beginsAnew && MayBeBelieved(in entry, write.Version);
+            : beginsAnew && entry.State is DirectoryState.I or DirectoryState.S && write.Version.Value == unchecked(entry.Version.Value + 1);
         if (!isUndone) return;
         _latest[i] = write.Before; // nobody has seen it
         write = Unacknowledged.None;
