@@ -9,6 +9,7 @@ using VSmp.Agent.Fabric.Verbs;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Jobs;
+using VSmp.Agent.Keeping;
 using VSmp.Agent.Membership;
 using VSmp.Agent.Paging;
 using VSmp.Agent.Recovery;
@@ -27,6 +28,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private const ulong WindowFactor = 8;
 
     private const ulong LeastWindowBytes = 64ul << 30;
+    /// <summary>How long a session with a node that is heard may be without a connection: something is wrong with the network between the two.</summary>
+    private const long SessionLossMicroseconds = 20_000_000;
+
     private static readonly TimeSpan LeaveTimeout = TimeSpan.FromSeconds(1);
 
     private readonly AgentOptions _options;
@@ -51,7 +55,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private GuestServer _guests = null!;
     private AgentControl _control = null!;
     private Sampler _sampler = null!;
+    private GuestStops? _guestStops;
     private string? _ending;
+    private int _exitCode = ExitCodes.Ok;
 
     private AgentHost(AgentOptions options)
     {
@@ -99,7 +105,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             host.EndGuests("its agent failed");
             return ExitCodes.Failed;
         }
-        return ExitCodes.Ok;
+        return host._exitCode;
     }
 
     /// <inheritdoc/>
@@ -157,22 +163,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     /// <inheritdoc/>
     public void OnPeerDown(NodeId peer, string reason)
     {
-        string name = _peers.NameOf(peer);
-        Log.Error($"node {name} is lost: {reason}");
+        // Nothing is decided by that: the membership tells when the node may be treated as lost.
         if (_peers.Find(peer) is { } p) p.IsUp = false;
-        if (!_isReady) return;
-        // Where somebody decides about the node, its part of the guests' memory is recovered when it is out of the view. Else nobody may act.
-        bool isDecidedUpon = _membership.Decides(peer);
-        foreach (Guest guest in _runs.Guests.Where(guest => !guest.IsRank && !isDecidedUpon).ToArray()) // of ranks, their jobs know
-        {
-            if (guest.Run.Counters.HomeBytes.TryGetValue(peer, out var home) && home.Now > 0 && IsHomeOf(guest, peer))
-            {
-                guest.Kill($"node {name} is lost ({reason}), and part of the process's memory was there");
-            }
-        }
-        _jobs.OnPeerLost(peer, $"node {name} is lost: {reason}");
-        _reservations.OnPeerLost(peer);
-        _queries.OnPeerLost(peer);
     }
 
     /// <inheritdoc/>
@@ -181,16 +173,6 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         for (int i = _parts.Count - 1; i >= 0; i--) _parts[i].Dispose();
         _reactor.Stages?.Save();
         _reactor.Dispose();
-    }
-
-    private static bool IsHomeOf(Guest guest, NodeId node)
-    {
-        RegionLayout layout = guest.Region.Layout;
-        for (uint e = 0; e < layout.ExtentCount; e++)
-        {
-            if (layout.Homes!.HomeOf(new ExtentNumber(e)) == node) return true;
-        }
-        return false;
     }
 
     /// <summary>What can be had without the others: memory and an address.</summary>
@@ -205,13 +187,15 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             : new VerbsTransport(_reactor, _address, _options.Transport.Device, Log.Warn);
         _gate.Transport = transport.Kind;
         _gate.Faults = _options.IsDevelopment ? new FaultPlan() : null;
-        _fabric = new SessionFabric(_reactor, _gate, transport, new FabricOptions(), Log.Warn) { Faults = _gate.Faults };
+        _fabric = new SessionFabric(_reactor, _gate, transport, new FabricOptions { LossTimeoutMicroseconds = SessionLossMicroseconds }, Log.Warn) { Faults = _gate.Faults };
         _parts.Add(_fabric);
         _membership = new ClusterMembership(_reactor, _fabric, _gate, this, Log.Info);
         _membership.NodeJoined += OnNodeJoined;
         _membership.NodeLeft += OnNodeLeft;
+        _membership.LeaseChanged += OnLeaseChanged;
         // The others have dropped what this node's guests had with them.
-        _membership.Expelled += reason => ShutDown($"this node was removed from the cluster: {reason}");
+        _membership.Expelled += reason => ShutDown($"this node is in the cluster no more: {reason}", ExitCodes.AgentLost);
+        _parts.Add(_membership);
         _gate.Start();
     }
 
@@ -253,7 +237,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_sampler);
         _queries = new NodeQueries(self, _fabric, _peers, new NodeAnswers(_pager, _peers, _capacity, _runs, _reservations, _drain, _mover).Answer);
         var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _recovery, _mirrors, _drain, _queries, _peers, Report,
-            SendReports, () => FabricStatistics.Of(_fabric, _pager), () => _membership.View.Value, () => _membership.Epoch.Value,
+            SendReports, () => FabricStatistics.Of(_fabric, _pager), _membership,
             new FaultControl(_options, _gate.Faults, _peers, () => _membership.Self));
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
         _jobs.RegionsChanged += () => _reactor.Post(_control.FinishEnding); // not while a region is being dropped
@@ -263,17 +247,49 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _reactor.AtTurnEnd(_fabric.Flush);
         _reactor.Every(ReportPeriodMicroseconds, SendReports);
         _isReady = true;
+        KeepToLease();
+        OnLeaseChanged(_membership.HasLease);
         SendReports();
         return true;
     }
 
     private void OnNodeJoined(Member member) => _peers.Add(member.Id, member.Name, member.Address.ToString());
 
+    /// <summary>A node is out of the view, and its guests are stopped: it is treated as lost from now on, not before.</summary>
     private void OnNodeLeft(Member member, string reason)
     {
-        if (_peers.IsUp(member.Id)) OnPeerDown(member.Id, reason);
+        Log.Error($"node {member.Name} is lost: {reason}");
+        if (_isReady)
+        {
+            _jobs.OnPeerLost(member.Id, $"node {member.Name} is lost: {reason}");
+            _reservations.OnPeerLost(member.Id);
+            _queries.OnPeerLost(member.Id);
+        }
         _peers.Remove(member.Id);
         if (_isReady) _recovery.OnNodeLost(member.Id, member.Name);
+    }
+
+    /// <summary>Guests may run no more, or again: without a lease no fault is resolved.</summary>
+    private void OnLeaseChanged(bool hasLease)
+    {
+        if (!_isReady) return;
+        if (hasLease) _pager.Resume();
+        else _pager.Pause();
+    }
+
+    /// <summary>The keeper that started this agent keeps guests within the lease; without one the agent does so itself.</summary>
+    private void KeepToLease()
+    {
+        if (KeeperClient.Connect() is { } keeper)
+        {
+            keeper.Watch(_reactor);
+            _parts.Add(keeper);
+            _membership.Lease = new KeeperLease(keeper);
+        }
+        else
+        {
+            _membership.Lease = _guestStops = new GuestStops(_reactor, _runs);
+        }
     }
 
     private static CommandException? ExplainFailure(Exception e, AgentOptions options) => e switch
@@ -348,17 +364,22 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private void OnGuestsChanged()
     {
         _control.FinishEnding();
+        _guestStops?.OnGuestsChanged();
         // For whoever cleans up behind this agent, should it die.
         File.WriteAllLines(_options.Folder.GuestsFile, _runs.Guests.Where(g => g.Identity is not null).Select(g => g.Identity!.ToString()!));
         if (_ending is not null && !_runs.Guests.Any()) StopReactor();
     }
 
     /// <summary>Ends the guests, then the agent. From any thread.</summary>
-    private void ShutDown(string reason) => _reactor.Post(() =>
+    private void ShutDown(string reason) => ShutDown(reason, ExitCodes.Ok);
+
+    private void ShutDown(string reason, int exitCode) => _reactor.Post(() =>
     {
         if (_ending is not null) return;
         _ending = reason;
-        Log.Info($"shutting down: {reason}");
+        _exitCode = exitCode;
+        if (exitCode == ExitCodes.Ok) Log.Info($"shutting down: {reason}");
+        else Log.Error($"shutting down: {reason}");
         if (!_isReady || !_runs.Guests.Any())
         {
             StopReactor();

@@ -4,6 +4,7 @@ using VSmp.Agent.Elasticity;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Jobs;
+using VSmp.Agent.Membership;
 using VSmp.Agent.Paging;
 using VSmp.Agent.Recovery;
 using VSmp.Coherence;
@@ -17,7 +18,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 
     /// <inheritdoc/>
     public Task<ClusterStatus> GetStatusAsync() => reactor.Ask(() => new ClusterStatus(
-        options.Cluster, parts.View(), parts.Epoch(), options.Name, parts.Peers.All.Select(StatusOf).ToArray(), parts.Fabric(),
+        options.Cluster, parts.Membership.View.Value, parts.Membership.Epoch.Value, options.Name, parts.Peers.All.Select(StatusOf).ToArray(), parts.Fabric(),
         new AgentStatistics(parts.Pager.FaultCount, (ulong)GC.GetAllocatedBytesForCurrentThread())));
 
     /// <inheritdoc/>
@@ -187,8 +188,16 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     {
         bool isSelf = peer.Node == parts.Pager.Self;
         NodeReport r = isSelf ? parts.Report() : peer.Report;
-        return new NodeStatus(peer.Name, peer.Node.Value, peer.Address, isSelf || peer.IsUp ? (peer.IsDraining ? "draining" : "up") : "unreachable", r.ContributedBytes,
+        return new NodeStatus(peer.Name, peer.Node.Value, peer.Address, StateOf(peer, isSelf), r.ContributedBytes,
             r.HomeBytes, r.CacheBytes, r.FreeBytes, r.PrivateBytes, r.UsedBytes, (uint)r.Guests, r.MilliFaultsPerSecond / 1000.0);
+    }
+
+    private string StateOf(Peer peer, bool isSelf)
+    {
+        if (isSelf && !parts.Membership.HasLease) return "no lease";
+        if (!isSelf && parts.Membership.IsSuspected(peer.Node)) return "suspected";
+        if (!isSelf && !peer.IsUp) return "unreachable";
+        return peer.IsDraining ? "draining" : "up";
     }
 
     private GuestStatus StatusOf(Guest guest) => new(guest.ProcessId, guest.Run.Request.Program, RegionNames(guest), guest.Run.Request.UserId,
@@ -265,4 +274,5 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 
 /// <summary>The parts of an agent that its control socket looks into. Owned by the reactor.</summary>
 internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, RecoveryServer Recovery, MirrorServer Mirrors,
-    DrainServer Drain, NodeQueries Queries, Peers Peers, Func<NodeReport> Report, Action SendReports, Func<FabricStatistics> Fabric, Func<uint> View, Func<uint> Epoch, FaultControl Faults);
+    DrainServer Drain, NodeQueries Queries, Peers Peers, Func<NodeReport> Report, Action SendReports, Func<FabricStatistics> Fabric, ClusterMembership Membership,
+    FaultControl Faults);

@@ -35,7 +35,8 @@ internal static class ExitCodes
     /// <summary>The kernel or its settings do not permit what is needed: userfaultfd, mounting a tmpfs.</summary>
     public const int NotPermitted = 8;
 
-    /// <summary><c>vsmp run</c>, <c>vsmp spmd</c>: an agent was lost, and the guests or ranks were ended.</summary>
+    /// <summary><c>vsmp run</c>, <c>vsmp spmd</c>: an agent was lost, and the guests or ranks were ended. <c>vsmp agent</c>: the others have excluded
+    /// the node, or the coordinator is lost.</summary>
     public const int AgentLost = 9;
 
     /// <summary><c>vsmp audit</c>: something is not as it must be.</summary>

@@ -66,6 +66,9 @@ internal sealed class ClusterSecret
     /// <summary>A keyed hash (HMAC-SHA256) to be fed and finished.</summary>
     internal IncrementalHash BeginMac() => IncrementalHash.CreateHMAC(HashAlgorithmName.SHA256, _key);
 
+    /// <summary>A key for one purpose, from which neither the secret nor another purpose's key follows.</summary>
+    internal byte[] DeriveKey(string purpose) => HMACSHA256.HashData(_key, Encoding.ASCII.GetBytes(purpose));
+
     private static string Recipe(string path) => $"(umask 077; openssl rand -hex {MinimumBytes} > {path})";
 
     private static byte[] Parse(string path, string text)

@@ -42,7 +42,7 @@ internal static class FrameRules
                 PagesViolation(header) ?? (header.Count != 1 ? "a diff of more than one page"
                     : header.PayloadBytes > PageDiff.MaxBytes ? "a payload that is too long" : null),
             MessageType.ReserveExtents or MessageType.ReserveReply or MessageType.ReleaseExtents or MessageType.DropRegion
-                or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave
+                or MessageType.DropRegionAck or MessageType.NodeReport or MessageType.ViewChange or MessageType.Leave or MessageType.AskView or MessageType.ProposeView
                 or MessageType.NodeAsk or MessageType.NodeAnswer
                 or MessageType.JobCall or MessageType.JobReply or MessageType.JobRankGone or MessageType.JobAttach
                 or MessageType.JobAttachReply or MessageType.JobDetach or MessageType.JobAbort or MessageType.JobStart

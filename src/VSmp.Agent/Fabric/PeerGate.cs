@@ -20,7 +20,11 @@ internal sealed class PeerGate : IDisposable
     /// <summary>Half-open incoming connections; one more ends the oldest, which is the least likely to be honest.</summary>
     public const int MaxHalfOpen = 128;
 
+    /// <summary>Time for an address to be tried (<see cref="Probe"/>).</summary>
+    public const long ProbeDeadlineMicroseconds = 500_000;
+
     private const int Backlog = 128;
+    private const int PortsTried = 32;
     private const int AcceptsPerTurn = 16;
 
     private readonly Reactor _reactor = new();
@@ -30,6 +34,7 @@ internal sealed class PeerGate : IDisposable
     private readonly Acceptor _acceptor;
     private Thread? _thread;
     private int _listener = -1;
+    private int _datagrams = -1;
     private bool _listenerPaused;
 
     public PeerGate(string clusterName, ClusterSecret secret, Action<string> log)
@@ -62,15 +67,52 @@ internal sealed class PeerGate : IDisposable
     /// <summary>Time on the gate's thread.</summary>
     public long Now => _reactor.NowMicroseconds;
 
-    /// <summary>Binds exactly this address; port 0 takes any. Before <see cref="Start"/>.</summary>
+    /// <summary>Binds exactly this address, for connections and for datagrams; port 0 takes any. Before <see cref="Start"/>.</summary>
     /// <returns>The address that was bound, with the real port.</returns>
     /// <exception cref="IOException">It cannot be had; the message says why.</exception>
     public IPEndPoint Listen(IPEndPoint address)
     {
         if (_listener >= 0) throw new InvalidOperationException("the gate listens already");
-        _listener = Sockets.Listen(address, Backlog);
-        return Sockets.LocalAddress(_listener);
+        for (int i = 1; ; i++)
+        {
+            int listener = Sockets.Listen(address, Backlog);
+            IPEndPoint bound = Sockets.LocalAddress(listener);
+            try
+            {
+                _datagrams = Sockets.BindDatagrams(bound);
+                _listener = listener;
+                return bound;
+            }
+            catch (IOException) when (address.Port == 0 && i < PortsTried)
+            {
+                _ = Libc.Close(listener); // a port that another program has for datagrams
+            }
+            catch
+            {
+                _ = Libc.Close(listener);
+                throw;
+            }
+        }
     }
+
+    /// <summary>Gives the datagram socket on the address that the gate listens on to the caller, who closes it; −1 if there is none.</summary>
+    public int TakeDatagrams()
+    {
+        int fd = _datagrams;
+        _datagrams = -1;
+        return fd;
+    }
+
+    /// <summary>
+    /// Finds out whether anybody listens at an address; <paramref name="done"/> is called on the gate's thread, with 0, ETIMEDOUT if there was no answer in
+    /// time, or another errno value. From any thread.
+    /// </summary>
+    public void Probe(IPEndPoint address, Action<int> done) => _reactor.Post(() =>
+    {
+        int fd = Sockets.BeginConnect(address);
+        if (fd < 0) done(-fd);
+        else new AddressProbe(_reactor, fd, done).Begin(ProbeDeadlineMicroseconds);
+    });
 
     /// <summary>Starts the thread.</summary>
     public void Start()
@@ -109,6 +151,7 @@ internal sealed class PeerGate : IDisposable
         foreach (HandshakeConnection connection in _connections.ToArray()) connection.Abandon();
         if (_listener >= 0) _ = Libc.Close(_listener);
         _listener = -1;
+        if (TakeDatagrams() is >= 0 and var datagrams) _ = Libc.Close(datagrams);
         _reactor.Dispose();
     }
 

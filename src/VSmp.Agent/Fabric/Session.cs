@@ -38,6 +38,7 @@ internal sealed unsafe class Session : IDisposable
     private bool _disposed;
     private long _since; // of the link, or of its absence
     private long _downSince; // nothing has been carried since then
+    private long _inDoubtUntil; // it was not for us to decide
     private long _nextAttempt;
     private long _linkDeadline = FirstLinkDeadlineMicroseconds;
     private long _backoff;
@@ -161,7 +162,7 @@ internal sealed unsafe class Session : IDisposable
             if (now - _since > StableMicroseconds) _backoff = 0;
             if (CanAck && Core.OwesAck) _link!.SendAck();
         }
-        else if (now - _downSince > (_everConnected ? Fabric.Options.LossTimeoutMicroseconds : Fabric.Options.FirstConnectionTimeoutMicroseconds))
+        else if (HasLostPatience(now))
         {
             Fabric.Lose(this, $"no connection for {(now - _downSince) / 1000} ms; {_lastFailure}");
         }
@@ -175,6 +176,13 @@ internal sealed unsafe class Session : IDisposable
         {
             Connect();
         }
+    }
+
+    private bool HasLostPatience(long now)
+    {
+        if (Fabric.IsInDoubt?.Invoke(Peer) == true) _inDoubtUntil = now;
+        long patience = _everConnected ? Fabric.Options.LossTimeoutMicroseconds : Fabric.Options.FirstConnectionTimeoutMicroseconds;
+        return now - Math.Max(_downSince, _inDoubtUntil) > patience;
     }
 
     /// <summary>Memory of an outbox is given back to the system.</summary>
@@ -235,7 +243,7 @@ internal sealed unsafe class Session : IDisposable
                 if (!Deliver(frame)) return false;
                 break;
             case FrameVerdict.Close:
-                Fabric.Lose(this, "it has ended the session");
+                Fabric.End(this);
                 return false;
             case FrameVerdict.Repeated:
                 // Links neither lose nor repeat, and a new one begins where the handshake said.
@@ -326,7 +334,7 @@ internal sealed unsafe class Session : IDisposable
             if (result.Text != _lastFailure) Fabric.Complain($"fabric: no connection with {Peer} at {Address} yet: {result.Text}");
             _lastFailure = result.Text;
             RetryLater();
-            if (result.Status == HandshakeStatus.NotAMember) Fabric.Disowned?.Invoke(Peer);
+            if (result.Status is HandshakeStatus.NotAMember or HandshakeStatus.OtherEpoch) Fabric.Disowned?.Invoke(Peer);
             return;
         }
         (_, ulong peerLastTaken) = Handshake.ReadSessionBody(result.Body);

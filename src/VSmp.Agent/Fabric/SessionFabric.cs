@@ -77,10 +77,19 @@ internal sealed unsafe class SessionFabric : IFabric
     public IFrameReceiver? Receiver { get; set; }
 
     /// <summary>
-    /// Hears of a peer that has proved that it knows the secret and says that this node is no member. The session is tried on until
-    /// the loss timeout.
+    /// Hears of a peer that has proved that it knows the secret and says that this node is no member, or that it is of another life of the
+    /// cluster. The session is tried on until the loss timeout.
     /// </summary>
     public Action<NodeId>? Disowned { get; set; }
+
+    /// <summary>Hears of a peer that has ended its session in order; null: it is lost like any other.</summary>
+    public Action<NodeId>? Ended { get; set; }
+
+    /// <summary>
+    /// Whether somebody else is about to decide on a peer that cannot be reached: while this says so, and for the loss timeout after, its session is
+    /// not lost for want of a connection. Asked now and then; null: nobody.
+    /// </summary>
+    public Func<NodeId, bool>? IsInDoubt { get; set; }
 
     /// <summary>What is injected into links; null: nothing may be. Before the first session.</summary>
     public FaultPlan? Faults { get; init; }
@@ -186,8 +195,8 @@ internal sealed unsafe class SessionFabric : IFabric
     public bool IsTakenUpTo(NodeId peer, ulong sequence) => Find(peer) is not { } session
         || session.Core.LastAcknowledged >= sequence;
 
-    /// <summary>The number of the last frame to a peer; 0 if there is no session.</summary>
-    public ulong LastSequence(NodeId peer) => Find(peer)?.Core.LastCommitted ?? 0;
+    /// <summary>Whether there is a session with the peer, connected or not.</summary>
+    public bool HasSession(NodeId peer) => Find(peer) is not null;
 
     /// <summary>Whether there is a connection to the peer right now.</summary>
     public bool IsConnected(NodeId peer) => Find(peer) is { IsConnected: true };
@@ -224,6 +233,19 @@ internal sealed unsafe class SessionFabric : IFabric
         Forget(session);
         _log($"fabric: lost {session.Peer} at {session.Address}: {reason}");
         Upper.OnPeerDown(session.Peer, reason);
+    }
+
+    /// <summary>The peer has ended the session.</summary>
+    internal void End(Session session)
+    {
+        if (Ended is null)
+        {
+            Lose(session, "it has ended the session");
+            return;
+        }
+        if (Find(session.Peer) != session) return;
+        Forget(session);
+        Ended(session.Peer);
     }
 
     private Session? Find(NodeId peer) => peer.Value < _byNode.Length ? _byNode[peer.Value] : null;

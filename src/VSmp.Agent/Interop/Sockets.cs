@@ -7,13 +7,13 @@ using System.Runtime.InteropServices;
 namespace VSmp.Agent.Interop;
 
 /// <summary>
-/// TCP sockets as the kernel has them. The fabric uses these and not <see cref="Socket"/>: its descriptors belong to a reactor's
+/// Sockets as the kernel has them. The fabric uses these and not <see cref="Socket"/>: its descriptors belong to a reactor's
 /// epoll set, move between reactors, and are read and written without a pool hop or an allocation.
 /// </summary>
 internal static unsafe partial class Sockets
 {
     private const string Name = "libc";
-    private const int AF_INET = 2, AF_INET6 = 10, SOCK_STREAM = 1, SOCK_NONBLOCK = 0x800, SOCK_CLOEXEC = 0x80000;
+    private const int AF_INET = 2, AF_INET6 = 10, SOCK_STREAM = 1, SOCK_DGRAM = 2, SOCK_NONBLOCK = 0x800, SOCK_CLOEXEC = 0x80000;
     private const int SOL_SOCKET = 1, SO_REUSEADDR = 2, SO_ERROR = 4, SO_KEEPALIVE = 9;
     private const int IPPROTO_TCP = 6, TCP_NODELAY = 1, TCP_KEEPIDLE = 4, TCP_KEEPINTVL = 5, TCP_KEEPCNT = 6,
         TCP_USER_TIMEOUT = 18;
@@ -55,6 +55,9 @@ internal static unsafe partial class Sockets
     [LibraryImport(Name, SetLastError = true, EntryPoint = "sendmsg")]
     public static partial nint SendMessage(int fd, MessageVector* message, int flags);
 
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "sendto")]
+    public static partial nint SendTo(int fd, void* buffer, nuint bytes, int flags, void* address, uint addressBytes);
+
     [LibraryImport(Name, SetLastError = true, EntryPoint = "shutdown")]
     public static partial int Shutdown(int fd, int how);
 
@@ -83,6 +86,27 @@ internal static unsafe partial class Sockets
         };
         throw new IOException($"cannot listen on {address}: {Errno.Text(error)}{advice}", error);
     }
+
+    /// <summary>A datagram socket on exactly that address.</summary>
+    /// <exception cref="IOException">The address cannot be had; the message says why and what to do.</exception>
+    public static int BindDatagrams(IPEndPoint address)
+    {
+        int fd = Create(address, SOCK_DGRAM);
+        // SAFETY: the address buffer outlives the call.
+        unsafe
+        {
+            byte* raw = stackalloc byte[AddressBytes];
+            uint rawBytes = Encode(address, raw);
+            if (BindRaw(fd, raw, rawBytes) == 0) return fd;
+        }
+        int error = Errno.Last;
+        _ = Libc.Close(fd);
+        string advice = error == Errno.EADDRINUSE ? "; another program uses that UDP port, which heartbeats need: choose another port, or 0 for any" : "";
+        throw new IOException($"cannot bind UDP {address}: {Errno.Text(error)}{advice}", error);
+    }
+
+    /// <summary>A datagram socket to send from, of an address's family.</summary>
+    public static int OpenDatagrams(IPEndPoint address) => Create(address, SOCK_DGRAM);
 
     /// <summary>The next waiting connection, non-blocking; negative if there is none, or on an error (see errno).</summary>
     public static int Accept(int listener, out IPEndPoint? peer)
@@ -166,10 +190,10 @@ internal static unsafe partial class Sockets
         }
     }
 
-    private static int Create(IPEndPoint address)
+    private static int Create(IPEndPoint address, int type = SOCK_STREAM)
     {
         int family = address.AddressFamily == AddressFamily.InterNetworkV6 ? AF_INET6 : AF_INET;
-        int fd = SocketRaw(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        int fd = SocketRaw(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
         return fd >= 0 ? fd : throw Errno.Exception("cannot create a socket");
     }
 

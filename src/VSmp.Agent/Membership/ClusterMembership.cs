@@ -1,55 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Buffers.Binary;
-using System.Diagnostics;
 using System.Net;
 using System.Security.Cryptography;
 using VSmp.Agent.Fabric;
+using VSmp.Agent.Interop;
 using VSmp.Coherence;
 using VSmp.Coherence.Membership;
 using VSmp.Coherence.Messages;
+using ProtocolViolationException = VSmp.Coherence.ProtocolViolationException;
 
 namespace VSmp.Agent.Membership;
 
 /// <summary>
-/// Who is in the cluster. The node that founded it coordinates: it alone admits and removes members, and announces each new view
-/// to all. Everything but <see cref="JoinAsync"/> and <see cref="LeaveAsync"/> belongs to the reactor. It sits between the fabric
-/// and the agent: it takes the membership's frames and passes the others on.
+/// Who is in the cluster. A <see cref="MembershipMachine"/> decides (docs/membership.md); here it meets the fabric, the heartbeats and the clock. It sits
+/// between the fabric and the agent: it takes the membership's frames and passes the others on. Everything but <see cref="JoinAsync"/> and
+/// <see cref="LeaveAsync"/> belongs to the reactor.
 /// </summary>
-internal sealed class ClusterMembership : IFrameReceiver
+/// <remarks>
+/// This file: what others see, and frames. ClusterMembership.Driving.cs: what the machine is told and wants. ClusterMembership.Joining.cs: founding,
+/// joining and leaving.
+/// </remarks>
+internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
 {
-    private const int MaxRedirects = 3;
-    private const int AskAgainMilliseconds = 200;
-
-    /// <summary>
-    /// How long a newcomer asks again where it got no answer, or heard that the agent there is not in a cluster yet: agents that are
-    /// started together come up in any order.
-    /// </summary>
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
-
-    private const string Removed = "the coordinator has removed this node from the cluster: another node could not reach it";
-
     private readonly Reactor _reactor;
     private readonly SessionFabric _fabric;
     private readonly PeerGate _gate;
     private readonly IFrameReceiver _next;
     private readonly Action<string> _log;
-    private readonly List<PendingJoin> _pendingJoins = [];
-    private MembershipView? _view;
-    private TaskCompletionSource? _left; // there once this node wants to leave or is out
-    private bool _coordinatorLost;
+    private readonly MembershipTimes _times;
+    private readonly HeartbeatPort _heartbeats;
+    private readonly PeerProbes _probes;
+    private readonly HashSet<NodeId> _shunned = []; // not heard any more, until they are out
+    private ILease? _lease;
 
     /// <summary>Becomes the fabric's receiver; what is not the membership's goes to <paramref name="next"/>.</summary>
-    public ClusterMembership(Reactor reactor, SessionFabric fabric, PeerGate gate, IFrameReceiver next, Action<string> log)
+    public ClusterMembership(Reactor reactor, SessionFabric fabric, PeerGate gate, IFrameReceiver next, Action<string> log, MembershipTimes? times = null)
     {
         _reactor = reactor;
         _fabric = fabric;
         _gate = gate;
         _next = next;
         _log = log;
+        _times = times ?? new MembershipTimes();
+        _heartbeats = new HeartbeatPort(reactor, gate, fabric.Faults, OnHeartbeat);
+        _probes = new PeerProbes(reactor, gate, fabric.Faults, OnEvidence);
         fabric.Receiver = this;
         fabric.Disowned = OnDisowned;
+        fabric.Ended = OnSessionEnded;
+        fabric.IsInDoubt = IsSuspected;
         gate.JoinArrived = join => reactor.Post(() => OnJoin(join));
-        reactor.AtTurnEnd(AnswerPendingJoins);
+        reactor.Every(TickMicroseconds, Tick, () => _machine is not null);
     }
 
     /// <summary>
@@ -57,377 +57,192 @@ internal sealed class ClusterMembership : IFrameReceiver
     /// </summary>
     public event Action<Member>? NodeJoined;
 
-    /// <summary>A node is out of the view, with the reason.</summary>
+    /// <summary>
+    /// A node is out of the view and its guests are stopped: what it was home of may be re-homed. With the reason. That there is no session with it any more
+    /// has been said before, by <see cref="IFrameReceiver.OnPeerDown"/>.
+    /// </summary>
     public event Action<Member, string>? NodeLeft;
 
-    /// <summary>This node is no member any more, though it did not ask to leave.</summary>
+    /// <summary>This node's guests may not run any more (false), or may again (true).</summary>
+    public event Action<bool>? LeaseChanged;
+
+    /// <summary>This node is no member any more, though it did not ask to leave, or the cluster is no more. With what to tell people.</summary>
     public event Action<string>? Expelled;
 
     /// <summary>This node's number; <see cref="NodeId.None"/> before it is a member.</summary>
     public NodeId Self { get; private set; } = NodeId.None;
 
     /// <summary>The current view's number; 0 before this node is a member.</summary>
-    public ViewNumber View => _view?.Number ?? default;
+    public ViewNumber View => Current?.Number ?? default;
 
     /// <summary>The cluster's life.</summary>
-    public Epoch Epoch => _view?.Epoch ?? default;
+    public Epoch Epoch => Current?.Epoch ?? default;
 
     /// <summary>The members by ascending number, this node among them.</summary>
-    public IReadOnlyList<Member> Members => _view?.Members ?? [];
+    public IReadOnlyList<Member> Members => Current?.Members ?? [];
 
-    /// <summary>Whether this node coordinates.</summary>
-    public bool IsCoordinator => Self == MembershipView.Coordinator;
+    /// <summary>Whether this node's guests may run.</summary>
+    public bool HasLease => _machine is { HasLease: true };
 
-    /// <summary>Whether somebody is there to decide what becomes of a member that this node has lost.</summary>
-    public bool Decides(NodeId lost) => IsCoordinator || (lost != MembershipView.Coordinator && !_coordinatorLost);
+    /// <summary>What keeps guests within the lease; it is told where things stand. Null: nobody yet.</summary>
+    public ILease? Lease
+    {
+        get => _lease;
+        set
+        {
+            _lease = value;
+            if (HasLease) _lease?.Extend(BootTimeOf(_machine!.LeaseUntilTicks));
+            else _lease?.End();
+        }
+    }
+
+    private MembershipView? Current { get; set; }
 
     /// <summary>The member of that number, or null.</summary>
-    public Member? Find(NodeId id) => _view?.Find(id);
+    public Member? Find(NodeId id) => Current?.Find(id);
 
-    /// <summary>Founds a cluster of which this node is the first member and the coordinator.</summary>
-    /// <param name="name">This node's name.</param>
-    /// <param name="address">Where others reach it: the address that the gate bound, never a wildcard.</param>
-    /// <param name="contributedBytes">Memory that it gives to the pool.</param>
-    public void Found(string name, IPEndPoint address, ulong contributedBytes)
-    {
-        CheckName(name);
-        if (IsWildcard(address.Address))
-            throw new ArgumentException(
-                $"the founding node cannot tell others to reach it at {address}: listen on the address that they shall use");
-        var epoch = new Epoch(BinaryPrimitives.ReadUInt32LittleEndian(RandomNumberGenerator.GetBytes(4)) | 1);
-        Enter(MembershipView.Found(epoch, name, address, contributedBytes), MembershipView.Coordinator);
-    }
-
-    /// <summary>Becomes a member of a running cluster. From any thread but the reactor's, which must run.</summary>
-    /// <param name="seed">Any member's address.</param>
-    /// <param name="name">This node's name.</param>
-    /// <param name="address">Where others reach it; of a wildcard the coordinator takes the address that it sees.</param>
-    /// <param name="contributedBytes">Memory that it gives to the pool.</param>
-    /// <exception cref="MembershipException">It did not work; the message says why.</exception>
-    public async Task JoinAsync(IPEndPoint seed, string name, IPEndPoint address, ulong contributedBytes)
-    {
-        CheckName(name);
-        byte[] body = new byte[MemberList.MaxMemberBytes];
-        int bodyBytes = MemberList.Write(body, new Member(NodeId.None, name, address, contributedBytes));
-        Array.Resize(ref body, bodyBytes);
-        IPEndPoint at = seed;
-        long started = Stopwatch.GetTimestamp();
-        for (int hop = 0; hop <= MaxRedirects;)
-        {
-            HandshakeResult result = await AskToJoinAsync(at, body).ConfigureAwait(false);
-            if (result.Status == HandshakeStatus.Redirect && ReadCoordinator(result.Body) is { } coordinator)
-            {
-                at = coordinator;
-                hop++;
-                continue;
-            }
-            // Closed: on a busy host, an agent there that had not the patience to hear the request to its end.
-            if (result.Status is HandshakeStatus.NotReady or HandshakeStatus.TimedOut or HandshakeStatus.Closed && Stopwatch.GetElapsedTime(started) < Patience)
-            {
-                await Task.Delay(AskAgainMilliseconds).ConfigureAwait(false);
-                continue;
-            }
-            if (result.Status != HandshakeStatus.Ok)
-                throw new MembershipException(result.Status, $"cannot join the cluster at {at}: {result.Text}");
-            if (ReadAdmission(result.Body) is not var (self, view))
-                throw new MembershipException(HandshakeStatus.NotVSmp,
-                    $"cannot join the cluster at {at}: its answer makes no sense");
-            await _reactor.Ask(() =>
-            {
-                Enter(view, self);
-                return true;
-            }).ConfigureAwait(false);
-            return;
-        }
-        throw new MembershipException(HandshakeStatus.Redirect,
-            $"cannot join the cluster at {seed}: its members send us from one to the other");
-    }
-
-    /// <summary>
-    /// Leaves the cluster: returns when the coordinator has announced it, or is lost, or after the timeout. From any thread
-    /// but the reactor's. A coordinator that leaves leaves the others without one.
-    /// </summary>
-    public async Task LeaveAsync(TimeSpan timeout)
-    {
-        Task left = await _reactor.Ask(BeginLeave).ConfigureAwait(false);
-        await Task.WhenAny(left, Task.Delay(timeout)).ConfigureAwait(false);
-    }
+    /// <summary>Whether a member seems to be lost.</summary>
+    public bool IsSuspected(NodeId node) => _machine is { } machine && machine.IsSuspected(node);
 
     /// <inheritdoc/>
     public void OnFrame(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
     {
         switch (header.Type)
         {
-            case MessageType.ViewChange: OnViewChange(peer, header, payload); break;
-            case MessageType.Leave: OnLeave(peer, header); break;
-            default: _next.OnFrame(peer, header, payload); break;
+            case MessageType.ViewChange:
+                OnRecord((long)header.Argument0, ReadView(peer, payload));
+                break;
+            case MessageType.AskView:
+                if (_machine is not null) SendView(peer);
+                break;
+            case MessageType.ProposeView:
+                OnProposal(peer, (long)header.Argument0, ReadView(peer, payload));
+                break;
+            case MessageType.Leave:
+                if (header.Requestor.Value <= peer.Value) throw new ProtocolViolationException($"{peer} wants {header.Requestor} gone, not itself");
+                if (!_shunned.Contains(peer)) Shun(header.Requestor, $"{NameOf(peer)} cannot go on with it");
+                break;
+            default:
+                _next.OnFrame(peer, header, payload);
+                break;
         }
     }
 
     /// <inheritdoc/>
     public void OnPeerUp(NodeId peer) => _next.OnPeerUp(peer);
 
-    /// <inheritdoc/>
+    /// <summary>
+    /// The session is lost for good, with frames that somebody waits for: of the two nodes, one has to go, and both agree which. That of the higher number
+    /// does, so never the coordinator.
+    /// </summary>
     public void OnPeerDown(NodeId peer, string reason)
     {
         _next.OnPeerDown(peer, reason);
-        if (_view?.Find(peer) is null) return;
-        if (IsCoordinator)
+        if (Find(peer) is not { } member || _left is not null) return;
+        if (Self.Value > peer.Value)
         {
-            Announce(_view.Without(peer), reason);
-        }
-        else if (peer == MembershipView.Coordinator)
-        {
-            OnCoordinatorLost(reason);
-        }
-        else if (!_coordinatorLost && _left is null)
-        {
-            // The session is lost for good, so one of the two has to go: the coordinator decides.
-            SendLeave(peer);
-        }
-    }
-
-    private void Enter(MembershipView view, NodeId self)
-    {
-        if (_view is not null) throw new InvalidOperationException("this node is a member already");
-        Self = self;
-        _fabric.SetIdentity(self, view.Epoch);
-        Adopt(view, "");
-    }
-
-    private void Adopt(MembershipView view, string reason)
-    {
-        MembershipView? old = _view;
-        _view = view;
-        _fabric.View = view.Number;
-        foreach (Member member in old?.Members ?? [])
-        {
-            if (view.Find(member.Id) is not null || member.Id == Self) continue;
-            _fabric.Remove(member.Id);
-            _log($"membership: {member.Name} ({member.Id}) has left in view {view.Number.Value}: {reason}");
-            NodeLeft?.Invoke(member, reason);
-        }
-        foreach (Member member in view.Members)
-        {
-            if (old?.Find(member.Id) is not null) continue;
-            if (member.Id != Self)
-            {
-                _fabric.Add(member.Id, member.Address);
-                _log($"membership: {member.Name} ({member.Id}, {member.Address}) is a member as of view {view.Number.Value}");
-            }
-            NodeJoined?.Invoke(member);
-        }
-    }
-
-    private void OnViewChange(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
-    {
-        if (peer != MembershipView.Coordinator || _view is null) return;
-        if (MemberList.Read(payload) is not { } members
-            || MembershipView.FromAnnouncement(header.Epoch, header.View, members) is not { } next)
-        {
-            _log($"membership: the coordinator announced a view that makes no sense ({payload.Length} bytes); it is ignored");
+            GoOut($"it cannot go on with node {member.Name}: {reason}. Of two such nodes the one that joined later goes");
             return;
         }
-        if (!_view.CanBeFollowedBy(next)) return; // announced before this node had joined
-        if (next.Find(Self) is null)
+        Shun(peer, reason);
+        foreach (Member other in Members)
         {
-            GoOut(Removed);
-            return;
+            if (other.Id == Self || other.Id == peer) continue;
+            _fabric.Begin(other.Id, 0);
+            _fabric.Commit(new FrameHeader { Type = MessageType.Leave, Requestor = peer });
         }
-        Adopt(next, "the coordinator announced it");
+    }
+
+    /// <inheritdoc/>
+    public void Dispose()
+    {
+        _machine = null;
+        _heartbeats.Dispose();
+    }
+
+    private static MembershipView ReadView(NodeId peer, ReadOnlySpan<byte> payload) =>
+        ViewRecord.Read(payload) ?? throw new ProtocolViolationException($"{peer} sent {payload.Length} bytes that are no view");
+
+    private string NameOf(NodeId node) => Find(node)?.Name ?? node.ToString();
+
+    /// <summary>A member is treated as if nothing came from it any more: after the suspicion's time it is voted out, as safely as if it were so.</summary>
+    private void Shun(NodeId node, string reason)
+    {
+        if (node == Self || Find(node) is null || !_shunned.Add(node)) return;
+        _log($"membership: {NameOf(node)} ({node}) is not heard any more, so that it goes: {reason}");
     }
 
     /// <summary>
-    /// Without its coordinator a cluster keeps its members and its view: what is between the others goes on. (Had the coordinator
-    /// removed this node instead, the others would end their sessions with it too.)
+    /// The peer has ended the session: it is about to stop, or this node is out of its view. The membership will tell; until then there is a session to
+    /// lose nothing in.
     /// </summary>
-    private void OnCoordinatorLost(string reason)
+    private void OnSessionEnded(NodeId peer)
     {
-        _coordinatorLost = true;
-        _left?.TrySetResult();
-        if (_left is not null) return;
-        _log($"membership: the coordinator is lost ({reason}): no node can join, and none that is lost is removed; "
-            + "restart the cluster when what runs has ended");
+        if (_machine is null || _left is not null || Find(peer) is not { } member) return;
+        if (peer == MembershipView.Coordinator)
+        {
+            GoOut(WithoutCoordinator("it has left the cluster"));
+            return;
+        }
+        _reactor.Post(() =>
+        {
+            if (Find(peer) == member && _left is null) _fabric.Add(peer, member.Address);
+        });
     }
 
-    /// <summary>Who is removed while it has no connection to the coordinator learns of it when it tries to make one.</summary>
+    /// <summary>Who is excluded while it has no connection to the coordinator learns of it when it tries to make one.</summary>
     private void OnDisowned(NodeId peer)
     {
-        if (peer == MembershipView.Coordinator) GoOut(Removed);
+        if (peer == MembershipView.Coordinator && Find(peer) is not null) GoOut(Excluded);
     }
 
-    /// <summary>This node is out, as it wished or not; what is said of it later changes nothing.</summary>
-    private void GoOut(string reason)
+    // The record, between members.
+
+    private void SendView(NodeId to) => SendView(to, _machine!.Revision, ViewRecord.Write(_machine.View!));
+
+    private void SendView(NodeId to, long revision, ReadOnlySpan<byte> record) => Send(to, MessageType.ViewChange, revision, record);
+
+    private void Send(NodeId to, MessageType type, long revision, ReadOnlySpan<byte> record)
     {
-        bool wished = _left is not null;
-        (_left ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously)).TrySetResult();
-        if (!wished) Expelled?.Invoke(reason);
+        record.CopyTo(_fabric.Begin(to, record.Length));
+        _fabric.Commit(new FrameHeader { Type = type, Requestor = NodeId.None, Argument0 = (ulong)revision });
     }
 
-    private void OnLeave(NodeId peer, in FrameHeader header)
+    private void OnProposal(NodeId from, long revision, MembershipView view)
     {
-        if (!IsCoordinator || _view!.Find(header.Requestor) is not { } leaving) return;
-        if (leaving.Id == Self) return; // a member that cannot reach the coordinator cannot remove it either
-        string reason = leaving.Id == peer ? "it left" : $"{peer} could not reach it";
-        Announce(_view.Without(leaving.Id), reason);
-    }
-
-    /// <summary>Goes over to a new view and tells everybody, those that are removed by it included.</summary>
-    private void Announce(MembershipView next, string reason)
-    {
-        MembershipView old = _view!;
-        Span<byte> payload = stackalloc byte[MemberList.MaxBytes];
-        payload = payload[..MemberList.Write(payload, next.Members)];
-        _fabric.View = next.Number;
-        foreach (Member member in old.Members)
+        if (Self != MembershipView.Coordinator) throw new ProtocolViolationException($"{from} proposes a view to {Self}, which keeps no record");
+        if (_machine is null || Find(from) is null) return;
+        // Whoever was overtaken gets what is there.
+        if (revision == _machine.Revision)
         {
-            if (member.Id == Self) continue;
-            payload.CopyTo(_fabric.Begin(member.Id, payload.Length));
-            _fabric.Commit(new FrameHeader { Type = MessageType.ViewChange, Requestor = NodeId.None });
+            MembershipView current = _machine.View!;
+            bool isNext = view.Number.Value == current.Number.Value + 1 && current.CanBeFollowedBy(view) && view.NextId >= current.NextId;
+            if (!isNext || view.Find(Self) is null) throw new ProtocolViolationException($"{from} proposes view {view.Number.Value}, which makes no sense");
+            OnRecord(revision + 1, view);
         }
-        _fabric.Flush(); // what a removed member has to be told goes out before its session ends
-        Adopt(next, reason);
+        if (_fabric.HasSession(from)) SendView(from);
     }
 
-    private void SendLeave(NodeId leaving)
+    /// <summary>The coordinator's own: the record is what its machine has.</summary>
+    private sealed class CoordinatorRecord(ClusterMembership membership) : IViewRecord
     {
-        _fabric.Begin(MembershipView.Coordinator, 0);
-        _fabric.Commit(new FrameHeader { Type = MessageType.Leave, Requestor = leaving });
+        public void Read()
+        {
+        }
+
+        public void Propose(long revision, MembershipView view) => membership.OnRecord(revision + 1, view);
     }
 
-    private Task BeginLeave()
+    /// <summary>The coordinator has the record, and answers by ViewChange.</summary>
+    private sealed class RemoteRecord(ClusterMembership membership) : IViewRecord
     {
-        if (_view is null) return Task.CompletedTask;
-        if (_left is not null) return _left.Task;
-        _left = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        if (!IsCoordinator && !_coordinatorLost)
-        {
-            SendLeave(Self);
-            return _left.Task;
-        }
-        // There is nobody to announce it: each of the others is told that the session ends.
-        foreach (Member member in _view.Members)
-            if (member.Id != Self) _fabric.Remove(member.Id);
-        _left.SetResult();
-        return _left.Task;
-    }
+        public void Read() => membership.AskMember(MembershipView.Coordinator);
 
-    // Admission.
-
-    private void OnJoin(IncomingJoin join)
-    {
-        if (_view is null || _left is not null)
+        public void Propose(long revision, MembershipView view)
         {
-            join.Reply(HandshakeStatus.NotReady, []);
-            return;
-        }
-        if (!IsCoordinator)
-        {
-            if (_view.Find(MembershipView.Coordinator) is not { } coordinator) join.Reply(HandshakeStatus.NotReady, []);
-            else join.Reply(HandshakeStatus.Redirect, WriteMember(coordinator));
-            return;
-        }
-        ReadOnlySpan<byte> request = join.Request;
-        if (!MemberList.TryRead(ref request, out Member? wish) || !request.IsEmpty || wish!.Address.Port == 0)
-        {
-            join.Reply(HandshakeStatus.BadRequest, []);
-            return;
-        }
-        IPEndPoint address = wish.Address;
-        if (IsWildcard(address.Address)) address = new IPEndPoint(join.Remote.Address, address.Port);
-        AdmissionError error = _view.TryAdmit(wish.Name, address, wish.ContributedBytes, out MembershipView next);
-        if (error != AdmissionError.None)
-        {
-            join.Reply(error switch
-            {
-                AdmissionError.NameTaken => HandshakeStatus.NameTaken,
-                AdmissionError.Full => HandshakeStatus.Full,
-                _ => HandshakeStatus.BadRequest,
-            }, []);
-            return;
-        }
-        Announce(next, "");
-        _pendingJoins.Add(new PendingJoin(join, _view.Find(wish.Name)!.Id,
-            [.. _view.Members.Where(m => m.Id != Self && m.Name != wish.Name).Select(m => (m.Id, _fabric.LastSequence(m.Id)))]));
-        AnswerPendingJoins();
-    }
-
-    /// <summary>
-    /// A new member gets its answer when all others have taken the view that it is in: whatever it asks of one of them, on behalf
-    /// of itself or through a third, finds a node that knows it.
-    /// </summary>
-    private void AnswerPendingJoins()
-    {
-        for (int i = _pendingJoins.Count - 1; i >= 0; i--)
-        {
-            PendingJoin pending = _pendingJoins[i];
-            if (pending.Join.HasEnded)
-            {
-                _pendingJoins.RemoveAt(i);
-                if (_view!.Find(pending.Id) is not null) Announce(_view.Without(pending.Id), "it went away before it was answered");
-                continue;
-            }
-            if (!pending.MustKnow.TrueForAll(wait => _fabric.IsTakenUpTo(wait.Member, wait.Sequence))) continue;
-            _pendingJoins.RemoveAt(i);
-            if (_view!.Find(pending.Id) is null) pending.Join.Reply(HandshakeStatus.NotReady, []);
-            else pending.Join.Reply(HandshakeStatus.Ok, WriteAdmission(pending.Id));
+            // What cannot go now would be overtaken; the machine proposes again.
+            if (!membership._fabric.IsConnected(MembershipView.Coordinator)) return;
+            membership.Send(MembershipView.Coordinator, MessageType.ProposeView, revision, ViewRecord.Write(view));
         }
     }
-
-    private async Task<HandshakeResult> AskToJoinAsync(IPEndPoint at, byte[] body)
-    {
-        var answer = new TaskCompletionSource<HandshakeResult>(TaskCreationOptions.RunContinuationsAsynchronously);
-        var request = new OutgoingRequest(at, HandshakePurpose.Join, default, NodeId.None, NodeId.None, body);
-        _gate.Connect(request, result => answer.TrySetResult(result));
-        return await answer.Task.ConfigureAwait(false);
-    }
-
-    /// <summary>The answer to a join: epoch (32 bits), view (32), the new member's number (16), the list of members.</summary>
-    private byte[] WriteAdmission(NodeId id)
-    {
-        byte[] body = new byte[10 + MemberList.MaxBytes];
-        BinaryPrimitives.WriteUInt32LittleEndian(body, Epoch.Value);
-        BinaryPrimitives.WriteUInt32LittleEndian(body.AsSpan(4), View.Value);
-        BinaryPrimitives.WriteUInt16LittleEndian(body.AsSpan(8), id.Value);
-        int bytes = 10 + MemberList.Write(body.AsSpan(10), Members);
-        return body[..bytes];
-    }
-
-    private static (NodeId Self, MembershipView View)? ReadAdmission(ReadOnlySpan<byte> body)
-    {
-        if (body.Length < 10 || MemberList.Read(body[10..]) is not { } members) return null;
-        var epoch = new Epoch(BinaryPrimitives.ReadUInt32LittleEndian(body));
-        var number = new ViewNumber(BinaryPrimitives.ReadUInt32LittleEndian(body[4..]));
-        var self = new NodeId(BinaryPrimitives.ReadUInt16LittleEndian(body[8..]));
-        MembershipView? view = MembershipView.FromAnnouncement(epoch, number, members);
-        return view?.Find(self) is null ? null : (self, view);
-    }
-
-    private static byte[] WriteMember(Member member)
-    {
-        byte[] body = new byte[MemberList.MaxMemberBytes];
-        return body[..MemberList.Write(body, member)];
-    }
-
-    private static IPEndPoint? ReadCoordinator(ReadOnlySpan<byte> body) =>
-        MemberList.TryRead(ref body, out Member? member) ? member!.Address : null;
-
-    private static bool IsWildcard(IPAddress address) => address.Equals(IPAddress.Any) || address.Equals(IPAddress.IPv6Any);
-
-    private static void CheckName(string name)
-    {
-        if (!Member.IsName(name))
-            throw new ArgumentException(
-                $"'{name}' cannot be a node's name: 1 to {Member.MaxNameLength} letters, digits, '-', '_' and '.', "
-                + "a letter or digit first");
-    }
-
-    private sealed record PendingJoin(IncomingJoin Join, NodeId Id, List<(NodeId Member, ulong Sequence)> MustKnow);
-}
-
-/// <summary>A node could not become a member; the message says why and what to do.</summary>
-internal sealed class MembershipException(HandshakeStatus status, string message) : Exception(message)
-{
-    /// <summary>The cause, to tell exit codes apart.</summary>
-    public HandshakeStatus Status => status;
 }

@@ -19,7 +19,7 @@ namespace VSmp.Agent.Paging;
 /// </summary>
 /// <remarks>
 /// This file: faults, and what waits. Pager.Effects.cs: what the protocol asks for. Pager.Holds.cs: letting
-/// threads use what they got. Pager.Eviction.cs: staying within budgets. Pager.Recovery.cs: after a node was lost. Pager.Barriers.cs: what is foreseen. Pager.Lazy.cs: acquire and release.
+/// threads use what they got. Pager.Pause.cs: serving nobody for a while. Pager.Eviction.cs: staying within budgets. Pager.Recovery.cs: after a node was lost. Pager.Barriers.cs: what is foreseen. Pager.Lazy.cs: acquire and release.
 /// </remarks>
 internal sealed unsafe partial class Pager : IDisposable
 {
@@ -111,6 +111,7 @@ internal sealed unsafe partial class Pager : IDisposable
         _regions.Remove(region.Id);
         _waiting.RemoveAll(f => f.Mapping.Region == region);
         _starved.RemoveAll(f => f.Mapping.Region == region);
+        _paused.RemoveAll(f => f.Mapping.Region == region);
         region.Protocol.Drop();
         _recovery.Drop(region.Id);
         _rebuilding.Remove(region);
@@ -124,6 +125,11 @@ internal sealed unsafe partial class Pager : IDisposable
     /// <summary>Reads the faults of a guest's userfaultfd and handles them.</summary>
     public void OnFaults(Mapping mapping)
     {
+        if (_isPaused)
+        {
+            Mute(mapping);
+            return;
+        }
         const int Capacity = 16;
         UserfaultMessage* messages = stackalloc UserfaultMessage[Capacity];
         // SAFETY: the buffer holds Capacity messages.
@@ -229,6 +235,11 @@ internal sealed unsafe partial class Pager : IDisposable
         Mapping mapping = fault.Mapping;
         PagedRegion region = mapping.Region;
         if (mapping.IsGone) return;
+        if (_isPaused)
+        {
+            _paused.Add(fault);
+            return;
+        }
         IRegionProtocol protocol = region.Protocol;
         PageCopy copy = isNew && region.Layout.IsOpen(fault.Page.Extent) ? protocol.CopyOf(fault.Page) : PageCopy.None;
         bool write = fault.Write || ExpectsWrite(in fault);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Buffers.Binary;
 using System.Numerics;
 using System.Runtime.CompilerServices;
 
@@ -70,6 +71,23 @@ public struct MemberSet
 
     /// <summary>Whether a member is one of them.</summary>
     public readonly bool Contains(int place) => (_words[place >> 6] >> (place & 63) & 1) != 0;
+
+    /// <summary>Bytes of <see cref="Write"/>.</summary>
+    internal const int Bytes = MembershipView.MaxMembers / 8;
+
+    /// <summary>Writes a bit for each place, the lowest of the first byte for place 0.</summary>
+    internal readonly void Write(Span<byte> to)
+    {
+        for (int i = 0; i < Bytes / sizeof(ulong); i++) BinaryPrimitives.WriteUInt64LittleEndian(to[(i * sizeof(ulong))..], _words[i]);
+    }
+
+    /// <summary>Reads what <see cref="Write"/> wrote.</summary>
+    internal static MemberSet Read(ReadOnlySpan<byte> from)
+    {
+        MemberSet set = default;
+        for (int i = 0; i < Bytes / sizeof(ulong); i++) set._words[i] = BinaryPrimitives.ReadUInt64LittleEndian(from[(i * sizeof(ulong))..]);
+        return set;
+    }
 
     [InlineArray(MembershipView.MaxMembers / 64)]
     private struct Words

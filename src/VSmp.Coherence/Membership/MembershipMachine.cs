@@ -100,6 +100,15 @@ public sealed partial class MembershipMachine
     /// <summary>Whether a member is suspected.</summary>
     public bool IsSuspected(NodeId node) => PlaceOf(node) is >= 0 and var place && _peers[place].IsSuspected;
 
+    /// <summary>When a member was heard last, by this node's clock and without the time that this node slept itself; long ago if it is none.</summary>
+    public long HeardTicks(NodeId node) => PlaceOf(node) is >= 0 and var place ? _peers[place].HeardAt : Heartbeat.NoTicks;
+
+    /// <summary>The view in which a member stood when it was heard last; 0 if it has not been heard, or is none.</summary>
+    public ViewNumber StandsIn(NodeId node) => PlaceOf(node) is >= 0 and var place ? _peers[place].SaidIn : default;
+
+    /// <summary>Whether this node's guests may run, as of the last step.</summary>
+    public bool HasLease => _hasLease;
+
     /// <summary>Becomes a member for the first time: the founder, or a node that was admitted.</summary>
     /// <param name="revision">The record's revision that has the view.</param>
     /// <param name="view">A view that this node is in.</param>

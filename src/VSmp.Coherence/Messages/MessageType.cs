@@ -121,14 +121,18 @@ public enum MessageType : byte
 
     /// <summary>A node's load and capacity, told to every peer now and then.</summary>
     NodeReport = 80,
-    /// <summary>The coordinator's new view of the membership.</summary>
+    /// <summary>The membership's record, as the sender has it; argument 0: its revision.</summary>
     ViewChange = 81,
-    /// <summary>A node says that it is leaving.</summary>
+    /// <summary>The sender cannot go on with the node that the requestor field names: nobody is to hear that one any more.</summary>
     Leave = 82,
+    /// <summary>Asks for the membership's record, which comes as a ViewChange.</summary>
+    AskView = 83,
+    /// <summary>To the coordinator: a view to put in place of the record whose revision argument 0 has. Answered with a ViewChange.</summary>
+    ProposeView = 84,
     /// <summary>A command's question to another node, or what it is to do; the answer is a <see cref="NodeAnswer"/>.</summary>
-    NodeAsk = 83,
+    NodeAsk = 85,
     /// <summary>A piece of the answer to a NodeAsk.</summary>
-    NodeAnswer = 84,
+    NodeAnswer = 86,
 
     // Jobs: ranks that the leader has started on other hosts.
 

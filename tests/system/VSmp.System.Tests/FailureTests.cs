@@ -56,12 +56,12 @@ public sealed class FailureTests
     [Fact]
     public void A_guest_whose_own_agent_is_killed_ends_with_a_message_and_reads_nothing_wrong() => Cluster.Run(2, "128M", cluster =>
     {
-        using GuestCommand guest = cluster.Start([Paths.Program("random"), "120", "60"], local: "32M", node: "n0");
-        Wait.Until(() => cluster.AllocatedBytes("n1") > Cluster.MiB(16), 60, () => "the guest's pages on n1");
-        Assert.Equal(0, Native.Kill(cluster.ProcessId("n0"), Native.SIGKILL));
-        guest.Command.WaitForEnd(60).FailedWith(9, "n0");
+        using GuestCommand guest = cluster.Start([Paths.Program("random"), "120", "60"], local: "32M", node: "n1");
+        Wait.Until(() => cluster.AllocatedBytes("n0") > Cluster.MiB(16), 60, () => "the guest's pages on n0");
+        Assert.Equal(0, Native.Kill(cluster.ProcessId("n1"), Native.SIGKILL));
+        guest.Command.WaitForEnd(60).FailedWith(9, "n1");
         Assert.DoesNotContain("check failed", guest.Command.Error, StringComparison.Ordinal);
-    }, leavesAgents: ["n1"]);
+    }, leavesAgents: ["n0"]);
 
     [Fact]
     public void Up_sweeps_what_a_crash_left_and_says_so() => Cluster.Run(2, "64M", cluster =>

@@ -6,7 +6,7 @@ namespace VSmp.SystemTests;
 /// <summary>System calls that .NET does not wrap, for reaching into other processes.</summary>
 internal static partial class Native
 {
-    public const int SIGKILL = 9, SIGTERM = 15;
+    public const int SIGKILL = 9, SIGTERM = 15, SIGCONT = 18, SIGSTOP = 19;
     private const long SYS_pidfd_open = 434, SYS_pidfd_getfd = 438;
     private const int SHUT_RDWR = 2;
 
