@@ -23,6 +23,7 @@ internal sealed partial class ClusterMembership
     private bool _isCarryingOut;
     private bool _hadLease;
     private long _leaseEndedAt;
+    private long _tickedAt;
 
     private static long Now => BootTime.Now.Nanoseconds / NanosecondsPerTick;
 
@@ -32,10 +33,11 @@ internal sealed partial class ClusterMembership
     {
         if (_machine is not { } machine) return;
         long now = Now;
+        TellOwnAbsence(now);
         for (int i = 0; i < Members.Count; i++)
         {
             Member member = Members[i];
-            if (member.Id != Self) _probes.OnSilent(member, now - machine.HeardTicks(member.Id), now);
+            if (member.Id != Self && !_shunned.Contains(member.Id)) _probes.OnSilent(member, now - machine.HeardTicks(member.Id), now);
         }
         machine.OnTick(now, _effects);
         CarryOut();
@@ -43,6 +45,15 @@ internal sealed partial class ClusterMembership
         TellJoined();
         DropEndedJoins();
         if (Self != MembershipView.Coordinator) LookForCoordinator(Now);
+    }
+
+    /// <summary>Others may have suspected this node meanwhile: the log is to say why.</summary>
+    private void TellOwnAbsence(long now)
+    {
+        long absent = now - _tickedAt;
+        if (_tickedAt != 0 && absent >= _times.LeaseTicks)
+            _log($"membership: this agent stood still for {absent} ms: it was stopped, or this host is too busy; the others exclude it after {_times.RestartPatienceTicks} ms of that");
+        _tickedAt = now;
     }
 
     private void OnHeartbeat(NodeId from, in Heartbeat heartbeat)

@@ -8,13 +8,10 @@ using VSmp.Coherence.Membership;
 namespace VSmp.Agent.Membership;
 
 /// <summary>
-/// Tries the addresses of members that are silent: where the host is up and nobody listens, the agent is gone, and so are the guests that it served. Owned
-/// by the reactor.
+/// Tries the addresses of members that are silent: where the host is up and nobody listens, the agent is gone, and so are the guests that it served. Where
+/// a connection is taken, the node is there, and its agent is not at the moment: it stands still on a busy host, or its keeper is starting it again.
+/// Owned by the reactor.
 /// </summary>
-/// <remarks>
-/// What a connection that is taken says of a member that sends no heartbeats is for <see cref="EvidenceOf"/> to know: nothing, as long as the agent
-/// itself listens (it is stopped, or slow). Where a keeper listens for it, it is <see cref="PeerEvidence.AgentDown"/>.
-/// </remarks>
 internal sealed class PeerProbes(Reactor reactor, PeerGate gate, FaultPlan? faults, Action<NodeId, PeerEvidence> found)
 {
     /// <summary>Silence after which an address is tried: more than two heartbeats in a row are missing.</summary>
@@ -50,8 +47,13 @@ internal sealed class PeerProbes(Reactor reactor, PeerGate gate, FaultPlan? faul
     /// <summary>Forgets a member.</summary>
     public void Remove(NodeId node) => _states.Remove(node);
 
-    /// <summary>What the outcome of an attempt to connect says; null: nothing.</summary>
-    private static PeerEvidence? EvidenceOf(int error) => error == Errno.ECONNREFUSED ? PeerEvidence.Refused : null;
+    /// <summary>What the outcome of an attempt to connect says; null: nothing. Whoever listens for an agent, be it a keeper, decides by that how long it is waited for.</summary>
+    private static PeerEvidence? EvidenceOf(int error) => error switch
+    {
+        0 => PeerEvidence.AgentDown,
+        Errno.ECONNREFUSED => PeerEvidence.Refused,
+        _ => null,
+    };
 
     private void OnProbed(NodeId node, State state, int error)
     {

@@ -19,7 +19,7 @@ public enum PeerEvidence
     /// <summary>Its host refuses connections: the host is up and the keeper is gone, and so are its guests.</summary>
     Refused,
 
-    /// <summary>Its keeper answers, and says that the agent is being restarted.</summary>
+    /// <summary>Its host takes connections, though nothing is heard of the agent: it is being restarted by its keeper, or stands still.</summary>
     AgentDown,
 }
 

@@ -228,6 +228,23 @@ public sealed class ClusterMembershipTests
     }
 
     [Fact]
+    public async Task A_member_that_stands_still_while_its_host_takes_connections_is_waited_for()
+    {
+        await using var cluster = new TestCluster(new MembershipTimes(SuspectTicks: 400, RestartPatienceTicks: 60_000));
+        await cluster.FoundAsync("alpha");
+        await cluster.JoinAsync("beta");
+        TestMember alpha = cluster.Nodes[0], beta = cluster.Nodes[1];
+        using var resume = new ManualResetEventSlim();
+        beta.Node.Reactor.Post(resume.Wait);
+        long since = Environment.TickCount64;
+        await alpha.Node.UntilAsync(() => Environment.TickCount64 - since > 1500); // several times the suspicion
+        resume.Set();
+        await beta.Node.UntilAsync(() => beta.Membership.HasLease);
+        Assert.Equal((2, 2), (alpha.Membership.Members.Count, beta.Membership.Members.Count));
+        Assert.Empty(alpha.Left);
+    }
+
+    [Fact]
     public async Task Members_that_the_coordinator_is_silent_to_wait_for_a_restart_and_then_go_out()
     {
         await using var cluster = new TestCluster(new MembershipTimes(SuspectTicks: 500, RestartPatienceTicks: 1500));
