@@ -54,7 +54,7 @@ public sealed class RecoveryTests
         plain.Add(1000);
         mirrored.Add(800);
         RecoveryReport report = new(new Machine("processor", 2, "6.0", "commit", "day"), 4, 96, 24, Seed: 5, QuietStallMilliseconds: 7, plain, mirrored,
-            [new Kill("n1", 400, 20, 430), new Kill("n3", 500, 30, 560.25)]);
+            [new Kill("n1", 400, 20, 430), new Kill("n3", 500, 30, 560.3)]);
         using StringWriter markdown = new();
         report.WriteMarkdown(markdown);
         Assert.Contains("25 % longer", markdown.ToString(), StringComparison.Ordinal);
