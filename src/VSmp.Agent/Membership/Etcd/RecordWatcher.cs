@@ -66,7 +66,7 @@ internal sealed class RecordWatcher
     {
         using CancellationTokenSource ending = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         Task<WatchReply> next = watch.ReadAsync(ending.Token);
-        Task<(EtcdKeyValue? Record, long Revision)> check = CheckAsync(_client.Timeouts.Check, ending.Token);
+        Task<(EtcdKeyValue? Record, long Revision, long Least)> check = CheckAsync(_client.Timeouts.Check, ending.Token);
         try
         {
             long silentAt = -1;
@@ -79,8 +79,8 @@ internal sealed class RecordWatcher
                     next = watch.ReadAsync(ending.Token);
                     continue;
                 }
-                (EtcdKeyValue? record, long revision) = await check.ConfigureAwait(false);
-                if (revision < _position) throw _client.WentBack(revision, _position);
+                (EtcdKeyValue? record, long revision, long least) = await check.ConfigureAwait(false);
+                if (revision < least) throw _client.WentBack(revision, least);
                 bool isBehind = record is null ? !_isGone : record.ModRevision > _position;
                 if (isBehind && silentAt == _position)
                 {
@@ -100,10 +100,13 @@ internal sealed class RecordWatcher
         }
     }
 
-    private async Task<(EtcdKeyValue? Record, long Revision)> CheckAsync(TimeSpan after, CancellationToken cancellation)
+    /// <returns>The record; the revision of etcd; and the one that was known when it was asked: it may tell of later ones before it answers.</returns>
+    private async Task<(EtcdKeyValue? Record, long Revision, long Least)> CheckAsync(TimeSpan after, CancellationToken cancellation)
     {
         await Task.Delay(after, cancellation).ConfigureAwait(false);
-        return await _store.RangeAsync(_key, 0, cancellation).ConfigureAwait(false);
+        long least = Volatile.Read(ref _position);
+        (EtcdKeyValue? record, long revision) = await _store.RangeAsync(_key, 0, cancellation).ConfigureAwait(false);
+        return (record, revision, least);
     }
 
     private async ValueTask<bool> TakeAsync(EtcdWatch watch, WatchReply reply, CancellationToken cancellation)
