@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Coherence;
 using VSmp.Coherence.Homes;
+using VSmp.Coherence.Messages;
 using VSmp.Coherence.Nodes;
 using VSmp.Coherence.Placement;
 using VSmp.Coherence.Protocols;
@@ -127,6 +128,20 @@ internal sealed partial class SimulatedCluster
     /// <summary>Whether a home may, while directories are rebuilt, take its copy for right, from which somebody was granted writing.</summary>
     private static bool MayBeBelieved(in DirectoryEntry entry, PageVersion granted) => entry.State is DirectoryState.I or DirectoryState.S
         && (entry.Flags & (DirectoryFlags.Dropped | DirectoryFlags.Forwarded)) == 0 && granted == entry.Version.Next();
+
+    /// <summary>A grant that the home knows to be installed is not undone any more: others may have seen what was written under it.</summary>
+    public void SettleAcknowledged(SimulatedNode home, in Message message)
+    {
+        if (_membership is null || home.Region.Rebuild is not null) return;
+        for (uint p = 0; p < message.Count; p++)
+        {
+            PageNumber page = message.Page.Plus(p);
+            ref Unacknowledged write = ref _unacknowledged[IndexOf(page)];
+            if (write.Writer.IsNone || !home.Region.IsHome(page.Extent)) continue;
+            ref DirectoryEntry entry = ref home.Region.EntryAt(page);
+            if (entry.State != DirectoryState.M_A || entry.Owner != write.Writer || entry.Version != write.Version) write = Unacknowledged.None;
+        }
+    }
 
     /// <summary>Remembers what was there before the first write under a grant that the home does not know to be installed.</summary>
     private void NoteUnacknowledged(SimulatedNode node, PageNumber page)

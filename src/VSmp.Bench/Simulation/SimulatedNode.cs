@@ -369,6 +369,7 @@ internal sealed partial class SimulatedNode
     private void AtHome(in Message message)
     {
         Home.OnMessage(Region, in message, _effects);
+        _cluster.SettleAcknowledged(this, in message);
         if (!Has(SimulationBugs.CoarseForgetsSharers) || message.Type != MessageType.GetS) return;
         ref DirectoryEntry entry = ref Region.EntryAt(message.Page);
         if (!entry.IsCoarse) return;
