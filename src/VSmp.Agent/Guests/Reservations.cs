@@ -33,6 +33,12 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     /// <summary>Whether this node is being emptied: it gives nothing away.</summary>
     public bool IsClosed { get; set; }
 
+    /// <summary>
+    /// Puts something off if a region is to be frozen here once this node has heard of a loss, until it is; says whether it does. What its maker asks for
+    /// meanwhile is of a generation for which the region would be taken for frozen.
+    /// </summary>
+    public Func<RegionId, Action, bool> PutOffUntilFrozen { get; set; } = (_, _) => false;
+
     /// <summary>Reserves extents of a guest's region: all of them or none. Those that are reserved already count as such.</summary>
     /// <param name="guest">For whom.</param>
     /// <param name="first">The first extent.</param>
@@ -118,7 +124,9 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         switch (header.Type)
         {
             case MessageType.ReserveExtents:
-                OnReserve(peer, in header, payload);
+                FrameHeader asked = header;
+                ExtentOrder order = RequireOrder(peer, in header, payload);
+                if (!PutOffUntilFrozen(header.Region, () => OnReserve(peer, in asked, order))) OnReserve(peer, in header, order);
                 break;
             case MessageType.ReserveReply:
                 OnReply(peer, in header, payload);
@@ -414,13 +422,19 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         peers.Take(node, -(int)count);
     }
 
-    private void OnReserve(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
+    private static ExtentOrder RequireOrder(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
     {
         ExtentNumber first = header.Page.Extent;
         bool isSound = header.Region.Creator == peer && header.Argument1 <= int.MaxValue / 2 && header.Count > 0
             && first.Value + (ulong)header.Count <= header.Argument1;
-        ExtentOrder? order = ExtentOrder.Read(payload);
-        if (!isSound || order is null) throw new ProtocolViolationException($"{peer} asks for extents {first.Value}+{header.Count} of {header.Region}, of {header.Argument1}");
+        return isSound && ExtentOrder.Read(payload) is { } order
+            ? order
+            : throw new ProtocolViolationException($"{peer} asks for extents {first.Value}+{header.Count} of {header.Region}, of {header.Argument1}");
+    }
+
+    private void OnReserve(NodeId peer, in FrameHeader header, ExtentOrder order)
+    {
+        ExtentNumber first = header.Page.Extent;
         uint granted = 0;
         if (!IsClosed && capacity.TryAddHome(header.Count))
         {

@@ -32,6 +32,7 @@ internal sealed class RecoveryServer
     private readonly HashSet<NodeId> _lost = [];
     private readonly Dictionary<NodeId, string> _names = []; // of those that are lost
     private readonly List<(NodeId From, FrameHeader Header, byte[] Plan)> _early = []; // about a loss that this node has not heard of yet
+    private readonly List<(RegionId Region, Action Do)> _afterFreeze = []; // what was asked for after such a freeze
     private readonly List<Claim> _claims = [];
     private readonly Dictionary<RegionId, int> _adoptions = []; // answers that are out of nodes that are to be homes of what has none
 
@@ -43,6 +44,7 @@ internal sealed class RecoveryServer
         _fabric = fabric;
         _peers = peers;
         _reservations = reservations;
+        reservations.PutOffUntilFrozen = PutOffUntilFrozen;
         pager.Rebuilt += OnRebuiltHere;
         pager.Removed += Forget;
     }
@@ -73,6 +75,19 @@ internal sealed class RecoveryServer
             if (!TryFreeze(from, in header, plan)) continue;
             _early.RemoveAll(e => e.Header.Region == header.Region && e.Header.Generation == header.Generation);
         }
+        foreach ((RegionId Region, Action Do) late in _afterFreeze.ToArray())
+        {
+            if (!IsFreezeAwaited(late.Region) && _afterFreeze.Remove(late)) late.Do();
+        }
+    }
+
+    private bool IsFreezeAwaited(RegionId region) => _early.Exists(e => e.Header.Region == region);
+
+    private bool PutOffUntilFrozen(RegionId region, Action action)
+    {
+        if (!IsFreezeAwaited(region)) return false;
+        _afterFreeze.Add((region, action));
+        return true;
     }
 
     /// <summary>Whether homes of a region can be moved now: its directories are there, and nothing is being done about a loss.</summary>
@@ -108,6 +123,7 @@ internal sealed class RecoveryServer
         _led.Remove(region);
         _adoptions.Remove(region);
         _early.RemoveAll(e => e.Header.Region == region);
+        _afterFreeze.RemoveAll(a => a.Region == region);
     }
 
     /// <summary>A frame about a recovery.</summary>

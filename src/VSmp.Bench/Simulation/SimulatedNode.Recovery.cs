@@ -21,6 +21,7 @@ internal sealed partial class SimulatedNode
     private readonly List<PageNumber> _lostPages = [];
     private readonly List<Thread> _stopped = []; // until there is a lease
     private readonly List<EarlyFreeze> _early = []; // about a loss that this node has not been told of yet
+    private readonly List<FrameHeader> _afterFreeze = []; // asked for after such a freeze
     private readonly List<CopyJob> _copying = [];
 
     /// <summary>Whether its guests use the region.</summary>
@@ -74,6 +75,9 @@ internal sealed partial class SimulatedNode
         {
             if (TryFreeze(early.Generation, early.Plan)) _early.Remove(early);
         }
+        if (_early.Count > 0) return;
+        foreach (FrameHeader asked in _afterFreeze) OnMirrorAsked(in asked);
+        _afterFreeze.Clear();
     }
 
     /// <summary>A node has come.</summary>
@@ -265,6 +269,11 @@ internal sealed partial class SimulatedNode
     private void OnMirrorAsked(in FrameHeader header)
     {
         ExtentNumber extent = header.Page.Extent;
+        if (_early.Count > 0)
+        {
+            _afterFreeze.Add(header); // it has seen less than who asks
+            return;
+        }
         if (header.Generation.Value > Region.Generation.Value) Region.Generation = header.Generation; // it took no part before
         bool granted = !Region.IsHome(extent) && Region.Mirrored.Add(extent, new NodeId((ushort)header.Argument0), isFresh: false);
         SendControl(header.Source, MessageType.ReserveReply, Region.Generation, page: extent.FirstPage, argument: granted ? 1u : 0);
