@@ -162,6 +162,7 @@ internal sealed partial class SimulatedCluster : IDisposable
         long deadline = _options.WorkTicks + _options.QuietTicks;
         while (_events.TryPeek(out _, out (long Tick, long Order) at) && at.Tick <= tick)
         {
+            if (at.Tick > deadline && _membership is { IsStuck: true }) break; // who is left waits for those who are lost, and connects to them, for ever
             if (at.Tick > deadline) throw new SimulationException($"{_options.QuietTicks} ticks after the last fault: {StillBusy() ?? _membership?.Trouble()}");
             Action action = _events.Dequeue();
             Now = at.Tick;
