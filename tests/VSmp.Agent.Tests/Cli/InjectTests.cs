@@ -44,17 +44,17 @@ public sealed class InjectTests : IAsyncDisposable
     public async Task A_node_is_paused_resumed_and_killed()
     {
         await Succeeds("up", "--agents", "2", "--memory", "64M");
-        ProcessIdentity process = _directory.Agent("n0").Running()!.Value;
-        await Succeeds("inject", "pause", "n0");
-        Assert.True(process.IsStopped);
-        Assert.Contains("injected: n0 is paused", await Succeeds("status"), StringComparison.Ordinal); // by the other
-        await Fails(ExitCodes.Failed, "n0 is paused", "inject", "drop", "n0", "1");
-        await Succeeds("inject", "resume", "n0");
-        Assert.True(process is { IsAlive: true, IsStopped: false });
-        await Succeeds("inject", "kill", "n0", "--agent");
-        Assert.False(process.IsAlive);
-        await Fails(ExitCodes.NoAgent, "no agent n0", "inject", "kill", "n0");
+        ProcessIdentity process = _directory.Agent("n1").Running()!.Value; // n0 coordinates: without it the other would end
         await Succeeds("inject", "pause", "n1");
+        Assert.True(process.IsStopped);
+        Assert.Contains("injected: n1 is paused", await Succeeds("status"), StringComparison.Ordinal); // by the other
+        await Fails(ExitCodes.Failed, "n1 is paused", "inject", "drop", "n1", "1");
+        await Succeeds("inject", "resume", "n1");
+        Assert.True(process is { IsAlive: true, IsStopped: false });
+        await Succeeds("inject", "kill", "n1", "--agent");
+        Assert.False(process.IsAlive);
+        await Fails(ExitCodes.NoAgent, "no agent n1", "inject", "kill", "n1");
+        await Succeeds("inject", "pause", "n0");
         Assert.Contains("is down", await Succeeds("down"), StringComparison.Ordinal);
     }
 
