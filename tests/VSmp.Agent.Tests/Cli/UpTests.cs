@@ -51,7 +51,7 @@ public sealed class UpTests : IAsyncDisposable
         using Process left = Process.Start("sleep", "1000");
         await File.WriteAllTextAsync(_directory.Agent("n1").GuestsFile, $"{ProcessIdentity.Of(left.Id)}\n",
             TestContext.Current.CancellationToken);
-        foreach (AgentFolder agent in _directory.Agents())
+        foreach (AgentFolder agent in _directory.Agents().Reverse()) // without the first, which coordinates, the other would end
         {
             ProcessIdentity process = agent.Running()!.Value;
             Assert.True(ProcessControl.Signal(process, Signals.SIGKILL));
