@@ -129,10 +129,11 @@ public sealed class KeeperTests
         string path = Path.Combine(Path.GetTempPath(), string.Create(CultureInfo.InvariantCulture, $"vsmp-k-{Guid.NewGuid():N}"));
         using UnixSocket listener = UnixSocket.Listen(path, UnixSocketType.SequencedPacket, groupId: null);
         using Process keeper = KeeperPrograms.Start(10, "keeper-agent", "lend", path);
-        Assert.True(listener.WaitReadable((int)KeeperPrograms.Patience.TotalMilliseconds));
+        bool hasCome = listener.WaitReadable((int)KeeperPrograms.Patience.TotalMilliseconds);
+        _ = Libc.Unlink(path);
+        Assert.True(hasCome);
         keeper.Signal(Signals.SIGTERM);
         (int exitCode, _, string errors) = await Vsmp.FinishAsync(keeper);
-        _ = Libc.Unlink(path);
         Assert.Equal((128 + Signals.SIGTERM, ""), (exitCode, errors));
     }
 }
