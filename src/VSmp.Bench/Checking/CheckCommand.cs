@@ -35,7 +35,26 @@ internal static class CheckCommand
     }
 
     /// <summary>The bounds that are searched for a protocol.</summary>
-    public static IReadOnlyList<Scenario> Scenarios(Protocol protocol, bool deep) => [.. ScenariosWithoutLoss(protocol, deep), .. ScenariosWithLoss(protocol, deep)];
+    public static IReadOnlyList<Scenario> Scenarios(Protocol protocol, bool deep) =>
+        [.. ScenariosWithoutLoss(protocol, deep), .. ScenariosWithLoss(protocol, deep), .. ScenariosOfJobs(protocol, deep)];
+
+    /// <summary>The bounds that are searched for a protocol where several nodes use the pages and only others, home or mirror, are lost.</summary>
+    internal static IReadOnlyList<Scenario> ScenariosOfJobs(Protocol protocol, bool deep)
+    {
+        var bounds = new Scenario(protocol, Nodes: 4, Pages: 1, Outstanding: 1)
+        {
+            HomeUses = false,
+            UsersStay = true,
+            Crashes = 1,
+            Holds = false,
+            Refusals = false,
+        };
+        List<Scenario> scenarios = [bounds with { Mirror = 1 }];
+        if (!deep) return scenarios;
+        scenarios.Add(bounds with { Spare = 1 });
+        scenarios.Add(bounds with { Mirror = 1, Crashes = 2 });
+        return scenarios;
+    }
 
     /// <summary>The bounds that are searched for a protocol and its recovery.</summary>
     internal static IReadOnlyList<Scenario> ScenariosWithLoss(Protocol protocol, bool deep)

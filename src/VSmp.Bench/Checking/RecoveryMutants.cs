@@ -32,7 +32,7 @@ internal sealed record RecoveryMutant(string Name, string Where, Protocol Protoc
                 bounds with { Mirror = 1, HomeUses = false, IsPrivate = true, Outstanding = 2 },
                 bounds with { Mirror = 1 },
                 bounds with { HomeUses = false },
-                bounds with { Nodes = 4, Mirror = 1, HomeUses = false },
+                bounds with { Nodes = 4, Mirror = 1, HomeUses = false, UsersStay = true },
             ],
             Bugs, threads);
     }
@@ -71,6 +71,7 @@ internal static class RecoveryMutants
         World("an agent that adopts a page leaves its frame", "adoption: does not free", AdoptedFrames),
         World("an agent that adopts a region hears what the one before it was sent", "adoption: not deaf", AdoptedHears),
         World("a home takes what it granted its own node for installed", "home: does not look", GrantToSelfBelieved),
+        World("of several users only the leader says what it has", "leader: asks nobody else", OnlyLeaderClaims),
     ];
 
     private static RecoveryMutant Table(string name, string where, Protocol protocol) => new(name, where, protocol, WorldBugs.None);

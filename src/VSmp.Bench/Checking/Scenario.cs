@@ -38,6 +38,12 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
     /// <summary>Whether the mirror is younger than the home, which copies to it what it has.</summary>
     public bool IsMirrorLate { get; init; }
 
+    /// <summary>A node that uses no page and has none: it becomes home when that is lost, and no mirror is left. None such, if null.</summary>
+    public byte? Spare { get; init; }
+
+    /// <summary>Only nodes that use no page are lost. (A job ends with any of its ranks' nodes.)</summary>
+    public bool UsersStay { get; init; }
+
     /// <summary>Whether the home's own guests use the pages.</summary>
     public bool HomeUses { get; init; } = true;
 
@@ -63,7 +69,7 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
     public override string ToString() =>
         $"{Protocol.Name}: {Nodes} nodes × {Pages} page{(Pages > 1 ? "s" : "")}, {Outstanding} outstanding per node"
         + (Mappings > 1 ? $", {Mappings} mappings" : "") + (AsksAhead ? ", runs" : "") + (IsPrivate ? ", thrown away" : "")
-        + (HomeUses ? "" : ", home is no user") + (Mirror is { } mirror ? $", {(IsMirrorLate ? "late " : "")}mirror {mirror}" : "") + (HomeMoves switch
+        + (HomeUses ? "" : ", home is no user") + (Mirror is { } mirror ? $", {(IsMirrorLate ? "late " : "")}mirror {mirror}" : "") + (Spare is { } spare ? $", spare {spare}" : "") + (HomeMoves switch
         {
             0 => "",
             1 => ", the home moves",
@@ -73,10 +79,10 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
             0 => "",
             1 => ", one is lost",
             _ => $", {Crashes} are lost",
-        }) + (Restarts > 0 ? $", {Restarts} restarted" : "");
+        }) + (Restarts > 0 ? $", {Restarts} restarted" : "") + (UsersStay ? ", users stay" : "");
 
     /// <summary>Whether a node's guests use the pages.</summary>
-    public bool IsUser(int node) => node != Mirror && (node != 0 || HomeUses);
+    public bool IsUser(int node) => node != Mirror && node != Spare && (node != 0 || HomeUses);
 }
 
 /// <summary>Bugs in what stands between the protocol and the world. Those of the protocol itself are planted in its table.</summary>
@@ -127,6 +133,8 @@ internal enum WorldBugs
     PromoteNotAwaited = 524288,
     /// <summary>A home that is new, and was no mirror, believes whatever copy was being given up.</summary>
     LeftoversBelieved = 1048576,
+    /// <summary>Of several users only the one that leads says what it has.</summary>
+    OnlyLeaderClaims = 2097152,
     /// <summary>Pages are recorded at the end of a step only, when they are mapped already, or freed.</summary>
     RecordedLate = 1 << 24,
     /// <summary>Pages are recorded before any effect of a step.</summary>

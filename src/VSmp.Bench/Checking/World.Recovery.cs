@@ -87,8 +87,10 @@ internal sealed partial class World
     }
 
     /// <summary>What all are told when the loss of some is dealt with.</summary>
-    public RecoveryPlan PlanFor(int lost) => new([.. NodesOf(lost)], [.. NodesOf(Alive).Where(n => Scenario.IsUser(n.Value))],
+    public RecoveryPlan PlanFor(int lost) => new([.. NodesOf(lost)], [.. NodesOf(Alive).Where(n => Scenario.IsUser(n.Value) && IsAsked(n.Value))],
         NodesOf(lost).Any(n => Scenario.IsUser(n.Value)));
+
+    private bool IsAsked(int user) => (_bugs & WorldBugs.OnlyLeaderClaims) == 0 || user == Scenario.Creator;
 
     private int Alive => ((1 << Scenario.Nodes) - 1) & ~Lost;
 
@@ -98,7 +100,7 @@ internal sealed partial class World
         if (BitOperations.PopCount((uint)Lost) >= Scenario.Crashes) return;
         for (byte node = 0; node < Scenario.Creator; node++)
         {
-            if (!IsLost(node)) moves.Add(new Move(MoveKind.Crash, node, 0, 0));
+            if (!IsLost(node) && !(Scenario.UsersStay && Scenario.IsUser(node))) moves.Add(new Move(MoveKind.Crash, node, 0, 0));
         }
     }
 
@@ -227,7 +229,7 @@ internal sealed partial class World
                 break;
             case MessageType.RegionFrozen:
                 if (!Leader.OnFrozen(m.Source, m.Generation) || (_bugs & WorldBugs.ClaimsTooEarly) != 0) break;
-                foreach (NodeId user in NodesOf(Alive).Where(n => Scenario.IsUser(n.Value)))
+                foreach (NodeId user in PlanFor(0).Users)
                 {
                     SendControl(node, user.Value, new Message { Type = MessageType.RegionRebuild, Generation = m.Generation });
                 }
@@ -300,9 +302,10 @@ internal sealed partial class World
         {
             ref DirectoryEntry entry = ref Regions[node].EntryAt(PageAt(page));
             bool isOwnerLost = !entry.Owner.IsNone && plan.IsLost(entry.Owner);
-            MayBeLost[page] = entry.State == DirectoryState.M_A
+            bool isUndecided = MayBeLost[page] && Regions[node].Rebuild is not null; // the recovery before did not come to its end
+            MayBeLost[page] = isUndecided || (entry.State == DirectoryState.M_A
                 ? ((entry.Flags & DirectoryFlags.Forwarded) != 0 && plan.IsAnyUserLost) || (isOwnerLost && (entry.Flags & DirectoryFlags.Dropped) != 0)
-                : isOwnerLost && entry.State is DirectoryState.M or DirectoryState.E or DirectoryState.O or DirectoryState.S_D;
+                : isOwnerLost && entry.State is DirectoryState.M or DirectoryState.E or DirectoryState.O or DirectoryState.S_D);
             if (entry.State != DirectoryState.M_A || !isOwnerLost || UnackedWriter[page] != entry.Owner.Value + 1) continue;
             Replace(page, Contents.Latest, Contents.Old);
             Replace(page, Contents.Prior, Contents.Latest);

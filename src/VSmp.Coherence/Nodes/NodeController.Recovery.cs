@@ -33,6 +33,13 @@ public sealed partial class NodeController
         }
     }
 
+    /// <summary>An extent that this node may have copies of has its home here now: these live in the home's reservation, and cost the budget nothing.</summary>
+    public static void OnBecameHome(Region region, ExtentNumber extent)
+    {
+        if (!region.IsOpen(extent)) return;
+        for (uint i = 0; i < ExtentNumber.Pages; i++) ReturnFrame(region, ref region.PageAt(extent.FirstPage.Plus(i)));
+    }
+
     /// <summary>The directories are there again: what was kept for them is dropped.</summary>
     public void Thaw(Region region, EffectBuffer effects)
     {

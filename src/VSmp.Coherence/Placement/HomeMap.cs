@@ -24,6 +24,9 @@ public sealed class HomeMap(int extentCount, params NodeId[] function)
         return function[extent.Value % (uint)function.Length];
     }
 
+    /// <summary>The home of an extent if it is not the one that the function says; else <see cref="NodeId.None"/>.</summary>
+    public NodeId ExceptionOf(ExtentNumber extent) => new(_exceptions[extent.Value]);
+
     /// <summary>The mirror of an extent, or <see cref="NodeId.None"/> if it has none.</summary>
     public NodeId MirrorOf(ExtentNumber extent) =>
         _mirrors is null || extent.Value >= (uint)_mirrors.Length ? NodeId.None : new NodeId(_mirrors[extent.Value]);

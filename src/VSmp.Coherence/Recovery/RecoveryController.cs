@@ -73,6 +73,7 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
             if (plan.IsLost(region.MirrorOf(extent))) region.SetMirror(extent, NodeId.None);
             if (!region.Mirrored.Contains(extent) || !plan.IsLost(region.Mirrored.HomeOf(extent))) continue;
             region.PromoteMirror(extent, plan.IsAnyUserLost);
+            NodeController.OnBecameHome(region, extent);
             promoted.Add(extent);
             promotedNow++;
         }
