@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// spmd-hold MEGABYTES: all ranks write and read a region, rank 0 says "ready" and waits for the end of its input; the others wait in
-// a barrier.
+// spmd-hold MEGABYTES [again]: all ranks write and read a region, rank 0 says "ready" and waits for the end of its input; the others wait
+// in a barrier. With "again" the last rank then reads it once more.
 #include <stdint.h>
 #include <unistd.h>
 
@@ -25,6 +25,9 @@ int main(int argc, char **argv) {
         while (read(STDIN_FILENO, &byte, 1) > 0) {}
     }
     CHECK(vsmp_barrier() == 0);
+    if (argc > 2 && rank + 1 == size) {
+        for (size_t page = 0; page < count; page++) CHECK(words[page * 512] == page + 1);
+    }
     CHECK(vsmp_finish() == 0);
     return 0;
 }

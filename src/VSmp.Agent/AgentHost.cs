@@ -221,11 +221,11 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_pager);
         _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         _recovery = new RecoveryServer(self, _pager, _fabric, _peers, _reservations);
-        _mirrors = new MirrorServer(self, _reactor, _pager, _fabric, _peers, _reservations, _recovery);
+        _mirrors = new MirrorServer(self, _reactor, _pager, _fabric, _reservations, _recovery);
         _mover = new HomeMover(self, _reactor, _pager, _peers, _reservations, _recovery, _mirrors);
         _runs = new Runs(_capacity, _pager, _reactor);
         _drain = new DrainServer(self, _reactor, _pager, _peers, _reservations, _runs, SendReports, ShutDown);
-        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _options.Folder);
+        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _recovery, _options.Folder);
         _pager.Progressed += _jobs.ContinueReleases;
         _pager.Progressed += _reservations.Continue;
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
@@ -235,7 +235,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_guests);
         _sampler = new Sampler(_reactor, _runs, _pager);
         _parts.Add(_sampler);
-        _queries = new NodeQueries(self, _fabric, _peers, new NodeAnswers(_pager, _peers, _capacity, _runs, _reservations, _drain, _mover).Answer);
+        _queries = new NodeQueries(self, _fabric, _peers, new NodeAnswers(_pager, _peers, _capacity, _runs, _reservations, _recovery, _drain, _mover).Answer);
         var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _recovery, _mirrors, _drain, _queries, _peers, Report,
             SendReports, () => FabricStatistics.Of(_fabric, _pager), _membership,
             new FaultControl(_options, _gate.Faults, _peers, () => _membership.Self));
@@ -259,6 +259,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private void OnNodeLeft(Member member, string reason)
     {
         Log.Error($"node {member.Name} is lost: {reason}");
+        if (_peers.Find(member.Id) is { } peer) peer.IsUp = false; // nothing is to be asked of it any more
         if (_isReady)
         {
             _jobs.OnPeerLost(member.Id, $"node {member.Name} is lost: {reason}");

@@ -2,8 +2,10 @@
 using VSmp.Agent.Elasticity;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Paging;
+using VSmp.Agent.Recovery;
 using VSmp.Coherence;
 using VSmp.Coherence.Homes;
+using VSmp.Coherence.Placement;
 
 namespace VSmp.Agent.Auditing;
 
@@ -18,10 +20,10 @@ namespace VSmp.Agent.Auditing;
 internal sealed record NodeAudit(ushort Node, ulong ContributedBytes, ulong HomeBytes, ulong CacheBytes, ulong RunCacheBytes, ulong UsedBytes, RegionAudit[] Regions)
 {
     /// <summary>Looks.</summary>
-    public static NodeAudit Of(NodeId self, Pager pager, Capacity capacity, Runs runs, HomeMover mover, Reservations reservations) =>
+    public static NodeAudit Of(NodeId self, Pager pager, Capacity capacity, Runs runs, HomeMover mover, Reservations reservations, RecoveryServer recovery) =>
         new(self.Value, capacity.ContributedBytes, capacity.HomeBytes, capacity.CacheBytes, runs.All.Aggregate(0ul, (sum, run) => sum + run.CacheBytes),
             pager.Regions.Aggregate(0ul, (sum, region) => sum + Interop.FileUse.AllocatedBytes(region.Frames.Descriptor)),
-            [.. pager.Regions.Select(region => RegionAudit.Of(region, mover, reservations))]);
+            [.. pager.Regions.Select(region => RegionAudit.Of(region, mover, reservations, recovery))]);
 }
 
 /// <summary>What a node says of a region.</summary>
@@ -40,14 +42,16 @@ internal sealed record RegionAudit(ulong Id, string Name, ushort Creator, int Ex
     ExtentRun[] Mirrors, ExtentRun[] Moving)
 {
     /// <summary>Looks.</summary>
-    public static RegionAudit Of(PagedRegion region, HomeMover mover, Reservations reservations)
+    public static RegionAudit Of(PagedRegion region, HomeMover mover, Reservations reservations, RecoveryServer recovery)
     {
-        List<ExtentRun>? map = region.Layout.Homes is null ? null : [];
+        // Of a region of ranks the leader keeps a map of its own: users are not told where mirrors are.
+        HomeMap? led = recovery.FindLed(region.Id)?.Homes, known = region.Layout.Homes ?? led;
+        List<ExtentRun>? map = known is null ? null : [];
         List<ExtentRun> homes = [], mirrors = [], moving = [];
         for (uint e = 0; e < region.Layout.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);
-            if (map is not null && region.Layout.Homes!.HomeOf(extent) is { IsNone: false } home) ExtentRun.Add(map, e, home, region.Layout.Homes.MirrorOf(extent));
+            if (map is not null && known!.HomeOf(extent) is { IsNone: false } home) ExtentRun.Add(map, e, home, (led ?? known).MirrorOf(extent));
             if (region.Layout.IsHome(extent)) ExtentRun.Add(homes, e, NodeId.None, Pager.MirrorOf(region, extent));
             if (region.Mirrored is { } set && set.Contains(extent)) ExtentRun.Add(mirrors, e, set.HomeOf(extent), NodeId.None);
             if (mover.IsMoving(region.Id, extent)) ExtentRun.Add(moving, e, NodeId.None, NodeId.None);

@@ -80,11 +80,12 @@ internal static class CommandLine
 
     /// <summary>An option that says what memory is to survive.</summary>
     /// <param name="defaultText">What holds if it is not given, for the help.</param>
-    public static Option<Redundancy?> NewRedundancyOption(string defaultText)
+    /// <param name="mirrorText">What mirror means, for the help.</param>
+    public static Option<Redundancy?> NewRedundancyOption(string defaultText, string mirrorText = "every page has a second home, on another node")
     {
         Option<Redundancy?> option = new("--redundancy")
         {
-            Description = $"What memory survives: none, or mirror (every page has a second home, on another node) (default: {defaultText})",
+            Description = $"What memory survives: none, or mirror ({mirrorText}) (default: {defaultText})",
             HelpName = "none|mirror",
             CustomParser = result =>
             {

@@ -33,7 +33,7 @@ internal static class ReportCommand
             foreach (LossStatus loss in client.GetLosses())
             {
                 ulong pages = loss.Pages.Aggregate(0ul, (sum, span) => sum + span.Count);
-                table.Add(agent.Name, loss.ProcessId.ToString(CultureInfo.InvariantCulture), loss.Program, loss.Region, loss.Nodes,
+                table.Add(agent.Name, loss.ProcessId == 0 ? "-" : loss.ProcessId.ToString(CultureInfo.InvariantCulture), loss.Program, loss.Region, loss.Nodes,
                     Sizes.Format(pages * PageNumber.Bytes), Pieces(loss.Pages));
             }
         }

@@ -35,6 +35,7 @@ internal static class SpmdCommand
         protocol.CompletionSources.Add([.. ProtocolCatalog.Names]);
         Option<ulong?> local = CommandLine.NewSizeOption("--local",
             "How much memory of other nodes each node may hold copies of (default: half of what it contributes)");
+        Option<Redundancy?> redundancy = CommandLine.NewRedundancyOption("the agent's", "every page has a second home where losing the first would not end the job anyway");
         Option<string?> stats = new("--stats") { Description = "Write what happened at each node to this file, as JSON", HelpName = "FILE" };
         Argument<string[]> program = new("PROGRAM")
         {
@@ -47,16 +48,18 @@ internal static class SpmdCommand
             "Run ranks of a program on several nodes, with memory that they share (vsmp.h). Ends with the first exit code that is not 0.",
             "vsmp spmd -n 4 -- ./heat 4096",
             "vsmp spmd -n 8 --on n0,n1 --local 256M --protocol msi -- ./count",
+            "vsmp spmd -n 2 --redundancy mirror -- ./assemble reads.fq",
             "vsmp spmd -n 2 -- sh -c 'exec ./solve --seed $VSMP_RANK'");
-        foreach (Option option in new Option[] { ranks, on, name, protocol, local, stats }) command.Options.Add(option);
+        foreach (Option option in new Option[] { ranks, on, name, protocol, local, redundancy, stats }) command.Options.Add(option);
         command.Arguments.Add(program);
         command.SetAction(parsed => Run(parsed.GetValue(CommandLine.ClusterOption)!, parsed.GetValue(ranks), parsed.GetValue(on),
-            parsed.GetValue(name), parsed.GetValue(protocol), parsed.GetValue(local), parsed.GetValue(stats), parsed.GetValue(program)!));
+            parsed.GetValue(name), parsed.GetValue(protocol), parsed.GetValue(local), parsed.GetValue(redundancy),
+            parsed.GetValue(stats), parsed.GetValue(program)!));
         return command;
     }
 
-    private static int Run(string cluster, int ranks, string? on, string? name, string? protocol, ulong? local, string? statsFile,
-        string[] words)
+    private static int Run(string cluster, int ranks, string? on, string? name, string? protocol, ulong? local, Redundancy? redundancy,
+        string? statsFile, string[] words)
     {
         if (words[0].StartsWith('-')) throw new CommandException(ExitCodes.Usage, $"unknown option '{words[0]}' (see vsmp spmd --help)");
         if (protocol is not null && !ProtocolCatalog.Names.Contains(protocol))
@@ -76,7 +79,7 @@ internal static class SpmdCommand
         IReadOnlyList<AgentFolder> agents = LocalAgents.Running(cluster);
         AgentFolder leader = agents.FirstOrDefault(agent => nodes?.Contains(agent.Name) ?? false) ?? LocalAgents.Choose(cluster, null);
         using SpmdSupervisor supervisor = new(leader, agents);
-        supervisor.Begin(new JobRequest(ranks, nodes, name, protocol, Path.GetFileName(words[0])), local);
+        supervisor.Begin(new JobRequest(ranks, nodes, name, protocol, Path.GetFileName(words[0]), redundancy), local);
         return supervisor.Run(program, EnvironmentBlock.LastArguments(words.Length), environment, local, stats);
     }
 }

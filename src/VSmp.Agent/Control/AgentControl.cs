@@ -47,7 +47,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
         {
             throw new ControlException($"node {options.Name} is being drained, to leave the cluster: use another (--node), or stop that: vsmp node drain {options.Name} --stop", ExitCodes.Refused);
         }
-        // Regions of ranks have no mirrors: a job ends with any of its nodes.
+        // What regions of ranks survive, their job says.
         request = request with { Redundancy = request.Job is null ? request.Redundancy ?? options.Redundancy : Redundancy.None };
         Run run = parts.Runs.Begin(request, observer, parts.Reservations.Holders);
         run.FabricBefore = parts.Fabric();
@@ -58,7 +58,8 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     });
 
     /// <inheritdoc/>
-    public Task<JobTicket> BeginJobAsync(JobRequest request, IRunObserver observer) => reactor.Ask(() => parts.Jobs.Begin(request, observer));
+    public Task<JobTicket> BeginJobAsync(JobRequest request, IRunObserver observer) => reactor.Ask(() =>
+        parts.Jobs.Begin(request with { Redundancy = request.Redundancy ?? options.Redundancy }, observer));
 
     /// <inheritdoc/>
     public Task ReportRankAsync(ulong job, int rank, string how) => reactor.Ask(() =>
@@ -217,8 +218,9 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 
     private string RedundancyOf(PagedRegion region)
     {
-        if (region.Run is not { Request.Redundancy: Redundancy.Mirror }) return region.Run is null && region.Mirrored?.Count > 0 ? "mirror" : "none";
-        (ulong all, ulong mirrored, ulong restoring) = parts.Mirrors.ProgressOf(region);
+        if (parts.Recovery.FindLed(region.Id) is not { } led) return region.IsMirrored || region.Mirrored?.Count > 0 ? "mirror" : "none";
+        if (!led.IsMirrored) return "none";
+        (ulong all, ulong mirrored, ulong restoring) = parts.Mirrors.ProgressOf(led);
         if (mirrored == all) return "mirror";
         string percent = string.Create(CultureInfo.InvariantCulture, $"mirror {100.0 * mirrored / all:0} %");
         return restoring > 0 ? $"{percent}, restoring" : $"{percent}, no room";

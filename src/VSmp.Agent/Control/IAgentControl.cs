@@ -132,7 +132,7 @@ internal enum Redundancy
 {
     /// <summary>Nothing: what a lost node was home to, and nobody has a copy of, is lost.</summary>
     None = 0,
-    /// <summary>The loss of any one node other than the guest's own: every page has a second home.</summary>
+    /// <summary>The loss of any one node other than the guest's own, or those of the ranks: every page has a second home.</summary>
     Mirror = 1,
 }
 
@@ -147,7 +147,8 @@ internal sealed record JobMembership(ulong Job, string Token);
 /// <param name="Name">Name of a region that is attached without one, or null.</param>
 /// <param name="Protocol">What keeps its regions coherent; null: the default.</param>
 /// <param name="Program">The program, for listings and messages.</param>
-internal sealed record JobRequest(int Ranks, IReadOnlyList<string>? Nodes, string? Name, string? Protocol, string Program);
+/// <param name="Redundancy">What its regions survive, or null for what is usual in the cluster.</param>
+internal sealed record JobRequest(int Ranks, IReadOnlyList<string>? Nodes, string? Name, string? Protocol, string Program, Redundancy? Redundancy = null);
 
 /// <summary>The program of ranks on other hosts, byte for byte as it was typed.</summary>
 /// <param name="Ranks">Which ranks.</param>

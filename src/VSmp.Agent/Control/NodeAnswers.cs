@@ -5,12 +5,13 @@ using VSmp.Agent.Auditing;
 using VSmp.Agent.Elasticity;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Paging;
+using VSmp.Agent.Recovery;
 using VSmp.Coherence;
 
 namespace VSmp.Agent.Control;
 
 /// <summary>This node's answers to what commands on any host ask. On the reactor's thread.</summary>
-internal sealed class NodeAnswers(Pager pager, Peers peers, Capacity capacity, Runs runs, Reservations reservations, DrainServer drain, HomeMover mover)
+internal sealed class NodeAnswers(Pager pager, Peers peers, Capacity capacity, Runs runs, Reservations reservations, RecoveryServer recovery, DrainServer drain, HomeMover mover)
 {
     /// <summary>Extents that are looked at for one question at most: guests wait meanwhile.</summary>
     private const uint MaxExtents = 16;
@@ -25,7 +26,7 @@ internal sealed class NodeAnswers(Pager pager, Peers peers, Capacity capacity, R
         NodeQuestion.RebalanceStatus => Of(Rebalance(null)),
         NodeQuestion.Rebalance => Of(Rebalance(true)),
         NodeQuestion.StopRebalance => Of(Rebalance(false)),
-        NodeQuestion.AuditNode => JsonSerializer.SerializeToUtf8Bytes(NodeAudit.Of(pager.Self, pager, capacity, runs, mover, reservations), ControlJson.Default.NodeAudit),
+        NodeQuestion.AuditNode => JsonSerializer.SerializeToUtf8Bytes(NodeAudit.Of(pager.Self, pager, capacity, runs, mover, reservations, recovery), ControlJson.Default.NodeAudit),
         NodeQuestion.AuditPages => PagesOf(data),
         _ => throw new ControlException("the agent there does not know this request: is it older than the command?", ExitCodes.Refused),
     };

@@ -114,11 +114,11 @@ internal sealed class DrainServer
         else if (now - _emptySince >= FarewellMicroseconds) _leave("it was drained");
     }
 
-    private IEnumerable<PagedRegion> RegionsOfOthers() => _pager.Regions.Where(r => r.Run is null && !r.IsOfJob && r.GivenExtents > 0);
+    private IEnumerable<PagedRegion> RegionsOfOthers() => _pager.Regions.Where(r => r.Run is null && !r.IsShared && r.GivenExtents > 0);
 
     private ulong BytesOfOthers() => RegionsOfOthers().Aggregate(0ul, (sum, r) => sum + (r.GivenExtents * (ulong)ExtentNumber.Bytes));
 
-    private IEnumerable<string> Jobs() => _pager.Regions.Where(r => r.IsOfJob)
+    private IEnumerable<string> Jobs() => _pager.Regions.Where(r => r.IsShared)
         .Select(r => $"{r.Layout.Name} (job led by {_peers.NameOf(r.Id.Creator)})")
         .Concat(_runs.All.Where(r => r.Job is not null).Select(r => r.Request.Program)).Distinct();
 

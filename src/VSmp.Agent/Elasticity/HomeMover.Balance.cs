@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Agent.Guests;
-using VSmp.Agent.Paging;
+using VSmp.Agent.Recovery;
 using VSmp.Coherence;
 using VSmp.Coherence.Placement;
 
@@ -34,7 +34,7 @@ internal sealed partial class HomeMover
     {
         if (_steps.Count > 0) return;
         DropSettled();
-        if (_balancing.Count > 0 || _pager.Regions.Any(r => r.Run is { Job: null } && Pager.IsFrozen(r))) return;
+        if (_balancing.Count > 0 || _recovery.Led.Any(r => r.IsMovable && !_recovery.IsQuiet(r))) return;
         var nodes = _peers.All.Where(p => p.Node != _self && p is { IsUp: true, IsDraining: false } && p.Report.ContributedBytes > 0)
             .OrderBy(p => p.FreeFraction).ToArray();
         foreach (Peer from in nodes)
@@ -43,9 +43,9 @@ internal sealed partial class HomeMover
             double even = (to.FreeFraction - from.FreeFraction) / (PerExtent(from) + PerExtent(to));
             if (even < EvenEnoughExtents) break;
             int wanted = (int)Math.Clamp(even / 2, 1, BatchExtents);
-            foreach (PagedRegion region in _pager.Regions)
+            foreach (LedRegion region in _recovery.Led)
             {
-                if (wanted > 0 && region.Run is { Job: null } && _recovery.IsQuiet(region)) wanted -= Choose(region, from.Node, to.Node, wanted);
+                if (wanted > 0 && _recovery.IsQuiet(region)) wanted -= Choose(region, from.Node, to.Node, wanted);
             }
             if (_balancing.Count > 0) return;
         }
@@ -55,18 +55,18 @@ internal sealed partial class HomeMover
     private static double PerExtent(Peer peer) => (double)ExtentNumber.Bytes / peer.Report.ContributedBytes;
 
     /// <summary>Mirrors first: to move them, nobody has to wait.</summary>
-    private int Choose(PagedRegion region, NodeId from, NodeId to, int wanted)
+    private int Choose(LedRegion region, NodeId from, NodeId to, int wanted)
     {
-        HomeMap homes = region.Layout.Homes!;
+        HomeMap homes = region.Homes;
         int chosen = 0;
         foreach (bool isMirror in (ReadOnlySpan<bool>)[true, false])
         {
-            for (uint e = 0; e < region.Layout.ExtentCount && chosen < wanted; e++)
+            for (uint e = 0; e < region.ExtentCount && chosen < wanted; e++)
             {
                 ExtentNumber extent = new(e);
                 NodeId home = homes.HomeOf(extent), mirror = homes.MirrorOf(extent);
-                if ((isMirror ? mirror : home) != from || (isMirror ? home : mirror) == to || home == _self || home.IsNone) continue;
-                if (!isMirror && mirror.IsNone && region.Run!.Request.Redundancy == Control.Redundancy.Mirror) continue; // it gets one first
+                if ((isMirror ? mirror : home) != from || (isMirror ? home : mirror) == to || home.IsNone || region.IsBound(home)) continue;
+                if (!isMirror && mirror.IsNone && region.IsMirrored) continue; // it gets one first
                 if (_balancing.TryAdd((region.Id, extent), (from, to))) chosen++;
             }
         }
@@ -77,7 +77,7 @@ internal sealed partial class HomeMover
     {
         foreach (((RegionId Region, ExtentNumber Extent) key, (NodeId From, NodeId To) move) in _balancing.ToArray())
         {
-            HomeMap? homes = _pager.Find(key.Region)?.Layout.Homes;
+            HomeMap? homes = _recovery.FindLed(key.Region)?.Homes;
             if (homes is null || (homes.HomeOf(key.Extent) != move.From && homes.MirrorOf(key.Extent) != move.From)) _balancing.Remove(key);
         }
     }

@@ -8,7 +8,7 @@ using VSmp.Coherence.Placement;
 namespace VSmp.Agent.Elasticity;
 
 /// <summary>
-/// Moves homes and mirrors of the regions that were made here: away from nodes that are being emptied, and, where that was asked for, to where there is
+/// Moves homes and mirrors of the guests' regions that were made here: away from nodes that are being emptied, and, where that was asked for, to where there is
 /// more room. Owned by the reactor.
 /// </summary>
 /// <remarks>
@@ -76,30 +76,27 @@ internal sealed partial class HomeMover
         if (_steps.Count == 0 && !_mayHaveHalves && !IsRebalancing && !_peers.All.Any(p => p.IsDraining)) return;
         if (IsRebalancing) PlanBalance();
         _mayHaveHalves = false;
-        foreach (PagedRegion region in _pager.Regions.ToArray())
-        {
-            if (region.Run is not null && _recovery.IsQuiet(region)) LookAt(region);
-        }
+        foreach (LedRegion region in _recovery.Led.Where(_recovery.IsQuiet).ToArray()) LookAt(region);
     }
 
     /// <summary>One thing at a time: what can be swapped is; else a batch is filled, or let go. So of what moves, no more than a batch takes room twice.</summary>
-    private void LookAt(PagedRegion region)
+    private void LookAt(LedRegion region)
     {
         if (_steps.Any(s => s.Key.Region == region.Id))
         {
             _mayHaveHalves = true;
             return;
         }
-        HomeMap homes = region.Layout.Homes!;
-        bool isMirrored = region.Run!.Request.Redundancy == Control.Redundancy.Mirror;
+        HomeMap homes = region.Homes;
+        bool isMirrored = region.IsMirrored;
         int begun = 0;
         _swaps.Clear();
         _others.Clear();
-        for (uint e = 0; e < region.Layout.ExtentCount && _swaps.Count < SwapExtents; e++)
+        for (uint e = 0; e < region.ExtentCount && _swaps.Count < SwapExtents; e++)
         {
             ExtentNumber extent = new(e);
             NodeId home = homes.HomeOf(extent), mirror = homes.MirrorOf(extent);
-            if (home.IsNone || home == _self || _mirrors.IsRestoring(region.Id, extent)) continue;
+            if (home.IsNone || region.IsBound(home) || _mirrors.IsRestoring(region.Id, extent)) continue;
             bool homeLeaves = Leaves(region.Id, extent, home), mirrorLeaves = !mirror.IsNone && Leaves(region.Id, extent, mirror);
             if (homeLeaves && !mirror.IsNone && !mirrorLeaves) _swaps.Add(extent);
             else if (_others.Count < BatchExtents && (isMirrored ? mirrorLeaves || IsHole(region.Id, extent, mirror) : homeLeaves || !mirror.IsNone)) _others.Add(extent);
@@ -118,7 +115,7 @@ internal sealed partial class HomeMover
             else if (isMirrored && !Leaves(region.Id, extent, mirror)) begun += Refill(region, extent, home, mirror);
             else begun += Fill(region, extent, home, mirror);
         }
-        if (begun == 0 && _others.Count > 0 && !_wasToldOfNoRoom) Log.Warn($"{region.Layout.Name} has memory that is to move, and no other node has room for it");
+        if (begun == 0 && _others.Count > 0 && !_wasToldOfNoRoom) Log.Warn($"{region.Name} has memory that is to move, and no other node has room for it");
         _wasToldOfNoRoom = begun == 0 && _others.Count > 0;
     }
 
@@ -127,7 +124,7 @@ internal sealed partial class HomeMover
 
     /// <summary>Has a node become the mirror of an extent, or (if there is one) its mirror's successor.</summary>
     /// <returns>How many extents that is.</returns>
-    private int Fill(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror)
+    private int Fill(LedRegion region, ExtentNumber extent, NodeId home, NodeId mirror)
     {
         NodeId to = _balancing.TryGetValue((region.Id, extent), out (NodeId From, NodeId To) move) && move.To != home && move.To != mirror ? move.To : NodeId.None;
         if (to.IsNone || _peers.Find(to) is not { IsUp: true, IsDraining: false }) to = _peers.Roomiest([mirror], ask: false, otherThan: home);
@@ -145,14 +142,14 @@ internal sealed partial class HomeMover
     private bool IsHole(RegionId region, ExtentNumber extent, NodeId mirror) => !mirror.IsNone && _holes.Contains((region, extent));
 
     /// <summary>A home that became the mirror stays it: it is sent what it lacks.</summary>
-    private int Refill(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror)
+    private int Refill(LedRegion region, ExtentNumber extent, NodeId home, NodeId mirror)
     {
         _steps.Add((region.Id, extent), new Step(home, NodeId.None, mirror) { IsGranted = true });
         _mirrors.SendOrder(region, extent, home, mirror, MirrorOrder.Fill);
         return 1;
     }
 
-    private void OnAnswer(PagedRegion region, ExtentNumber extent, Step step, bool granted)
+    private void OnAnswer(LedRegion region, ExtentNumber extent, Step step, bool granted)
     {
         if (step.IsCancelled) return;
         if (!granted)
@@ -162,27 +159,27 @@ internal sealed partial class HomeMover
             return;
         }
         step.IsGranted = true;
-        if (step.From.IsNone) region.Layout.Homes!.PlaceMirror(extent, step.To);
+        if (step.From.IsNone) region.Homes.PlaceMirror(extent, step.To);
         _mirrors.SendOrder(region, extent, step.Home, step.To, step.From.IsNone ? MirrorOrder.Fill : MirrorOrder.FillNext);
     }
 
     /// <summary>Lets a mirror go that nobody was promised.</summary>
-    private int Part(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror)
+    private int Part(LedRegion region, ExtentNumber extent, NodeId home, NodeId mirror)
     {
-        region.Layout.Homes!.PlaceMirror(extent, NodeId.None);
+        region.Homes.PlaceMirror(extent, NodeId.None);
         _steps.Add((region.Id, extent), new Step(home, mirror, NodeId.None) { IsParting = true });
         _mirrors.SendOrder(region, extent, home, NodeId.None, MirrorOrder.Part);
         return 1;
     }
 
-    private void OnDone(PagedRegion region, ExtentNumber extent, MirrorOrder order)
+    private void OnDone(LedRegion region, ExtentNumber extent, MirrorOrder order)
     {
         if (!_steps.TryGetValue((region.Id, extent), out Step? step)) return; // interrupted
         if (order == MirrorOrder.FillNext && !step.IsParting)
         {
             // From now on its successor counts; both are written until the home says that the former mirror owes it nothing.
             step.IsParting = true;
-            region.Layout.Homes!.PlaceMirror(extent, step.To);
+            region.Homes.PlaceMirror(extent, step.To);
             _mirrors.SendOrder(region, extent, step.Home, step.To, MirrorOrder.Part);
             return;
         }
@@ -198,7 +195,7 @@ internal sealed partial class HomeMover
     /// The region is about to be frozen because of a loss. Of a mirror and its successor one is let go before: else both might take themselves for the home.
     /// What is being filled for the first time is filled again afterwards.
     /// </summary>
-    private void OnInterrupting(PagedRegion region)
+    private void OnInterrupting(LedRegion region)
     {
         foreach ((RegionId id, ExtentNumber extent) in _steps.Keys.Where(k => k.Region == region.Id).ToArray())
         {
@@ -207,9 +204,9 @@ internal sealed partial class HomeMover
         }
     }
 
-    private void OnRecovered(PagedRegion region)
+    private void OnRecovered(LedRegion region)
     {
-        HomeMap homes = region.Layout.Homes!;
+        HomeMap homes = region.Homes;
         foreach ((RegionId id, ExtentNumber extent) in _steps.Keys.Where(k => k.Region == region.Id).ToArray())
         {
             Step step = _steps[(id, extent)];

@@ -3,6 +3,7 @@ using System.Text;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Paging;
+using VSmp.Agent.Recovery;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Placement;
@@ -22,7 +23,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     private const int MaxRounds = 4;
 
     private readonly Dictionary<ulong, Pending> _pending = [];
-    private readonly Dictionary<ulong, (PagedRegion Region, NodeId To, Action<bool> Done)> _lateMirrors = [];
+    private readonly Dictionary<ulong, (RegionId Region, NodeId To, Action<bool> Done)> _lateMirrors = [];
     private readonly List<Pending> _awaitFrames = [];
     private readonly List<Pending> _awaitRecovery = []; // their region's directories are being rebuilt
     private ulong _lastRequest;
@@ -96,7 +97,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             layout.Homes.Place(extent, NodeId.None);
         }
         // Where a reservation is still under way, extents may be granted that nobody will use: those homes, and mirrors, are told as well.
-        homes.UnionWith(_lateMirrors.Values.Where(m => m.Region == guest.Region).Select(m => m.To));
+        homes.UnionWith(_lateMirrors.Values.Where(m => m.Region == guest.Region.Id).Select(m => m.To));
         foreach (Pending request in _pending.Values.Select(p => p.Parent!).Concat(_awaitFrames).Where(p => p.Guest == guest).Distinct().ToArray())
         {
             homes.UnionWith(request.Asked);
@@ -132,7 +133,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
                 OnReply(peer, in header, payload);
                 break;
             case MessageType.ReleaseExtents:
-                OnRelease(in header);
+                Release(header.Region, header.Page.Extent, header.Count);
                 break;
             case MessageType.DropRegion:
                 if (pager.Find(header.Region) is { Run: null } region) DropHomes(region);
@@ -154,18 +155,29 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
 
     /// <summary>Nodes that may know of a guest's region, though no extent of it is placed there yet.</summary>
     public IEnumerable<NodeId> AskedFor(Guest guest) => _pending.Values.Where(p => p.Guest == guest).SelectMany(p => p.Parent!.Asked)
-        .Concat(_lateMirrors.Values.Where(m => m.Region == guest.Region).Select(m => m.To));
+        .Concat(_lateMirrors.Values.Where(m => m.Region == guest.Region.Id).Select(m => m.To));
+
+    /// <summary>Extents that a node has free, as far as known.</summary>
+    public long FreeExtentsOf(NodeId node) => node == self ? capacity.FreeExtents : peers.Find(node)?.FreeExtents ?? 0;
 
     /// <summary>Asks a node to become the mirror of extents that have a home already.</summary>
     /// <param name="region">The region; made here.</param>
-    /// <param name="mirror">The node.</param>
+    /// <param name="mirror">The node; of a region of a job, it may be this one.</param>
     /// <param name="home">Their home.</param>
     /// <param name="first">The first extent.</param>
     /// <param name="count">How many.</param>
-    /// <param name="done">Hears whether it has.</param>
-    public void AskLateMirror(PagedRegion region, NodeId mirror, NodeId home, ExtentNumber first, uint count, Action<bool> done)
+    /// <param name="done">Hears whether it has: at once, if it is this node.</param>
+    public void AskLateMirror(LedRegion region, NodeId mirror, NodeId home, ExtentNumber first, uint count, Action<bool> done)
     {
-        _lateMirrors.Add(++_lastRequest, (region, mirror, done));
+        var order = new ExtentOrder(ExtentRole.LateMirror, home, region.Name);
+        if (mirror == self)
+        {
+            bool isGranted = pager.Find(region.Id) is not null && capacity.TryAddHome(count);
+            if (isGranted) Take(pager.Find(region.Id)!, first, count, order);
+            done(isGranted);
+            return;
+        }
+        _lateMirrors.Add(++_lastRequest, (region.Id, mirror, done));
         peers.Take(mirror, (int)count);
         Send(mirror, new FrameHeader
         {
@@ -174,16 +186,17 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
             Page = first.FirstPage,
             Count = count,
             Argument0 = _lastRequest,
-            Argument1 = (ulong)region.Layout.ExtentCount,
-            Generation = Pager.GenerationOf(region),
-        }, new ExtentOrder(ExtentRole.LateMirror, home, region.Layout.Name).Write());
+            Argument1 = (ulong)region.ExtentCount,
+            Generation = region.Generation,
+        }, order.Write());
     }
 
     /// <summary>Gives back extents that a node was made the mirror of.</summary>
-    public void ReleaseMirror(PagedRegion region, NodeId mirror, ExtentNumber first, uint count) => ReleaseMirror(region.Id, mirror, first, count);
-
-    /// <inheritdoc cref="ReleaseMirror(PagedRegion, NodeId, ExtentNumber, uint)"/>
-    public void ReleaseMirror(RegionId region, NodeId mirror, ExtentNumber first, uint count) => SendRelease(mirror, region, first, count);
+    public void ReleaseMirror(RegionId region, NodeId mirror, ExtentNumber first, uint count)
+    {
+        if (mirror == self) Release(region, first, count);
+        else SendRelease(mirror, region, first, count);
+    }
 
     /// <summary>A region's directories are there again: what was asked for meanwhile is placed.</summary>
     public void OnThawed(PagedRegion region)
@@ -199,7 +212,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     public void OnPeerLost(NodeId peer)
     {
         foreach (PagedRegion region in pager.Regions.Where(r => r.Run is null && r.Id.Creator == peer).ToArray()) DropHomes(region);
-        foreach ((ulong id, (PagedRegion _, NodeId _, Action<bool> done)) in _lateMirrors.Where(p => p.Value.To == peer).ToArray())
+        foreach ((ulong id, (RegionId _, NodeId _, Action<bool> done)) in _lateMirrors.Where(p => p.Value.To == peer).ToArray())
         {
             _lateMirrors.Remove(id);
             done(false);
@@ -324,7 +337,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
 
     private void OnReply(NodeId peer, in FrameHeader header, ReadOnlySpan<byte> payload)
     {
-        if (_lateMirrors.Remove(header.Argument0, out (PagedRegion Region, NodeId To, Action<bool> Done) late))
+        if (_lateMirrors.Remove(header.Argument0, out (RegionId Region, NodeId To, Action<bool> Done) late))
         {
             peers.SetFree(peer, (uint)header.Argument1);
             late.Done(header.Count > 0);
@@ -447,10 +460,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
                 region = pager.Add(state, frames, run: null);
             }
             Pager.CatchUp(region, header.Generation);
-            for (uint e = 0; e < header.Count; e++)
-            {
-                if (!Take(region, new ExtentNumber(first.Value + e), order)) capacity.RemoveHome(1); // asked twice
-            }
+            Take(region, first, header.Count, order);
             granted = header.Count;
         }
         Send(peer, new FrameHeader
@@ -464,24 +474,33 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         }, granted > 0 ? [] : Encoding.UTF8.GetBytes(Holders()));
     }
 
-    private void OnRelease(in FrameHeader header)
+    /// <summary>Extents that this node gave memory for are not wanted any more. (Of a job's region it stays home: that is given back as a whole.)</summary>
+    private void Release(RegionId id, ExtentNumber first, uint count)
     {
-        if (pager.Find(header.Region) is not { Run: null } region) return;
-        ExtentNumber first = header.Page.Extent;
-        for (uint e = 0; e < header.Count; e++)
+        if (pager.Find(id) is not { } region || (region.Run is not null && !region.IsShared)) return;
+        for (uint e = 0; e < count; e++)
         {
             ExtentNumber extent = new(first.Value + e);
-            if (!region.Layout.ResignHome(extent) && region.Mirrored?.Remove(extent) != true) continue;
-            region.Frames.Punch(extent.FirstPage, ExtentNumber.Pages);
+            if ((region.IsShared || !region.Layout.ResignHome(extent)) && region.Mirrored?.Remove(extent) != true) continue;
+            // Where guests use it, it was never written as a mirror: what is in the frames is theirs.
+            if (!region.Layout.IsOpen(extent)) region.Frames.Punch(extent.FirstPage, ExtentNumber.Pages);
             capacity.RemoveHome(1);
         }
-        if (region.GivenExtents == 0) pager.Remove(region);
+        if (region is { IsShared: false, GivenExtents: 0 }) pager.Remove(region);
     }
 
     private void DropHomes(PagedRegion region)
     {
         capacity.RemoveHome(region.GivenExtents);
         pager.Remove(region);
+    }
+
+    private void Take(PagedRegion region, ExtentNumber first, uint count, ExtentOrder order)
+    {
+        for (uint e = 0; e < count; e++)
+        {
+            if (!Take(region, new ExtentNumber(first.Value + e), order)) capacity.RemoveHome(1); // asked twice
+        }
     }
 
     private static bool Take(PagedRegion region, ExtentNumber extent, ExtentOrder order)

@@ -160,26 +160,35 @@ internal sealed partial class JobServer
     private string? Make(JobId job, RegionId id, int extentCount, RegionPlan plan)
     {
         if (!ProtocolCatalog.Names.Contains(plan.Protocol)) return $"this agent does not know the protocol {plan.Protocol}: install the same vsmp everywhere";
+        if (plan.Mirrors is not null && plan.Protocol == LazyRelease.Name) return $"regions under the protocol {plan.Protocol} cannot be mirrored";
+        if (plan.Mirrors is not null && _here.ContainsKey(job) && plan.Mirrors.Contains(self)) return "ranks of the job run here: this node cannot be a mirror of its memory";
         if (pager.Find(id) is not null) return "the region is there already";
-        uint homes = HomePattern.CountOf(plan.Pattern, extentCount, self);
-        if (!capacity.TryAddHome(homes)) return $"{capacity.FreeBytes >> 20} MiB free, {homes * (ulong)ExtentNumber.Bytes >> 20} wanted";
+        uint given = plan.CountOf(extentCount, self);
+        if (!capacity.TryAddHome(given)) return $"{capacity.FreeBytes >> 20} MiB free, {given * (ulong)ExtentNumber.Bytes >> 20} wanted";
         NodeJob? here = _here.GetValueOrDefault(job);
         FrameFile frames;
         try { frames = FrameFile.Create(folder.Frames, id, (ulong)extentCount * ExtentNumber.Bytes); }
         catch (IOException e)
         {
-            capacity.RemoveHome(homes);
+            capacity.RemoveHome(given);
             return e.Message;
         }
         HomeMap? map = here is null ? null : new HomeMap(extentCount, plan.Pattern);
         PagedRegion region = ProtocolCatalog.Find(plan.Protocol) is { } protocol
             ? pager.Add(new Region(id, plan.Name, extentCount, protocol, map, here?.Run.Budget), frames, here?.Run)
             : pager.Add(new LazyRegion(id, plan.Name, extentCount, map, here?.Run.Budget), frames, here?.Run);
-        region.IsOfJob = true;
+        region.IsShared = true;
+        region.IsMirrored = plan.Mirrors is not null;
         for (uint e = 0; e < extentCount; e++)
         {
             ExtentNumber extent = new(e);
-            if (plan.Pattern[e % (uint)plan.Pattern.Length] == self) region.Layout.BecomeHome(extent);
+            NodeId home = plan.Pattern[e % (uint)plan.Pattern.Length], mirror = plan.MirrorOf(e);
+            if (home == self)
+            {
+                region.Layout.BecomeHome(extent);
+                if (!mirror.IsNone) Pager.SetMirror(region, extent, mirror);
+            }
+            else if (mirror == self) region.Mirrored!.Add(extent, home, isFresh: true);
             if (here is not null) region.Open(extent);
         }
         here?.Regions.Add(region);
@@ -196,7 +205,7 @@ internal sealed partial class JobServer
 
     private void Drop(PagedRegion region)
     {
-        capacity.RemoveHome((uint)region.Layout.HomeExtentCount);
+        capacity.RemoveHome(region.GivenExtents);
         CountHomes(region, -1);
         region.Run?.Job?.Regions.Remove(region);
         pager.Remove(region);

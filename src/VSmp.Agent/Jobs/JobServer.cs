@@ -7,7 +7,9 @@ using VSmp.Agent.Fabric;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Paging;
+using VSmp.Agent.Recovery;
 using VSmp.Coherence;
+using VSmp.Coherence.Lazy;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Placement;
 using VSmp.Coherence.Protocols;
@@ -19,13 +21,11 @@ namespace VSmp.Agent.Jobs;
 /// The jobs of a node: those that it leads, and those that it has ranks or homes of. Takes calls from ranks to leaders and answers
 /// back; makes and drops regions. Owned by the reactor.
 /// </summary>
-/// <remarks>This file: the leader's side. JobServer.Nodes.cs: the side of the nodes. JobServer.Notices.cs: lazy release consistency.
-/// JobServer.Remote.cs: ranks on other hosts than their vsmp spmd.</remarks>
-internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Capacity capacity, Peers peers, AgentFolder folder)
+/// <remarks>This file: the leader's side. JobServer.Regions.cs: where it has regions made. JobServer.Nodes.cs: the side of the nodes. JobServer.Notices.cs: lazy
+/// release consistency. JobServer.Remote.cs: ranks on other hosts than their vsmp spmd.</remarks>
+internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Capacity capacity, Peers peers, RecoveryServer recovery,
+    AgentFolder folder)
 {
-    /// <summary>How often homes are planned anew with what the nodes say to have free.</summary>
-    private const int MaxRounds = 4;
-
     private const string DefaultRegion = "region";
 
     private readonly Dictionary<JobId, LedJob> _led = [];
@@ -45,6 +45,11 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         {
             throw new ControlException($"there is no protocol {protocol}: there is {string.Join(", ", ProtocolCatalog.Names)}", ExitCodes.Usage);
         }
+        bool isMirrored = request.Redundancy == Redundancy.Mirror;
+        if (isMirrored && protocol == LazyRelease.Name)
+        {
+            throw new ControlException($"regions under the protocol {protocol} cannot be mirrored: say --redundancy none, or another --protocol", ExitCodes.Usage);
+        }
         NodeId[] nodes = request.Nodes is { Count: > 0 } names ? [.. names.Select(NodeOf)] : [.. peers.All.Where(p => IsUp(p.Node) && !p.IsDraining).OrderBy(p => p.Name, NaturalOrder.Instance).Select(p => p.Node)];
         if (nodes.Distinct().Count() != nodes.Length) throw new ControlException("a node is named twice", ExitCodes.Usage);
         if ((request.Ranks + nodes.Length - 1) / nodes.Length > PagedRegion.MaxMappings)
@@ -54,7 +59,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         NodeId[] placement = [.. Enumerable.Range(0, request.Ranks).Select(rank => nodes[rank % nodes.Length])];
         string token = Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
         JobId id = JobId.Create(self, ++_lastJob);
-        _led.Add(id, new LedJob(this, id, request.Name ?? DefaultRegion, protocol, token, placement, nodes, observer));
+        _led.Add(id, new LedJob(this, id, request.Name ?? DefaultRegion, protocol, token, placement, nodes, observer) { Program = request.Program, IsMirrored = isMirrored });
         return new JobTicket(id.Value, token, protocol, [.. placement.Select(peers.NameOf)]);
     }
 
@@ -76,33 +81,55 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         _led.Remove(job);
     }
 
-    /// <summary>A peer is lost: jobs that need it cannot go on.</summary>
+    /// <summary>A peer is out of the view: jobs that need it cannot go on. Where it was only home of part of a job's memory, that is recovered.</summary>
+    /// <param name="peer">Which.</param>
+    /// <param name="text">That, and why.</param>
     public void OnPeerLost(NodeId peer, string text)
     {
         foreach (LedJob led in _led.Values.ToArray())
         {
-            if (!led.Nodes.Contains(peer)) continue;
-            led.Tell(text);
-            led.Job.OnAgentLost(text);
-            foreach (NodeId node in led.Placement.Distinct())
-            {
-                if (node != peer) SendAbort(node, led.Job.Id, text);
-            }
-            for (int rank = 0; rank < led.Job.Size; rank++)
-            {
-                if (led.Placement[rank] != peer) continue;
-                MarkGone(led, rank, text);
-                if (led.IsRemote(rank)) led.Observer.OnRankEnded(rank, isSignaled: false, ExitCodes.AgentLost, text);
-            }
-            if (led.Making is { } making && making.Awaited.Remove(peer))
-            {
-                making.Lost = text;
-                Proceed(led, making);
-            }
-            else if (led.Making is { } other) other.Lost = text;
+            if (led.Nodes.Contains(peer)) OnNodeLost(led, peer, text);
         }
         OnLeaderLost(peer, text);
     }
+
+    private void OnNodeLost(LedJob led, NodeId peer, string text)
+    {
+        if (led.IsBound(peer)) Break(led, peer, $"{text}; ranks of the job ran there: the job ends");
+        else if (led.Job.Protocol == LazyRelease.Name) Break(led, peer, $"{text}; memory of the job was there, which under the protocol {led.Job.Protocol} cannot be recovered: the job ends");
+        else if (led.Making is { } making)
+        {
+            // Its regions that are there are recovered. The one that is being made is planned anew, without it.
+            making.Refused.Add(text);
+            making.Made.Remove(peer);
+            if (making.Awaited.Remove(peer)) Proceed(led, making);
+        }
+    }
+
+    /// <summary>A job cannot go on.</summary>
+    private void Break(LedJob led, NodeId lost, string text)
+    {
+        if (led.IsBroken) return;
+        led.IsBroken = true;
+        led.Tell(text);
+        led.Job.OnAgentLost(text);
+        foreach (NodeId node in led.Placement.Distinct())
+        {
+            if (node != lost) SendAbort(node, led.Job.Id, text);
+        }
+        for (int rank = 0; rank < led.Job.Size; rank++)
+        {
+            if (led.Placement[rank] != lost) continue;
+            MarkGone(led, rank, text);
+            if (led.IsRemote(rank)) led.Observer.OnRankEnded(rank, isSignaled: false, ExitCodes.AgentLost, text);
+        }
+        if (led.Making is not { } making) return;
+        making.Lost = text;
+        if (making.Awaited.Remove(lost)) Proceed(led, making);
+    }
+
+    /// <summary>A job's memory cannot be recovered: nobody has room for it.</summary>
+    public void Fail(LedJob led, string why) => Break(led, NodeId.None, $"{why}, and with it memory of the job; no other node has room for what is left of that: the job ends");
 
     /// <summary>Takes an answer to a rank.</summary>
     public void SendReply(LedJob led, int rank, in GuestMessage reply, ReadOnlySpan<byte> data)
@@ -111,21 +138,6 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         if (node == self) OnReply(led.Job.Id, rank, in reply, data);
         else SendRankMessage(node, MessageType.JobReply, led.Job.Id, rank, in reply, data);
     }
-
-    /// <summary>Finds homes for a region and has every node of the job make it.</summary>
-    public void MakeRegion(LedJob led, JobRegion region)
-    {
-        led.Making = new RegionMaking(region);
-        Plan(led, led.Making);
-    }
-
-    /// <summary>Has every node of a job drop a region.</summary>
-    public void DropRegion(LedJob led, RegionId region)
-    {
-        foreach (NodeId node in led.Nodes) SendDetach(node, region);
-    }
-
-    private static string Megabytes(long extents) => $"{extents * ExtentNumber.Bytes >> 20} MiB";
 
     private bool IsUp(NodeId node) => node == self || peers.IsUp(node);
 
@@ -146,76 +158,6 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     {
         if (!led.Job.IsGone(rank)) led.RanksLeft--;
         led.Job.OnRankGone(rank, how);
-    }
-
-    private void Plan(LedJob led, RegionMaking making)
-    {
-        making.Rounds++;
-        making.Refused.Clear();
-        making.Made.Clear();
-        JobRegion region = making.Region;
-        (NodeId Node, long Free)[] room = [.. led.Nodes.Select(n => (n, n == self ? capacity.FreeExtents : peers.Find(n)?.FreeExtents ?? 0))];
-        if (HomePattern.Make(room, region.ExtentCount) is not { } pattern)
-        {
-            led.Making = null;
-            led.Job.OnRegionMade(region, Errno.ENOMEM, $"the pool is exhausted: region {region.Name} needs {Megabytes(region.ExtentCount)}, and the job's nodes have free: "
-                + string.Join(", ", room.Select(r => $"{peers.NameOf(r.Node)} {Megabytes(Math.Max(r.Free, 0))}")));
-            return;
-        }
-        making.Pattern = pattern;
-        byte[] plan = new RegionPlan(pattern, led.Job.Protocol, region.Name).Write();
-        making.Awaited.UnionWith(led.Nodes);
-        foreach (NodeId node in led.Nodes)
-        {
-            if (node == self)
-            {
-                string? refusal = Make(led.Job.Id, region.Id, region.ExtentCount, RegionPlan.Read(plan)!);
-                OnMade(led, self, refusal);
-            }
-            else if (!IsUp(node))
-            {
-                making.Lost ??= $"node {peers.NameOf(node)} is lost";
-                OnMade(led, node, making.Lost);
-            }
-            else
-            {
-                peers.Take(node, (int)HomePattern.CountOf(pattern, region.ExtentCount, node));
-                Send(node, new FrameHeader { Type = MessageType.JobAttach, Region = region.Id, Argument0 = led.Job.Id.Value, Argument1 = (ulong)region.ExtentCount }, plan);
-            }
-        }
-    }
-
-    private void OnMade(LedJob led, NodeId node, string? refusal)
-    {
-        if (led.Making is not { } making || !making.Awaited.Remove(node)) return;
-        if (refusal is null) making.Made.Add(node);
-        else making.Refused.Add($"{peers.NameOf(node)}: {refusal}");
-        Proceed(led, making);
-    }
-
-    private void Proceed(LedJob led, RegionMaking making)
-    {
-        if (making.Awaited.Count > 0) return;
-        JobRegion region = making.Region;
-        if (making.Refused.Count == 0 && making.Lost is null)
-        {
-            led.Making = null;
-            led.Job.OnRegionMade(region, 0, "");
-            return;
-        }
-        foreach (NodeId node in making.Made)
-        {
-            SendDetach(node, region.Id);
-            peers.Take(node, -(int)HomePattern.CountOf(making.Pattern, region.ExtentCount, node));
-        }
-        if (making.Lost is null && making.Rounds < MaxRounds)
-        {
-            Plan(led, making); // with what they say that they have
-            return;
-        }
-        led.Making = null;
-        led.Job.OnRegionMade(region, making.Lost is null ? Errno.ENOMEM : Errno.ECONNRESET, making.Lost
-            ?? $"the pool is exhausted: region {region.Name} needs {Megabytes(region.ExtentCount)}; {string.Join("; ", making.Refused)}");
     }
 
     private void OnCall(NodeId peer, JobId job, int rank, in GuestMessage call, ReadOnlySpan<byte> data)

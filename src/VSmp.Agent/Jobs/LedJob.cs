@@ -40,6 +40,21 @@ internal sealed class LedJob : IJobActions
     /// <summary>The nodes that are homes of its regions.</summary>
     public NodeId[] Nodes { get; }
 
+    /// <summary>What its ranks run, for listings.</summary>
+    public required string Program { get; init; }
+
+    /// <summary>Whether homes on nodes without which it could go on have mirrors.</summary>
+    public required bool IsMirrored { get; init; }
+
+    /// <summary>Whether it cannot go on, and its ranks are being ended.</summary>
+    public bool IsBroken { get; set; }
+
+    /// <summary>Whether ranks of it run at a node.</summary>
+    public bool HasRanks(NodeId node) => Placement.Contains(node);
+
+    /// <summary>Whether it ends with a node: one that has ranks, or leads.</summary>
+    public bool IsBound(NodeId node) => HasRanks(node) || node == Job.Id.Leader;
+
     /// <summary>Who hears of it.</summary>
     public IRunObserver Observer { get; }
 
@@ -94,8 +109,11 @@ internal sealed class RegionMaking(JobRegion region)
     /// <summary>Which.</summary>
     public JobRegion Region { get; } = region;
 
-    /// <summary>Where its homes are to be.</summary>
-    public NodeId[] Pattern { get; set; } = [];
+    /// <summary>Where its homes and mirrors are to be.</summary>
+    public RegionPlan? Plan { get; set; }
+
+    /// <summary>The nodes that are to make it.</summary>
+    public NodeId[] Nodes { get; set; } = [];
 
     /// <summary>Who has yet to answer.</summary>
     public HashSet<NodeId> Awaited { get; } = [];

@@ -37,11 +37,14 @@ internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Ru
     /// <summary>Second homes that are here; null under a protocol that knows none.</summary>
     public MirrorSet? Mirrored => (Protocol as DirectoryProtocol)?.Region.Mirrored;
 
-    /// <summary>Whether ranks of a job share it: its home map is fixed.</summary>
-    public bool IsOfJob { get; set; }
-
     /// <summary>Extents that this node has given memory for, as home or as mirror.</summary>
     public uint GivenExtents => (uint)(Layout.HomeExtentCount + (Mirrored?.Count ?? 0));
+
+    /// <summary>Whether ranks of a job share it: its homes move only when a node is lost, and it is there until the job's leader drops it.</summary>
+    public bool IsShared { get; set; }
+
+    /// <summary>Whether it was made to have second homes wherever the loss of a home would not end its job.</summary>
+    public bool IsMirrored { get; set; }
 
     /// <summary>Pages whose home is here that were lost in the last recovery.</summary>
     public List<PageNumber> LostHere { get; } = [];

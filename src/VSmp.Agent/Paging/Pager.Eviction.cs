@@ -61,7 +61,7 @@ internal sealed unsafe partial class Pager
         while (pageCount > 0 && attempts-- > 0 && _kept.Count < MaxKept && run.Copies.TryTake(out PagedRegion region, out PageNumber page))
         {
             PageCopy copy = region.Protocol.CopyOf(page);
-            if (copy == PageCopy.None) continue; // gone by another way
+            if (copy == PageCopy.None || region.Layout.IsHome(page.Extent)) continue; // gone by another way, or no copy any more: its home is here now
             if ((!isUrgent && !HasCreditAtHome(region, page.Extent)) || !region.Protocol.TryEvict(page, _effects))
             {
                 run.Copies.PutBack(region, page);

@@ -28,43 +28,44 @@ internal sealed class MirrorServer
     private readonly NodeId _self;
     private readonly Pager _pager;
     private readonly IFabric _fabric;
-    private readonly Peers _peers;
     private readonly Reservations _reservations;
+    private readonly RecoveryServer _recovery;
     private readonly Dictionary<(RegionId Region, ExtentNumber Extent), NodeId> _restoring = []; // at the region's maker: asked for, or being copied
     private readonly List<CopyJob> _copying = []; // at homes
     private readonly List<CopyJob> _parting = []; // at homes: the former mirror may still owe answers
     private bool _mayLackMirrors; // a node was lost under a mirrored region that is still there
 
     /// <summary>Makes the server of a node.</summary>
-    public MirrorServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Peers peers, Reservations reservations, RecoveryServer recovery)
+    public MirrorServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Reservations reservations, RecoveryServer recovery)
     {
         _self = self;
         _pager = pager;
         _fabric = fabric;
-        _peers = peers;
         _reservations = reservations;
+        _recovery = recovery;
         reactor.Every(CopyPeriodMicroseconds, Copy, () => _copying.Count + _parting.Count > 0);
         reactor.Every(LookPeriodMicroseconds, Look, () => _mayLackMirrors); // asked every turn: no more than a look at a field
         recovery.Recovered += OnRecovered;
+        recovery.Dropped += Forget;
         pager.Removed += Forget;
     }
 
     /// <summary>Hears, at the node that made a region, that the mirror of an extent has all, or that the former one is not needed any more.</summary>
-    public Action<PagedRegion, ExtentNumber, MirrorOrder> Done { get; set; } = (_, _, _) => { };
+    public Action<LedRegion, ExtentNumber, MirrorOrder> Done { get; set; } = (_, _, _) => { };
 
     /// <summary>Whether an extent is getting a mirror in place of one that was lost.</summary>
     public bool IsRestoring(RegionId region, ExtentNumber extent) => _restoring.ContainsKey((region, extent));
 
-    /// <summary>How much of a region that was made here has its home elsewhere, how much of that is mirrored, and how much is about to be.</summary>
-    public (ulong Bytes, ulong MirroredBytes, ulong RestoringBytes) ProgressOf(PagedRegion region)
+    /// <summary>How much of a region that is led here has its home where it needs a mirror, how much of that is mirrored, and how much is about to be.</summary>
+    public (ulong Bytes, ulong MirroredBytes, ulong RestoringBytes) ProgressOf(LedRegion region)
     {
-        HomeMap homes = region.Layout.Homes!;
+        HomeMap homes = region.Homes;
         ulong all = 0, mirrored = 0, restoring = 0;
-        for (uint e = 0; e < region.Layout.ExtentCount; e++)
+        for (uint e = 0; e < region.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);
             NodeId home = homes.HomeOf(extent);
-            if (home.IsNone || home == _self) continue;
+            if (home.IsNone || region.IsBound(home)) continue;
             all += ExtentNumber.Bytes;
             if (_restoring.ContainsKey((region.Id, extent))) restoring += ExtentNumber.Bytes;
             else if (!homes.MirrorOf(extent).IsNone) mirrored += ExtentNumber.Bytes;
@@ -76,30 +77,34 @@ internal sealed class MirrorServer
     /// <exception cref="ProtocolViolationException">It makes no sense.</exception>
     public void OnFrame(NodeId peer, in FrameHeader header)
     {
-        if (_pager.Find(header.Region) is not { } region || Pager.GenerationOf(region) != header.Generation) return; // it will be said again
-        if (header.Page.Value + ((ulong)header.Count * ExtentNumber.Pages) > region.Layout.PageCount)
-        {
-            throw new ProtocolViolationException($"{peer} speaks of extents {header.Page.Extent.Value}+{header.Count} of {header.Region}, which has {region.Layout.ExtentCount}");
-        }
         if (header.Type == MessageType.RegionMirror)
         {
             if (header.Region.Creator != peer) throw new ProtocolViolationException($"{peer} gives {header.Region} mirrors, which it has not made");
-            Obey(region, header.Page.Extent, header.Count, new NodeId((ushort)header.Argument0), OrderOf(peer, in header));
+            if (_pager.Find(header.Region) is not { } here || Pager.GenerationOf(here) != header.Generation) return; // it will be said again
+            Require(peer, in header, here.Layout.ExtentCount);
+            Obey(here, header.Page.Extent, header.Count, new NodeId((ushort)header.Argument0), OrderOf(peer, in header));
             return;
         }
+        if (_recovery.FindLed(header.Region) is not { } region || region.Generation != header.Generation) return; // it will be said again
+        Require(peer, in header, region.ExtentCount);
+        MirrorOrder order = OrderOf(peer, in header);
         bool wasRestoring = false;
         for (uint i = 0; i < header.Count; i++)
         {
             ExtentNumber extent = new(header.Page.Extent.Value + i);
             if (_restoring.Remove((region.Id, extent))) wasRestoring = true;
-            else if (region.Id.Creator == _self) Done(region, extent, OrderOf(peer, in header));
+            else Done(region, extent, order);
         }
         if (!wasRestoring) return;
         (ulong all, ulong mirrored, _) = ProgressOf(region); // some may not have found one yet
-        if (mirrored == all) Log.Info($"recovery of {region.Layout.Name}: every page has a mirror again");
+        if (mirrored == all) Log.Info($"recovery of {region.Name}: every page has a mirror again");
     }
 
-    private bool IsMirroredByUs(PagedRegion region) => region.Run is { Request.Redundancy: Redundancy.Mirror } && region.Id.Creator == _self;
+    private static void Require(NodeId peer, in FrameHeader header, int extentCount)
+    {
+        if (header.Page.Value + ((ulong)header.Count * ExtentNumber.Pages) <= (ulong)extentCount << ExtentNumber.PagesShift) return;
+        throw new ProtocolViolationException($"{peer} speaks of extents {header.Page.Extent.Value}+{header.Count} of {header.Region}, which has {extentCount}");
+    }
 
     private void Forget(RegionId region)
     {
@@ -113,76 +118,76 @@ internal sealed class MirrorServer
     /// <summary>Looks for extents without mirror, now and then: room may have come with a new node.</summary>
     private void Look()
     {
-        PagedRegion[] regions = _pager.Regions.Where(region => IsMirroredByUs(region) && region.Run!.HasLostNode).ToArray();
+        LedRegion[] regions = [.. _recovery.Led.Where(region => region is { IsMirrored: true, HasLostNode: true, IsOver: false })];
         _mayLackMirrors = regions.Length > 0;
-        foreach (PagedRegion region in regions)
+        foreach (LedRegion region in regions)
         {
-            if (!Pager.IsFrozen(region)) LookFor(region);
+            if (!_recovery.IsUnderWay(region.Id)) LookFor(region);
         }
     }
 
-    private void LookFor(PagedRegion region)
+    private void LookFor(LedRegion region)
     {
-        HomeMap homes = region.Layout.Homes!;
-        for (uint e = 0; e < region.Layout.ExtentCount;)
+        HomeMap homes = region.Homes;
+        for (uint e = 0; e < region.ExtentCount;)
         {
             ExtentNumber first = new(e);
             NodeId home = homes.HomeOf(first);
             uint count = 0;
-            while (e + count < region.Layout.ExtentCount && IsBare(region, new ExtentNumber(e + count), home)) count++;
+            while (e + count < region.ExtentCount && MustRestore(region, new ExtentNumber(e + count), home)) count++;
             e += Math.Max(count, 1);
             if (count == 0) continue;
-            NodeId mirror = _peers.Roomiest([], ask: false, otherThan: home);
+            NodeId mirror = region.Choose(home, [], isHome: false);
             if (mirror.IsNone) return;
-            count = (uint)Math.Min(count, Math.Max(1, _peers.Find(mirror)!.FreeExtents));
+            count = (uint)Math.Min(count, Math.Max(1, _reservations.FreeExtentsOf(mirror)));
             for (uint i = 0; i < count; i++) _restoring.Add((region.Id, new ExtentNumber(first.Value + i)), NodeId.None);
             _reservations.AskLateMirror(region, mirror, home, first, count, granted => OnAnswer(region, home, mirror, first, count, granted));
             e = first.Value + count;
         }
     }
 
-    private bool IsBare(PagedRegion region, ExtentNumber extent, NodeId home) => !home.IsNone && home != _self && region.Layout.Homes!.HomeOf(extent) == home
-        && region.Layout.Homes.MirrorOf(extent).IsNone && !_restoring.ContainsKey((region.Id, extent));
+    private bool MustRestore(LedRegion region, ExtentNumber extent, NodeId home) => region.IsBare(extent) && region.Homes.HomeOf(extent) == home
+        && !_restoring.ContainsKey((region.Id, extent));
 
-    private void OnAnswer(PagedRegion region, NodeId home, NodeId mirror, ExtentNumber first, uint count, bool granted)
+    private void OnAnswer(LedRegion region, NodeId home, NodeId mirror, ExtentNumber first, uint count, bool granted)
     {
-        bool isThere = _pager.Find(region.Id) == region;
+        bool isThere = _recovery.FindLed(region.Id) is not null;
         for (uint i = 0; i < count; i++)
         {
             ExtentNumber extent = new(first.Value + i);
             bool isWanted = _restoring.Remove((region.Id, extent));
             if (!granted || !isThere) continue; // if the region is dropped, it is there as well
-            if (!isWanted || Pager.IsFrozen(region) || !IsBare(region, extent, home))
+            if (!isWanted || _recovery.IsUnderWay(region.Id) || !MustRestore(region, extent, home))
             {
-                _reservations.ReleaseMirror(region, mirror, extent, 1); // much has happened since it was asked
+                _reservations.ReleaseMirror(region.Id, mirror, extent, 1); // much has happened since it was asked
                 continue;
             }
-            region.Layout.Homes!.PlaceMirror(extent, mirror);
+            region.Homes.PlaceMirror(extent, mirror);
             _restoring.Add((region.Id, extent), mirror);
             SendMirror(region, extent, home, mirror);
         }
     }
 
     /// <summary>What homes had begun to copy they begin anew.</summary>
-    private void OnRecovered(PagedRegion region)
+    private void OnRecovered(LedRegion region)
     {
-        HomeMap homes = region.Layout.Homes!;
+        HomeMap homes = region.Homes;
         foreach (((RegionId, ExtentNumber Extent) key, NodeId mirror) in _restoring.Where(r => r.Key.Region == region.Id).ToArray())
         {
             if (mirror.IsNone) continue; // not answered yet
             if (homes.MirrorOf(key.Extent) == mirror) SendMirror(region, key.Extent, homes.HomeOf(key.Extent), mirror);
             else _restoring.Remove(key);
         }
-        if (!IsMirroredByUs(region)) return;
+        if (!region.IsMirrored) return;
         _mayLackMirrors = true;
         LookFor(region);
     }
 
-    private void SendMirror(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror) => SendOrder(region, extent, home, mirror, MirrorOrder.Fill);
+    private void SendMirror(LedRegion region, ExtentNumber extent, NodeId home, NodeId mirror) => SendOrder(region, extent, home, mirror, MirrorOrder.Fill);
 
     /// <summary>Tells the home of an extent what to do about its mirror.</summary>
-    public void SendOrder(PagedRegion region, ExtentNumber extent, NodeId home, NodeId mirror, MirrorOrder order) =>
-        Send(home, MessageType.RegionMirror, region, extent, mirror.Value, order);
+    public void SendOrder(LedRegion region, ExtentNumber extent, NodeId home, NodeId mirror, MirrorOrder order) =>
+        Send(home, MessageType.RegionMirror, region.Id, region.Generation, extent, mirror.Value, order);
 
     // At a home.
 
@@ -212,7 +217,7 @@ internal sealed class MirrorServer
             bool counts = Pager.GenerationOf(part.Region) == part.Generation && part.Region.Layout.IsHome(part.Extent);
             if (counts && Pager.AwaitsMirror(part.Region, part.Extent)) continue;
             _parting.RemoveAt(i);
-            if (counts) Send(part.Region.Id.Creator, MessageType.RegionMirrored, part.Region, part.Extent, 0, part.Order);
+            if (counts) Send(part.Region.Id.Creator, MessageType.RegionMirrored, part.Region.Id, part.Generation, part.Extent, 0, part.Order);
         }
         if (_copying.Count == 0) return;
         CopyJob job = _copying[0];
@@ -225,20 +230,20 @@ internal sealed class MirrorServer
         if (!job.IsSent) job.IsSent = _pager.CopyToMirror(job.Region, job.Extent, ref job.Next, job.Busy, PagesPerPeriod);
         if (!job.IsSent || Pager.MirrorCopiesOut(job.Region) > 0) return;
         _copying.RemoveAt(0);
-        Send(job.Region.Id.Creator, MessageType.RegionMirrored, job.Region, job.Extent, 0, job.Order);
+        Send(job.Region.Id.Creator, MessageType.RegionMirrored, job.Region.Id, job.Generation, job.Extent, 0, job.Order);
     }
 
-    private void Send(NodeId to, MessageType type, PagedRegion region, ExtentNumber extent, ulong argument, MirrorOrder order)
+    private void Send(NodeId to, MessageType type, RegionId region, Generation generation, ExtentNumber extent, ulong argument, MirrorOrder order)
     {
         FrameHeader header = new()
         {
             Type = type,
             Requestor = _self,
             Network = MessageTypes.NetworkOf(type),
-            Region = region.Id,
+            Region = region,
             Page = extent.FirstPage,
             Count = 1,
-            Generation = Pager.GenerationOf(region),
+            Generation = generation,
             Argument0 = argument,
             Argument1 = (ulong)order,
         };

@@ -58,6 +58,46 @@ public sealed class RegionHeapTests
     }
 
     [Fact]
+    public void What_is_on_nodes_without_ranks_has_a_mirror_on_another_and_nobody_gets_more_than_it_has()
+    {
+        NodeId a = new(0), b = new(1), c = new(2), d = new(3);
+        var (homes, mirrors) = HomePattern.MakeMirrored([(a, 10, true, false), (b, 10, true, false), (c, 20, false, true), (d, 20, false, true)], 20)!.Value;
+        Assert.Equal((5u, 5u), (HomePattern.CountOf(homes, 20, a), HomePattern.CountOf(homes, 20, b)));
+        Assert.Equal(10, mirrors.Count(mirror => !mirror.IsNone));
+        Assert.Equal((5u, 5u), (HomePattern.CountOf(mirrors, 20, c), HomePattern.CountOf(mirrors, 20, d)));
+        // A node without ranks that is alone can have no mirror, and is left out.
+        (homes, mirrors) = HomePattern.MakeMirrored([(a, 10, true, false), (c, 100, false, true)], 10)!.Value;
+        Assert.All(homes, home => Assert.Equal(a, home));
+        Assert.All(mirrors, mirror => Assert.True(mirror.IsNone));
+        Assert.Null(HomePattern.MakeMirrored([(a, 10, true, false), (c, 100, false, true)], 11));
+        // One that leads without ranks needs no mirror, and can be one.
+        (homes, mirrors) = HomePattern.MakeMirrored([(a, 0, true, false), (b, 10, true, true), (c, 10, false, true)], 10)!.Value;
+        Assert.All(homes.Zip(mirrors), at => Assert.Equal(at.First == c ? b : NodeId.None, at.Second));
+
+        int seed = Environment.TickCount;
+        Random random = new(seed);
+        for (int round = 0; round < 300; round++)
+        {
+            (NodeId Node, long Free, bool IsBound, bool MayMirror)[] nodes = [.. Enumerable.Range(0, random.Next(1, 7)).Select(n =>
+                (new NodeId((ushort)n), (long)random.Next(-1, 30), random.Next(2) == 0)).Select(n => (n.Item1, n.Item2, n.Item3, !n.Item3))];
+            int extents = random.Next(1, 60);
+            if (HomePattern.MakeMirrored(nodes, extents) is not { } plan) continue;
+            foreach ((NodeId home, NodeId mirror) in plan.Homes.Zip(plan.Mirrors))
+            {
+                Assert.True(nodes[home.Value].IsBound == mirror.IsNone && home != mirror && (mirror.IsNone || nodes[mirror.Value].MayMirror), $"seed {seed}");
+            }
+            foreach (var node in nodes)
+            {
+                uint given = HomePattern.CountOf(plan.Homes, extents, node.Node) + HomePattern.CountOf(plan.Mirrors, extents, node.Node);
+                Assert.True(given <= Math.Max(node.Free, 0), $"{node} gives {given} (seed {seed})");
+            }
+        }
+        (homes, mirrors) = HomePattern.MakeMirrored([(a, 50_000, true, false), (c, 50_000, false, true), (d, 50_000, false, true)], 90_000)!.Value;
+        Assert.Equal(HomePattern.MaxLength, homes.Length);
+        Assert.True(HomePattern.CountOf(homes, 90_000, c) + HomePattern.CountOf(mirrors, 90_000, c) <= 50_000 + (90_000 / HomePattern.MaxLength));
+    }
+
+    [Fact]
     public void Plans_survive_the_wire_and_what_is_none_is_refused()
     {
         RegionPlan plan = new([new NodeId(3), new NodeId(500)], "msi", "grid");
@@ -68,5 +108,14 @@ public sealed class RegionHeapTests
         for (int length = 0; length < bytes.Length; length++) Assert.Null(RegionPlan.Read(bytes.AsSpan(0, length)));
         Assert.Null(RegionPlan.Read([.. bytes, 0]));
         Assert.Null(RegionPlan.Read([0, 0, 0, 0]));
+        Assert.Null(read.Mirrors);
+        plan = plan with { Mirrors = [new NodeId(7), NodeId.None] };
+        bytes = plan.Write();
+        Assert.EndsWith("0700FFFF", Convert.ToHexString(bytes), StringComparison.Ordinal);
+        Assert.Equal(plan.Mirrors, RegionPlan.Read(bytes)!.Mirrors);
+        Assert.Equal((new NodeId(7), NodeId.None, new NodeId(7)), (plan.MirrorOf(0), plan.MirrorOf(1), plan.MirrorOf(2)));
+        Assert.Null(RegionPlan.Read(bytes.AsSpan(0, bytes.Length - 2)));
+        Assert.Null(RegionPlan.Read([.. bytes, 0, 0]));
+        Assert.Null(RegionPlan.Read((plan with { Mirrors = [new NodeId(3), NodeId.None] }).Write())); // beside its home
     }
 }

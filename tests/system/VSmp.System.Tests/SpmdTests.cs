@@ -175,6 +175,7 @@ public sealed partial class SpmdTests
     [InlineData("no node nix", "-n", "1", "--on", "nix", "--", "true")]
     [InlineData("named twice", "-n", "1", "--on", "n0,n0", "--", "true")]
     [InlineData("at most", "-n", "33", "--on", "n0", "--", "true")]
+    [InlineData("cannot be mirrored", "-n", "1", "--protocol", "lazy", "--redundancy", "mirror", "--", "true")]
     public void What_cannot_be_is_a_usage_error(string words, params string[] arguments) =>
         Cluster.Run(1, "64M", cluster => cluster.Vsmp(["spmd", .. arguments]).FailedWith(2, words));
 

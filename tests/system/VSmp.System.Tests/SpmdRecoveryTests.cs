@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+namespace VSmp.SystemTests;
+
+/// <summary>Nodes are killed that are only home, or mirror, of what the ranks of a job share: the ranks go on. And one that has ranks: the job ends.</summary>
+public sealed class SpmdRecoveryTests
+{
+    [Fact]
+    public void Memory_nodes_that_are_killed_one_after_the_other_cost_a_mirrored_job_nothing()
+    {
+        int seed = Environment.TickCount;
+        Random random = new(seed);
+        string[] others = ["n2", "n3", "n4"];
+        random.Shuffle(others);
+        string[] victims = others[..2];
+        Cluster.Run(5, "64M", cluster =>
+        {
+            // Ranks on n0 and n1; more shared memory than both may hold copies of.
+            using Command job = Start(cluster, ["-n", "2", "--local", "8M", "--redundancy", "mirror"], "spmd-rounds", "24");
+            job.WaitFor("ready");
+            Assert.Matches("rounds .* mirror ", cluster.Vsmp("region", "ls").Succeeded().Output);
+            Thread.Sleep(random.Next(500)); // at any moment
+            Assert.Equal(0, Native.Kill(cluster.ProcessId(victims[0]), Native.SIGKILL));
+            Wait.Until(() => Count(cluster.Log("n0"), "every page has a mirror again") == 1, 30,
+                () => $"new mirrors after the loss of {victims[0]} (seed {seed}):\n{cluster.Log("n0")}");
+            Assert.Equal(0, Native.Kill(cluster.ProcessId(victims[1]), Native.SIGKILL));
+            Wait.Until(() => Count(cluster.Log("n0"), "nothing is lost") == 2, 30,
+                () => $"the end of the recovery after the loss of {victims[1]} (seed {seed}):\n{cluster.Log("n0")}");
+            Assert.Matches("rounds .* mirror 0 %, no room", cluster.Vsmp("region", "ls").Succeeded().Output);
+            job.EndInput();
+            Outcome outcome = job.WaitForEnd(60).Succeeded(); // it verifies whatever it reads
+            Assert.Contains("exact: ", outcome.Output, StringComparison.Ordinal);
+            Assert.DoesNotContain("report lost", cluster.Log("n0"), StringComparison.Ordinal);
+        }, leavesAgents: ["n0", "n1", others[2]]);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Without_mirrors_what_nobody_has_is_lost_and_only_who_touches_it_ends(bool touches) => Cluster.Run(4, "64M", cluster =>
+    {
+        string[] program = ["spmd-hold", "32", .. touches ? new[] { "again" } : []];
+        using Command job = Start(cluster, ["-n", "2", "--local", "8M"], program);
+        job.WaitFor("ready");
+        Assert.Equal(0, Native.Kill(cluster.ProcessId("n3"), Native.SIGKILL));
+        Wait.Until(() => job.Error.Contains("of region hold are lost", StringComparison.Ordinal), 30, () => $"word of the loss: {job.Error}");
+        Assert.True(job.IsRunning, "the job ended though no rank had touched what is lost");
+        Assert.Matches("n0 +- +spmd-hold +hold +n3 ", cluster.Vsmp("report", "lost").Succeeded().Output);
+        job.EndInput();
+        Outcome outcome = job.WaitForEnd(60);
+        Assert.Equal(touches ? 128 + 7 : 0, outcome.ExitCode); // SIGBUS
+        if (touches) Assert.Contains("touched memory that was lost with node n3", outcome.Error, StringComparison.Ordinal);
+    }, leavesAgents: ["n0", "n1", "n2"]);
+
+    [Fact]
+    public void A_node_with_ranks_that_is_killed_ends_a_mirrored_job_with_a_message() => Cluster.Run(4, "64M", cluster =>
+    {
+        using Command job = Start(cluster, ["-n", "2", "--redundancy", "mirror"], "spmd-hold", "8");
+        job.WaitFor("ready");
+        Assert.Equal(0, Native.Kill(cluster.ProcessId("n1"), Native.SIGKILL));
+        Outcome outcome = job.WaitForEnd(60);
+        Assert.Equal(9, outcome.ExitCode);
+        Assert.Contains("n1 was lost; the job cannot go on", outcome.Error, StringComparison.Ordinal);
+    }, leavesAgents: ["n0", "n2", "n3"]);
+
+    private static Command Start(Cluster cluster, string[] options, params string[] program) =>
+        new(Paths.Vsmp, ["spmd", .. options, "--", Paths.Program(program[0]), .. program[1..]], cluster.Environment);
+
+    private static int Count(string text, string what) => text.Split(what).Length - 1;
+}
