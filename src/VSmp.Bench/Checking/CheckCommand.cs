@@ -49,11 +49,8 @@ internal static class CheckCommand
             Holds = false,
             Refusals = false,
         };
-        List<Scenario> scenarios = [bounds with { Mirror = 1 }];
-        if (!deep) return scenarios;
-        scenarios.Add(bounds with { Spare = 1 });
-        scenarios.Add(bounds with { Mirror = 1, Crashes = 2 });
-        return scenarios;
+        Scenario usual = bounds with { Mirror = 1, HasBystander = true };
+        return deep ? [usual, bounds with { Spare = 1 }, bounds with { Mirror = 1, Crashes = 2 }] : [usual];
     }
 
     /// <summary>The bounds that are searched for a protocol and its recovery.</summary>

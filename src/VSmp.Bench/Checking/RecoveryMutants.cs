@@ -32,7 +32,7 @@ internal sealed record RecoveryMutant(string Name, string Where, Protocol Protoc
                 bounds with { Mirror = 1, HomeUses = false, IsPrivate = true, Outstanding = 2 },
                 bounds with { Mirror = 1 },
                 bounds with { HomeUses = false },
-                bounds with { Nodes = 4, Mirror = 1, HomeUses = false, UsersStay = true },
+                bounds with { Nodes = 4, Mirror = 1, HomeUses = false, UsersStay = true, HasBystander = true },
             ],
             Bugs, threads);
     }

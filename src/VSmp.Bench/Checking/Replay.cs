@@ -22,7 +22,7 @@ internal static class Replay
         var renamedCodec = new WorldCodec(renamed);
         var told = new World(scenario) { Story = [] };
         var toldCodec = new WorldCodec(told);
-        byte[] names = [.. Enumerable.Range(0, scenario.Nodes).Select(n => (byte)n)]; // the search's name → the first name
+        byte[] names = [.. Enumerable.Range(0, scenario.Nodes + 1).Select(n => (byte)n)]; // the search's name → the first name; a bystander keeps its own
         byte[] state = renamedCodec.Save().ToArray();
         for (int i = 0; i < path.Count; i++)
         {
@@ -46,8 +46,8 @@ internal static class Replay
             renamedCodec.Load(state);
             renamed.Do(path[i]);
             state = renamedCodec.Save().ToArray();
-            var next = new byte[names.Length];
-            for (int n = 0; n < names.Length; n++) next[renamedCodec.Order[n]] = names[n];
+            byte[] next = [.. names];
+            for (int n = 0; n < scenario.Nodes; n++) next[renamedCodec.Order[n]] = names[n];
             names = next;
         }
         lines.Add($"  !  {violation.What}"); // not one step's doing

@@ -44,6 +44,12 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
     /// <summary>Only nodes that use no page are lost. (A job ends with any of its ranks' nodes.)</summary>
     public bool UsersStay { get; init; }
 
+    /// <summary>
+    /// There is one node more, of which all that is seen is that it may be lost: it is home, or mirror, of other pages of the region. These directories are
+    /// rebuilt then though nobody is lost that they know of.
+    /// </summary>
+    public bool HasBystander { get; init; }
+
     /// <summary>Whether the home's own guests use the pages.</summary>
     public bool HomeUses { get; init; } = true;
 
@@ -69,7 +75,7 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
     public override string ToString() =>
         $"{Protocol.Name}: {Nodes} nodes × {Pages} page{(Pages > 1 ? "s" : "")}, {Outstanding} outstanding per node"
         + (Mappings > 1 ? $", {Mappings} mappings" : "") + (AsksAhead ? ", runs" : "") + (IsPrivate ? ", thrown away" : "")
-        + (HomeUses ? "" : ", home is no user") + (Mirror is { } mirror ? $", {(IsMirrorLate ? "late " : "")}mirror {mirror}" : "") + (Spare is { } spare ? $", spare {spare}" : "") + (HomeMoves switch
+        + (HomeUses ? "" : ", home is no user") + (Mirror is { } mirror ? $", {(IsMirrorLate ? "late " : "")}mirror {mirror}" : "") + (Spare is { } spare ? $", spare {spare}" : "") + (HasBystander ? ", a bystander" : "") + (HomeMoves switch
         {
             0 => "",
             1 => ", the home moves",
@@ -82,7 +88,7 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
         }) + (Restarts > 0 ? $", {Restarts} restarted" : "") + (UsersStay ? ", users stay" : "");
 
     /// <summary>Whether a node's guests use the pages.</summary>
-    public bool IsUser(int node) => node != Mirror && node != Spare && (node != 0 || HomeUses);
+    public bool IsUser(int node) => node < Nodes && node != Mirror && node != Spare && (node != 0 || HomeUses);
 }
 
 /// <summary>Bugs in what stands between the protocol and the world. Those of the protocol itself are planted in its table.</summary>

@@ -102,6 +102,7 @@ internal sealed partial class World
         {
             if (!IsLost(node) && !(Scenario.UsersStay && Scenario.IsUser(node))) moves.Add(new Move(MoveKind.Crash, node, 0, 0));
         }
+        if (Scenario.HasBystander && !IsLost(Scenario.Nodes)) moves.Add(new Move(MoveKind.Crash, (byte)Scenario.Nodes, 0, 0));
     }
 
     /// <summary>A control message goes on all wires, so that it overtakes nothing: to a peer, all networks are one session.</summary>
@@ -134,6 +135,7 @@ internal sealed partial class World
     private void Crash(int node)
     {
         Lost |= 1 << node;
+        if (node == Scenario.Nodes) return; // the bystander
         Forget(node);
         Regions[node].ResignHome(Extent);
         Regions[node].Mirrored.Remove(Extent);
@@ -258,7 +260,7 @@ internal sealed partial class World
     private void Freeze(int node, Generation generation, int lost, int moveTo, int moveFrom)
     {
         Region region = Regions[node];
-        foreach (NodeId from in NodesOf(lost))
+        foreach (NodeId from in NodesOf(lost & ((1 << Scenario.Nodes) - 1)))
         {
             for (int network = 0; network < Networks; network++) Wires[WireOf(from.Value, node, network)].Clear();
         }

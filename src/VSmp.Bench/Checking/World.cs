@@ -250,6 +250,11 @@ internal sealed partial class World
     private void DoLocal(Move move)
     {
         int node = move.Node;
+        if (move.Kind == MoveKind.Crash)
+        {
+            Crash(node);
+            return;
+        }
         var page = PageAt(move.Page);
         Region region = Regions[node];
         switch (move.Kind)
@@ -278,9 +283,6 @@ internal sealed partial class World
             case MoveKind.Unhold:
                 Nodes[node].Unhold(region, page, _effects);
                 break;
-            case MoveKind.Crash:
-                Crash(node);
-                return;
             case MoveKind.Learn:
                 Learn();
                 break;

@@ -113,10 +113,11 @@ internal sealed partial class WorldCodec
         Scenario scenario = _world.Scenario;
         _isSettled = _world.IsSettled;
         RankVersions();
-        Put((byte)(_world.Lost | _world.KnownLost << 4));
+        Put((byte)_world.Lost);
+        Put((byte)_world.KnownLost);
         Put((byte)(_world.Restarted | _world.Restarts << 4));
         RecoveryLeader leader = _world.Leader;
-        Put((byte)(_world.BeingRecovered | (int)leader.Phase << 4));
+        Put((byte)(_world.BeingRecovered | (int)leader.Phase << 5));
         Put((byte)leader.Generation.Value);
         Put((byte)(World.MaskOf(leader.Awaited) | World.MaskOf(leader.Homes) << 4));
         Put((byte)((_world.MirrorNode + 1 ?? 0) | (_world.MovingTo + 1 ?? 0) << 4));
@@ -185,13 +186,13 @@ internal sealed partial class WorldCodec
     private void LoadRecovery()
     {
         Scenario scenario = _world.Scenario;
-        byte lost = Byte(), restarts = Byte(), phase = Byte(), generation = Byte(), awaited = Byte();
-        _world.Lost = lost & 15;
-        _world.KnownLost = lost >> 4;
+        byte lost = Byte(), knownLost = Byte(), restarts = Byte(), phase = Byte(), generation = Byte(), awaited = Byte();
+        _world.Lost = lost;
+        _world.KnownLost = knownLost;
         _world.Restarted = restarts & 15;
         _world.Restarts = restarts >> 4;
-        _world.BeingRecovered = phase & 15;
-        _world.Leader.Restore((RecoveryPhase)(phase >> 4), new Generation(generation), World.NodesOf(awaited & 15), World.NodesOf(awaited >> 4));
+        _world.BeingRecovered = phase & 31;
+        _world.Leader.Restore((RecoveryPhase)(phase >> 5), new Generation(generation), World.NodesOf(awaited & 15), World.NodesOf(awaited >> 4));
         byte mirror = Byte(), done = Byte();
         _world.MirrorNode = (mirror & 15) > 0 ? (mirror & 15) - 1 : null;
         _world.MovingTo = mirror >> 4 > 0 ? (mirror >> 4) - 1 : null;

@@ -275,7 +275,9 @@ public sealed class HomeController
     }
 
     /// <summary>
-    /// Sends a mirror that is younger than its home what the home has of a page, ahead of need. What is written home from now on goes there anyway.
+    /// Sends a mirror that is younger than its home what the home has of a page, ahead of need. What is written home from now on goes there anyway. Of a page
+    /// that only its owner has the mirror learns just that: from then on nothing of it is anywhere but with users, or here and there, so what is being
+    /// given up when the home is lost is good.
     /// </summary>
     /// <returns>False if it cannot be told now what the home has: try again later.</returns>
     public bool TryCopyToMirror(Region region, PageNumber page, EffectBuffer effects)

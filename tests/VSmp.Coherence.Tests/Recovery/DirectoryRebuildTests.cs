@@ -64,6 +64,38 @@ public sealed class DirectoryRebuildTests
     }
 
     [Fact]
+    public void What_an_owner_was_giving_up_counts_at_a_younger_mirror_that_knows_of_the_owner()
+    {
+        // The home copies what it has to a new mirror: of one page it knows that somebody owns it, of the next nothing has been said yet.
+        Region home = new(_region.Id, "r", 1, Msi.Protocol, homes: null, budget: null);
+        home.BecomeHome(Extent);
+        var controller = new HomeController(LostHome, () => 5);
+        controller.OnMessage(home, Answer(MessageType.GetM, 0), _effects);
+        controller.OnMessage(home, Answer(MessageType.InstallAck, 1), _effects);
+        home.SetMirror(Extent, Self);
+        _effects.Clear();
+        Assert.True(controller.TryCopyToMirror(home, Page, _effects));
+        Message put = Assert.Single(Effects(), e => e.Kind == EffectKind.Send).Message;
+        Assert.Equal((MessageType.MirrorPut, MessageFlags.Prefetch | MessageFlags.NoData), (put.Type, put.Flags));
+        _effects.Clear();
+        _region.Mirrored.Add(Extent, LostHome, isFresh: false);
+        new MirrorController(Self).OnMessage(_region, in put, _effects);
+        Assert.DoesNotContain(Effects(), e => e.Kind == EffectKind.WriteHome);
+        Message ack = Assert.Single(Effects(), e => e.Kind == EffectKind.Send).Message;
+        Assert.Equal((MessageType.MirrorAck, MessageFlags.Prefetch), (ack.Type, ack.Flags));
+        controller.OnMessage(home, ack with { Source = Self }, _effects);
+        Assert.Equal(0, home.MirrorCopiesOut);
+        _effects.Clear();
+        // Both owners were writing them back when the home was lost.
+        PageNumber next = Page.Plus(1);
+        Freeze();
+        Claim(new Claim(Page, 2, ClaimKind.Kept, new PageVersion(1)));
+        Assert.Equal(Page, Assert.Single(Effects(), e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.Recall).Page);
+        Assert.DoesNotContain(Page, _lost);
+        Assert.Contains(next, _lost);
+    }
+
+    [Fact]
     public void What_nobody_has_is_lost_and_who_asks_for_it_is_told()
     {
         _region.Mirrored.Add(Extent, LostHome, isFresh: false);
