@@ -49,8 +49,8 @@ internal static class CheckCommand
             Holds = false,
             Refusals = false,
         };
-        Scenario usual = bounds with { Mirror = 1, HasBystander = true };
-        return deep ? [usual, bounds with { Spare = 1 }, bounds with { Mirror = 1, Crashes = 2 }] : [usual];
+        Scenario usual = bounds with { Mirror = 1 };
+        return deep ? [usual, usual with { HasBystander = true }, usual with { Crashes = 2 }, bounds with { Spare = 1 }] : [usual];
     }
 
     /// <summary>The bounds that are searched for a protocol and its recovery.</summary>
