@@ -50,7 +50,7 @@ internal static class CheckCommand
             Refusals = false,
         };
         Scenario usual = bounds with { Mirror = 1 };
-        return deep ? [usual, usual with { HasBystander = true }, usual with { Crashes = 2 }, bounds with { Spare = 1 }] : [usual];
+        return deep ? [usual, usual with { HasBystander = true }, usual with { IsMirrorLate = true }, usual with { Crashes = 2 }, bounds with { Spare = 1 }] : [usual];
     }
 
     /// <summary>The bounds that are searched for a protocol and its recovery.</summary>
@@ -64,6 +64,9 @@ internal static class CheckCommand
             bounds with { HomeUses = false },
             bounds with { Mirror = 1, HomeUses = false, IsPrivate = true, Outstanding = 2 },
             bounds with { Mirror = 1, IsPrivate = true, Outstanding = 2 },
+            bounds with { Mirror = 1, HomeUses = false, IsMirrorLate = true },
+            bounds with { Mirror = 1, IsMirrorLate = true },
+            bounds with { Mirror = 1, HomeUses = false, IsMirrorLate = true, IsPrivate = true, Outstanding = 2 },
         ];
         Scenario restarts = bounds with { Crashes = 0, Restarts = 1 };
         scenarios.Add(restarts with { Nodes = 2, Outstanding = 2 });
