@@ -9,8 +9,11 @@ namespace VSmp.SystemTests;
 /// <summary>Where things are, and how long they may take.</summary>
 internal static class Paths
 {
+    /// <summary>The clone that these tests are of.</summary>
+    public static string Repository { get; } = FindRepository();
+
     /// <summary>What <c>make build</c> leaves.</summary>
-    public static string Build { get; } = FindBuild();
+    public static string Build { get; } = Environment.GetEnvironmentVariable("BUILD") is { Length: > 0 } named ? named : Path.Combine(Repository, "build");
 
     /// <summary>The command under test.</summary>
     public static string Vsmp { get; } = Path.Combine(Build, "vsmp");
@@ -21,13 +24,12 @@ internal static class Paths
     /// <summary>A program of native/tests.</summary>
     public static string Program(string name) => Path.Combine(Build, "tests", name);
 
-    private static string FindBuild()
+    private static string FindRepository()
     {
-        if (Environment.GetEnvironmentVariable("BUILD") is { Length: > 0 } named) return named;
         for (DirectoryInfo? folder = new(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
         {
-            if (File.Exists(Path.Combine(folder.FullName, "VSmp.sln"))) return Path.Combine(folder.FullName, "build");
+            if (File.Exists(Path.Combine(folder.FullName, "VSmp.sln"))) return folder.FullName;
         }
-        throw new InvalidOperationException("the build folder is not there: set BUILD, or run `make build`");
+        throw new InvalidOperationException("these tests are run from a clone of the repository");
     }
 }
