@@ -11,6 +11,7 @@ using VSmp.Agent.Interop;
 using VSmp.Agent.Jobs;
 using VSmp.Agent.Keeping;
 using VSmp.Agent.Membership;
+using VSmp.Agent.Membership.Etcd;
 using VSmp.Agent.Paging;
 using VSmp.Agent.Recovery;
 using VSmp.Coherence;
@@ -32,6 +33,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private const long SessionLossMicroseconds = 20_000_000;
 
     private static readonly TimeSpan LeaveTimeout = TimeSpan.FromSeconds(1);
+
+    /// <summary>A majority has to have gone over to the last view, before it can agree on another.</summary>
+    private static readonly TimeSpan MajorityLeaveTimeout = TimeSpan.FromSeconds(3);
 
     private readonly AgentOptions _options;
     private readonly Reactor _reactor;
@@ -201,6 +205,12 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
 
     private async Task BecomeMemberAsync()
     {
+        if (_options.Membership is { } etcd)
+        {
+            var store = new EtcdViewStore(etcd, _options.Cluster, _ => { }); // whether etcd can be reached, the membership says
+            await _membership.FoundOrJoinAsync(store, etcd.ToString(), _options.Name, _address, _options.MemoryBytes, EtcdRecord.PresenceTimeToLive).ConfigureAwait(false);
+            return;
+        }
         if (_options.Join is { } seed)
         {
             await _membership.JoinAsync(seed, _options.Name, _address, _options.MemoryBytes).ConfigureAwait(false);
@@ -224,7 +234,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _mirrors = new MirrorServer(self, _reactor, _pager, _fabric, _reservations, _recovery);
         _mover = new HomeMover(self, _reactor, _pager, _peers, _reservations, _recovery, _mirrors);
         _runs = new Runs(_capacity, _pager, _reactor);
-        _drain = new DrainServer(self, _reactor, _pager, _peers, _reservations, _runs, SendReports, ShutDown);
+        _drain = new DrainServer(self, _reactor, _pager, _peers, _reservations, _runs, SendReports, ShutDown) { IsCoordinator = !_membership.IsDecidedByMajority && self == MembershipView.Coordinator };
         _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _recovery, _options.Folder);
         _pager.Progressed += _jobs.ContinueReleases;
         _pager.Progressed += _reservations.Continue;
@@ -303,6 +313,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             HandshakeStatus.Unreachable => ExitCodes.NoAgent,
             _ => ExitCodes.Refused,
         }, m.Message),
+        ViewStoreException { Failure: StoreFailure.Unreachable or StoreFailure.OutcomeUnknown } v => new CommandException(ExitCodes.NoAgent, v.Message),
+        ViewStoreException v => new CommandException(ExitCodes.Refused, v.Message),
         ArgumentException a => new CommandException(ExitCodes.Usage, a.Message),
         IOException { HResult: Errno.EADDRNOTAVAIL } i => new CommandException(ExitCodes.Usage, $"--listen: {i.Message}"),
         IOException { HResult: Errno.EADDRINUSE } i => new CommandException(ExitCodes.Taken, i.Message),
@@ -392,7 +404,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     /// <summary>Leaves the cluster, then stops: the others need not wait to find out.</summary>
     private void StopReactor() => _ = Task.Run(async () =>
     {
-        await _membership.LeaveAsync(LeaveTimeout).ConfigureAwait(false);
+        await _membership.LeaveAsync(_membership.IsDecidedByMajority ? MajorityLeaveTimeout : LeaveTimeout).ConfigureAwait(false);
         _reactor.Stop();
     });
 

@@ -7,6 +7,7 @@ using System.Text.Json.Serialization;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Interop;
+using VSmp.Agent.Membership.Etcd;
 using VSmp.Coherence;
 
 namespace VSmp.Agent.Cli;
@@ -33,6 +34,7 @@ internal static class AgentCommand
             Description = "An agent of the cluster to join; without it, a cluster is founded",
             HelpName = "HOST[:PORT]",
         };
+        Option<string?> membership = CommandLine.NewMembershipOption();
         Option<string?> secret = new("--secret")
         {
             Description = $"The cluster's secret, the same on every node (default {DefaultSecretFile})",
@@ -49,8 +51,9 @@ internal static class AgentCommand
         Command command = CommandLine.NewCommand("agent", "One node of a cluster; in the foreground, until SIGTERM or SIGINT.",
             "vsmp agent --name node1 --memory 64G --listen 10.0.0.1",
             "vsmp agent --name node2 --memory 64G --listen 10.0.0.2 --join 10.0.0.1",
+            "vsmp agent --name node3 --memory 64G --listen 10.0.0.3 --membership etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379",
             "vsmp agent --config /etc/vsmp/agent.json");
-        foreach (Option option in new Option[] { config, name, memory, listen, join, secret, transport, group, redundancy, development }) command.Options.Add(option);
+        foreach (Option option in new Option[] { config, name, memory, listen, join, membership, secret, transport, group, redundancy, development }) command.Options.Add(option);
         command.SetAction(parsed =>
         {
             AgentConfiguration given = parsed.GetValue(config) is { } file ? Read(file) : new();
@@ -61,6 +64,7 @@ internal static class AgentCommand
                 Name = parsed.GetValue(name) ?? given.Name,
                 Listen = parsed.GetValue(listen) ?? given.Listen,
                 Join = parsed.GetValue(join) ?? given.Join,
+                Membership = parsed.GetValue(membership) ?? given.Membership,
                 SecretFile = parsed.GetValue(secret) ?? given.SecretFile,
                 Transport = parsed.GetValue(transport) ?? given.Transport,
                 Group = parsed.GetValue(group) ?? given.Group,
@@ -79,6 +83,9 @@ internal static class AgentCommand
         ulong memory = CheckMemory(memoryBytes, given.Memory);
         IPEndPoint listen = Addresses.Parse(given.Listen ?? throw Missing("listen"), "--listen");
         IPEndPoint? join = given.Join is null ? null : Addresses.Parse(given.Join, "--join");
+        EtcdAddress? membership = given.Membership is null ? null : EtcdAddress.Parse(given.Membership);
+        if (membership is not null && join is not null)
+            throw new CommandException(ExitCodes.Usage, "--join and --membership exclude each other: with etcd, its record says where the members are");
         TransportChoice transport = given.Transport is null ? TransportChoice.Tcp : TransportChoice.Parse(given.Transport)
             ?? throw new CommandException(ExitCodes.Usage, $"--transport: '{given.Transport}' is none: tcp, verbs, verbs:DEVICE or verbs:DEVICE:GID");
         CheckGid(transport, listen);
@@ -115,6 +122,7 @@ internal static class AgentCommand
                 Listen = listen,
                 Transport = transport,
                 Join = join,
+                Membership = membership,
                 Redundancy = redundancy,
                 SecretFile = secretFile,
                 Folder = folder,
@@ -233,6 +241,9 @@ internal sealed record AgentConfiguration
     public string? Listen { get; init; }
 
     public string? Join { get; init; }
+
+    /// <summary>Where etcd is, like <c>etcd://10.0.0.1:2379</c>.</summary>
+    public string? Membership { get; init; }
 
     /// <summary>The file of <c>--secret</c>.</summary>
     public string? SecretFile { get; init; }

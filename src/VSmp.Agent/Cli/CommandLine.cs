@@ -115,6 +115,14 @@ internal static class CommandLine
         return option;
     }
 
+    /// <summary>An option that says where the membership's record is; what it may say is checked by the command.</summary>
+    public static Option<string?> NewMembershipOption() => new("--membership")
+    {
+        Description = "etcd has the record of who is a member, and a majority decides, so that any node may be lost; the same on every node "
+            + "(default: the node that founds the cluster decides, and the cluster ends with it)",
+        HelpName = "etcd[s]://HOST:PORT[,HOST:PORT...][?OPTIONS]",
+    };
+
     /// <summary>An option that names a transport; what it may say is checked by the command.</summary>
     public static Option<string?> NewTransportOption(string description, string helpName) =>
         new("--transport") { Description = $"{description} (default: tcp)", HelpName = helpName };

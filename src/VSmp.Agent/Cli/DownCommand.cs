@@ -29,7 +29,7 @@ internal static class DownCommand
         using IDisposable one = directory.Lock();
         IReadOnlyList<AgentFolder> agents = directory.Agents();
         int running = agents.Count(agent => agent.Running() is not null);
-        // The founder goes last: the others leave through it.
+        // A coordinator goes last: the others leave through it.
         Daemons.Stop([.. agents.Skip(1)], "vsmp down");
         Daemons.Stop([.. agents.Take(1)], "vsmp down");
         foreach (AgentFolder agent in agents)

@@ -73,6 +73,8 @@ internal static class StatusCommand
         else
         {
             NewTable(status, withAddresses: true).WritePlain(Output.Writer);
+            if (status.Membership.Length > 0) Output.Line($"membership is decided {status.Membership}");
+            if (ProblemLine(status) is { } problem) Output.Line(problem);
             if (Injections.Line(status.Injected) is { } line) Output.Line(line);
         }
     }
@@ -118,13 +120,18 @@ internal static class StatusCommand
         List<IRenderable> rows =
         [
             new Markup($"cluster [bold]{status.Cluster}[/], view {status.View}, seen by {status.Self}"), // names hold no brackets
+            new Text($"membership is decided {status.Membership}", "grey"),
             NewTable(status, withAddresses: false).ForTerminal(),
             bars,
             new Markup("[blue]█[/] home  [yellow]█[/] cache  [grey]░[/] free"),
         ];
+        if (ProblemLine(status) is { } problem) rows.Insert(2, new Text(problem, new Style(Color.Red)));
         if (Injections.Line(status.Injected) is { } line) rows.Add(new Text(line, new Style(Color.Red)));
         return new Rows(rows);
     }
+
+    private static string? ProblemLine(ClusterStatus status) =>
+        status.MembershipProblem is { } problem ? $"nobody can join, leave or be excluded at the moment: {problem}" : null;
 
     private static Markup Bar(NodeStatus node)
     {

@@ -7,6 +7,7 @@ using System.Text;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Interop;
+using VSmp.Agent.Membership.Etcd;
 using VSmp.Coherence;
 
 namespace VSmp.Agent.Cli;
@@ -25,13 +26,15 @@ internal sealed class UpCommand
     private readonly TransportChoice _transport;
     private readonly IPAddress _address;
     private readonly Redundancy? _redundancy;
+    private readonly string? _membership;
     private readonly Dictionary<string, (AgentFolder Folder, ProcessIdentity Process)> _starting = [];
     private readonly List<(AgentFolder Folder, ProcessIdentity Process)> _started = [];
     private volatile bool _isInterrupted;
 
-    private UpCommand(RunDirectory directory, ulong memoryBytes, TransportChoice transport, IPAddress address, Redundancy? redundancy)
+    private UpCommand(RunDirectory directory, ulong memoryBytes, TransportChoice transport, IPAddress address, Redundancy? redundancy, string? membership)
     {
         _redundancy = redundancy;
+        _membership = membership;
         _transport = transport;
         _address = address;
         _directory = directory;
@@ -61,7 +64,8 @@ internal sealed class UpCommand
         Option<ulong?> memory = CommandLine.NewSizeOption("--memory",
             "What each contributes (default: a quarter of the available memory, divided among them)");
         Command command = CommandLine.NewCommand("up", "Start a cluster of agents on this host.",
-            "vsmp up", "vsmp up --agents 4 --memory 512M", "vsmp up --agents 4 --redundancy mirror", "vsmp up --transport rxe:eth0", "vsmp up --cluster test --agents 1");
+            "vsmp up", "vsmp up --agents 4 --memory 512M", "vsmp up --agents 4 --redundancy mirror", "vsmp up --transport rxe:eth0", "vsmp up --cluster test --agents 1",
+            "vsmp up --agents 3 --membership etcd://127.0.0.1:2379");
         command.Options.Add(agents);
         command.Options.Add(memory);
         Option<string?> transport = CommandLine.NewTransportOption(
@@ -69,14 +73,17 @@ internal sealed class UpCommand
         command.Options.Add(transport);
         Option<Redundancy?> redundancy = CommandLine.NewRedundancyOption("none; programs may say otherwise");
         command.Options.Add(redundancy);
+        Option<string?> membership = CommandLine.NewMembershipOption();
+        command.Options.Add(membership);
         command.SetAction(parsed => Run(
             RunDirectory.OfCurrentUser(parsed.GetValue(CommandLine.ClusterOption)!), parsed.GetValue(agents),
-            parsed.GetValue(memory), parsed.GetValue(transport) ?? "tcp", parsed.GetValue(redundancy)));
+            parsed.GetValue(memory), parsed.GetValue(transport) ?? "tcp", parsed.GetValue(redundancy), parsed.GetValue(membership)));
         return command;
     }
 
-    private static int Run(RunDirectory directory, int count, ulong? memory, string transportText, Redundancy? redundancy)
+    private static int Run(RunDirectory directory, int count, ulong? memory, string transportText, Redundancy? redundancy, string? membership)
     {
+        if (membership is not null) _ = EtcdAddress.Parse(membership);
         string? softRoceOn = transportText.StartsWith(SoftRocePrefix, StringComparison.Ordinal) ? transportText[SoftRocePrefix.Length..] : null;
         TransportChoice? transport = softRoceOn is null ? TransportChoice.Parse(transportText) : null;
         if (transport is null && !RunDirectory.IsValidName(softRoceOn ?? ""))
@@ -91,7 +98,7 @@ internal sealed class UpCommand
         directory.CreateSecret();
         if (softRoceOn is not null) transport = SetUpSoftRoce(directory, softRoceOn);
         IPAddress address = transport!.Kind == TransportKind.Tcp ? IPAddress.Loopback : RdmaHost.AddressOf(transport);
-        UpCommand up = new(directory, memoryBytes, transport, address, redundancy);
+        UpCommand up = new(directory, memoryBytes, transport, address, redundancy, membership);
         using PosixSignalRegistration onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, up.OnSignal);
         using PosixSignalRegistration onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, up.OnSignal);
         try { up.Start(count); }
@@ -104,6 +111,7 @@ internal sealed class UpCommand
         Output.Line($"cluster {directory.Cluster} is up: {(count == 1 ? "1 agent" : $"{count} agents, each")}"
             + $" of {Sizes.Format(memoryBytes)}. "
             + "Next: vsmp run -- PROGRAM, vsmp status, vsmp down");
+        if (membership is not null && count == 2) Output.Line("Two agents that decide by majority survive the loss of neither; three survive that of any one");
         return ExitCodes.Ok;
     }
 
@@ -160,7 +168,11 @@ internal sealed class UpCommand
         {
             StartAgent(0, notifyPath, join: null);
             string first = AwaitReady(notify)!;
-            for (int i = 1; i < count; i++) StartAgent(i, notifyPath, first);
+            for (int i = 1; i < count; i++)
+            {
+                StartAgent(i, notifyPath, first);
+                if (_membership is not null) _ = AwaitReady(notify); // members that agree take one at a time anyway: in the order of their names
+            }
             while (_starting.Count > 0) _ = AwaitReady(notify);
         }
         finally
@@ -180,7 +192,8 @@ internal sealed class UpCommand
         ];
         if (_transport.Kind != TransportKind.Tcp) arguments.AddRange(["--transport", _transport.ToString()]);
         if (_redundancy == Redundancy.Mirror) arguments.AddRange(["--redundancy", "mirror"]);
-        if (join is not null) arguments.AddRange(["--join", join]);
+        if (_membership is not null) arguments.AddRange(["--membership", _membership]);
+        else if (join is not null) arguments.AddRange(["--join", join]);
         ProcessIdentity process = Daemons.StartAgent(folder, notifyPath, [.. arguments]);
         _starting[folder.Name] = (folder, process);
     }

@@ -19,7 +19,11 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     /// <inheritdoc/>
     public Task<ClusterStatus> GetStatusAsync() => reactor.Ask(() => new ClusterStatus(
         options.Cluster, parts.Membership.View.Value, parts.Membership.Epoch.Value, options.Name, parts.Peers.All.Select(StatusOf).ToArray(), parts.Fabric(),
-        new AgentStatistics(parts.Pager.FaultCount, (ulong)GC.GetAllocatedBytesForCurrentThread())));
+        new AgentStatistics(parts.Pager.FaultCount, (ulong)GC.GetAllocatedBytesForCurrentThread()))
+    {
+        Membership = parts.Membership.Decision,
+        MembershipProblem = parts.Membership.StoreProblem,
+    });
 
     /// <inheritdoc/>
     public Task<IReadOnlyList<GuestStatus>> GetGuestsAsync() => reactor.Ask(() => (IReadOnlyList<GuestStatus>)parts.Runs.Guests.Select(StatusOf).ToArray());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Net;
+using VSmp.Agent.Membership.Etcd;
 
 namespace VSmp.Agent.Control;
 
@@ -24,7 +25,10 @@ internal sealed record AgentOptions
     /// <summary>What memory survives where a run does not say.</summary>
     public Redundancy Redundancy { get; init; }
 
-    /// <summary>An agent of the cluster to join, or null to found the cluster.</summary>
+    /// <summary>Where etcd is that has the membership's record, or null: the node that founds the cluster has it.</summary>
+    public EtcdAddress? Membership { get; init; }
+
+    /// <summary>Without etcd: an agent of the cluster to join, or null to found the cluster.</summary>
     public IPEndPoint? Join { get; init; }
 
     /// <summary>The cluster's secret: a file that only its owner may read.</summary>

@@ -219,6 +219,12 @@ internal sealed record ClusterStatus(string Cluster, uint View, uint Epoch, stri
 {
     /// <summary>Faults that are injected at nodes of this host; the command that shows the status asks each.</summary>
     public IReadOnlyList<InjectedFault> Injected { get; init; } = [];
+
+    /// <summary>How it is decided who is a member: "by node NAME, the coordinator" or "by majority, with the record in etcd://…".</summary>
+    public string Membership { get; init; } = "";
+
+    /// <summary>Why nobody can join, leave or be excluded at the moment, as far as that agent knows; null: nothing is in the way.</summary>
+    public string? MembershipProblem { get; init; }
 }
 
 /// <summary>What an agent has done since it started.</summary>

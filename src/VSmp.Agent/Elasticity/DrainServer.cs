@@ -52,6 +52,9 @@ internal sealed class DrainServer
         reactor.Every(CheckPeriodMicroseconds, Check, () => IsDraining);
     }
 
+    /// <summary>Whether the cluster could not do without this node.</summary>
+    public bool IsCoordinator { get; init; }
+
     /// <summary>Whether the node is being emptied.</summary>
     public bool IsDraining { get; private set; }
 
@@ -70,7 +73,7 @@ internal sealed class DrainServer
     public DrainStatus Begin()
     {
         if (IsDraining) return Status();
-        if (_self == Coherence.Membership.MembershipView.Coordinator)
+        if (IsCoordinator)
         {
             throw new ControlException($"node {_peers.NameOf(_self)} coordinates the cluster: without it nobody could join or leave; drain another", ExitCodes.Refused);
         }

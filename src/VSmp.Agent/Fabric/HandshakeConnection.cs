@@ -470,9 +470,10 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
     private bool Finish(HandshakeStatus status, string text)
     {
         if (_step == Step.Finished) return false;
+        bool isAnAgent = _step is Step.AnswerHeader or Step.AnswerBody;
         _step = Step.Finished;
         Abandon();
-        done(new HandshakeResult(status, text, -1, []));
+        done(new HandshakeResult(status, text, -1, []) { IsAnAgent = isAnAgent });
         return false;
     }
 
@@ -503,6 +504,9 @@ internal sealed record HandshakeResult(HandshakeStatus Status, string Text, int 
 {
     /// <summary>A key that only the two sides know (<see cref="Handshake.LinkKey"/>).</summary>
     public byte[] Key { get; init; } = [];
+
+    /// <summary>Of one that failed: whether there is an agent of the cluster, which has taken the request and has not answered it.</summary>
+    public bool IsAnAgent { get; init; }
 }
 
 /// <summary>

@@ -41,10 +41,11 @@ internal sealed partial class ClusterMembership
         }
         machine.OnTick(now, _effects);
         CarryOut();
+        _etcd?.OnTick(now);
         if (_machine is null) return;
         TellJoined();
         DropEndedJoins();
-        if (Self != MembershipView.Coordinator) LookForCoordinator(Now);
+        if (!IsDecidedByMajority && Self != MembershipView.Coordinator) LookForCoordinator(Now);
     }
 
     /// <summary>Others may have suspected this node meanwhile: the log is to say why.</summary>
@@ -63,7 +64,8 @@ internal sealed partial class ClusterMembership
         CarryOut();
     }
 
-    private void OnEvidence(NodeId node, PeerEvidence evidence) => _machine?.OnEvidence(node, evidence, Now);
+    private void OnEvidence(NodeId node, PeerEvidence evidence) =>
+        _machine?.OnEvidence(node, _succeeded.Contains(node) ? PeerEvidence.Refused : evidence, Now);
 
     private void OnRecord(long revision, MembershipView view)
     {
@@ -128,17 +130,18 @@ internal sealed partial class ClusterMembership
             case MembershipEffectKind.Unsuspects:
                 _doubts.Remove(effect.Node);
                 _log($"membership: {NameOf(effect.Node)} ({effect.Node}) is heard again");
+                OnHeardAgain(effect.Node);
                 break;
         }
     }
 
-    /// <summary>Goes over to a new view. Whoever keeps the record tells everybody, those that are out of it included.</summary>
+    /// <summary>Goes over to a new view. Whoever keeps the record, or has proposed the view, tells everybody, those that are out of it included.</summary>
     private void OnAdopted(MembershipView view)
     {
         MembershipView? old = Current;
         Current = view;
         _fabric.View = view.Number;
-        if (Self == MembershipView.Coordinator && old is not null) Announce(old, view);
+        if (old is not null && Announces(view)) Announce(old, view);
         foreach (Member member in old?.Members ?? [])
         {
             if (view.Find(member.Id) is null && member.Id != Self) Drop(member, view.Number);
@@ -172,6 +175,8 @@ internal sealed partial class ClusterMembership
         string reason = _doubts.Remove(member.Id, out string? doubt) ? doubt : "it left";
         _departing[member.Id] = (member, reason);
         _shunned.Remove(member.Id);
+        _succeeded.Remove(member.Id);
+        _lostInDoubt.Remove(member.Id);
         _probes.Remove(member.Id);
         _heartbeats.Remove(member.Id);
         _log($"membership: {member.Name} ({member.Id}) has left in view {view.Value}: {reason}");
@@ -204,7 +209,8 @@ internal sealed partial class ClusterMembership
         _hadLease = false;
         _leaseEndedAt = Now;
         Lease?.End();
-        _log($"membership: no lease: the coordinator, {NameOf(MembershipView.Coordinator)}, has not answered for {_times.LeaseTicks} ms; this node's guests are stopped until it does");
+        string whose = IsDecidedByMajority ? "a majority of the members" : $"the coordinator, {NameOf(MembershipView.Coordinator)},";
+        _log($"membership: no lease: {whose} has not answered for {_times.LeaseTicks} ms; this node's guests are stopped until it does");
         LeaseChanged?.Invoke(false);
     }
 

@@ -96,12 +96,13 @@ internal sealed partial class ClusterMembership
 
     /// <summary>
     /// Leaves the cluster: returns when it is out of the view, or nobody is there to leave, or after the timeout. From any thread
-    /// but the reactor's. Guests have ended before. A coordinator that leaves takes the cluster with it.
+    /// but the reactor's. Guests have ended before. A coordinator that leaves takes the cluster with it, and so does the last member.
     /// </summary>
     public async Task LeaveAsync(TimeSpan timeout)
     {
         Task left = await _reactor.Ask(BeginLeave).ConfigureAwait(false);
         await Task.WhenAny(left, Task.Delay(timeout)).ConfigureAwait(false);
+        if (_etcd is not null) await _etcd.CloseAsync(_lastRevision).ConfigureAwait(false);
     }
 
     private async Task EnterAsync(long revision, MembershipView view, NodeId self)
@@ -127,9 +128,10 @@ internal sealed partial class ClusterMembership
         if (_machine is not null) throw new InvalidOperationException("this node is a member already");
         Self = self;
         _fabric.SetIdentity(self, view.Epoch);
-        _machine = new MembershipMachine(self, DecidedBy.Coordinator, _times);
-        _record = self == MembershipView.Coordinator ? new CoordinatorRecord(this) : new RemoteRecord(this);
+        _machine = new MembershipMachine(self, _decidedBy, _times);
+        _record = _etcd ?? (self == MembershipView.Coordinator ? new CoordinatorRecord(this) : new RemoteRecord(this) as IViewRecord);
         _heartbeats.Start(self, view.Epoch);
+        _etcd?.Watch(revision);
         _machine.Enter(revision, view, Now, _effects);
         _machine.OnTick(Now, _effects);
         CarryOut();
@@ -161,7 +163,7 @@ internal sealed partial class ClusterMembership
     {
         if (_left is not null || _machine is not { IsMember: true } machine) return _left?.Task ?? Task.CompletedTask;
         _left = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
-        if (Self != MembershipView.Coordinator && Members.Count > 1)
+        if ((IsDecidedByMajority || Self != MembershipView.Coordinator) && Members.Count > 1)
         {
             machine.ProposeLeave();
             machine.OnTick(Now, _effects);
@@ -173,6 +175,7 @@ internal sealed partial class ClusterMembership
         {
             if (member.Id != Self) _fabric.Remove(member.Id);
         }
+        _lastRevision = machine.Revision;
         _machine = null;
         _left.SetResult();
         return _left.Task;
@@ -198,7 +201,7 @@ internal sealed partial class ClusterMembership
             join.Reply(HandshakeStatus.NotReady, []);
             return;
         }
-        if (Self != MembershipView.Coordinator)
+        if (!IsDecidedByMajority && Self != MembershipView.Coordinator)
         {
             if (Find(MembershipView.Coordinator) is not { } coordinator) join.Reply(HandshakeStatus.NotReady, []);
             else join.Reply(HandshakeStatus.Redirect, WriteMember(coordinator));
@@ -215,6 +218,7 @@ internal sealed partial class ClusterMembership
         AdmissionError error = machine.ProposeJoin(wish.Name, address, wish.ContributedBytes);
         if (error != AdmissionError.None)
         {
+            if (error == AdmissionError.NameTaken) OnNameTaken(wish.Name, address);
             join.Reply(error switch
             {
                 AdmissionError.NameTaken => HandshakeStatus.NameTaken,

@@ -18,7 +18,7 @@ namespace VSmp.Agent.Membership;
 /// </summary>
 /// <remarks>
 /// This file: what others see, and frames. ClusterMembership.Driving.cs: what the machine is told and wants. ClusterMembership.Joining.cs: founding,
-/// joining and leaving.
+/// joining and leaving. ClusterMembership.Majority.cs and .MajorityJoining.cs: the same without a coordinator, where the record is in etcd.
 /// </remarks>
 internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
 {
@@ -96,6 +96,9 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
         }
     }
 
+    /// <summary>Who makes a majority.</summary>
+    public bool IsDecidedByMajority => _decidedBy == DecidedBy.Majority;
+
     private MembershipView? Current { get; set; }
 
     /// <summary>The member of that number, or null.</summary>
@@ -141,6 +144,7 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
         if (Find(peer) is not { } member || _left is not null) return;
         if (Self.Value > peer.Value)
         {
+            if (WaitsForDecision(peer, reason)) return;
             GoOut($"it cannot go on with node {member.Name}: {reason}. Of two such nodes the one that joined later goes");
             return;
         }
@@ -157,6 +161,7 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
     public void Dispose()
     {
         _machine = null;
+        _etcd?.Dispose();
         _heartbeats.Dispose();
     }
 
@@ -179,7 +184,8 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
     private void OnSessionEnded(NodeId peer)
     {
         if (_machine is null || _left is not null || Find(peer) is not { } member) return;
-        if (peer == MembershipView.Coordinator)
+        if (IsDecidedByMajority) _record!.Read();
+        else if (peer == MembershipView.Coordinator)
         {
             GoOut(WithoutCoordinator("it has left the cluster"));
             return;
@@ -190,10 +196,12 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
         });
     }
 
-    /// <summary>Who is excluded while it has no connection to the coordinator learns of it when it tries to make one.</summary>
+    /// <summary>Who is excluded while it has no connection to the coordinator learns of it when it tries to make one; where there is none, from the record.</summary>
     private void OnDisowned(NodeId peer)
     {
-        if (peer == MembershipView.Coordinator && Find(peer) is not null) GoOut(Excluded);
+        if (Find(peer) is null || _machine is null) return;
+        if (IsDecidedByMajority) _record!.Read();
+        else if (peer == MembershipView.Coordinator) GoOut(Excluded);
     }
 
     // The record, between members.
@@ -210,7 +218,7 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
 
     private void OnProposal(NodeId from, long revision, MembershipView view)
     {
-        if (Self != MembershipView.Coordinator) throw new ProtocolViolationException($"{from} proposes a view to {Self}, which keeps no record");
+        if (IsDecidedByMajority || Self != MembershipView.Coordinator) throw new ProtocolViolationException($"{from} proposes a view to {Self}, which keeps no record");
         if (_machine is null || Find(from) is null) return;
         // Whoever was overtaken gets what is there.
         if (revision == _machine.Revision)

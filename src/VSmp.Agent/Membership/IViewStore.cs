@@ -19,6 +19,12 @@ internal interface IViewStore : IDisposable
     /// in the record); <see cref="StoreFailure.WentBack"/>: what has happened is worth nothing. Otherwise it has not.</exception>
     Task<SwapResult> TryReplaceAsync(long expectedRevision, ReadOnlyMemory<byte> value, CancellationToken cancellation);
 
+    /// <summary>Removes the record if it is still the one of a revision: the cluster is no more.</summary>
+    /// <param name="expectedRevision">The record's revision.</param>
+    /// <param name="cancellation">Whoever cancels does not learn whether it has happened, or will.</param>
+    /// <returns>Whether it is gone by this call; if its answer was lost on the way and it was sent again, it may be false nevertheless.</returns>
+    Task<bool> TryRemoveAsync(long expectedRevision, CancellationToken cancellation);
+
     /// <summary>
     /// Tells of every change of the record after a revision, in order, one at a time, until it is cancelled. What the store has
     /// forgotten meanwhile (<c>etcd</c> compacts its history) is left out, never the latest.
@@ -40,6 +46,12 @@ internal interface IViewStore : IDisposable
 
     /// <summary>The names of the nodes that are alive, or were until their time to live ago.</summary>
     Task<IReadOnlyList<string>> PresentAsync(CancellationToken cancellation);
+
+    /// <summary>The same, but only of those that have this value beside their name.</summary>
+    Task<IReadOnlyList<string>> PresentAsync(ReadOnlyMemory<byte> value, CancellationToken cancellation);
+
+    /// <summary>Why the store cannot be reached at the moment, as far as calls and watches have found out; null if the last answer was good.</summary>
+    string? Problem { get; }
 }
 
 /// <summary>The record.</summary>

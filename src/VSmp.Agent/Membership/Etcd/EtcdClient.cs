@@ -18,6 +18,7 @@ internal sealed class EtcdClient : IDisposable
     private volatile string? _token;
     private volatile int _member; // index of the one that answered last
     private ulong _clusterId;
+    private volatile string? _problem;
     private long _revision; // the highest that etcd's majority has confirmed
 
     /// <param name="address">Where etcd is.</param>
@@ -33,6 +34,9 @@ internal sealed class EtcdClient : IDisposable
 
     /// <summary>How long etcd is waited for.</summary>
     public EtcdTimeouts Timeouts => _timeouts;
+
+    /// <summary>Why no member gives a good answer; null if the last that was asked did.</summary>
+    public string? Problem => _problem;
 
     /// <summary>Carries out a call.</summary>
     /// <exception cref="EtcdException">It was refused, or there was no answer in time.</exception>
@@ -120,6 +124,7 @@ internal sealed class EtcdClient : IDisposable
                 {
                     T reply = await AskAsync(members[at], ask, deadline.Token).ConfigureAwait(false);
                     _member = at;
+                    _problem = null;
                     return new EtcdAnswer<T>(reply, mayHaveRun);
                 }
                 catch (EtcdException e) when (e.Failure is StoreFailure.Unreachable or StoreFailure.NotAStore)
@@ -135,17 +140,21 @@ internal sealed class EtcdClient : IDisposable
                 catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
                 {
                     failures[at] ??= EtcdTransport.Broken(members[at], "no answer in time");
-                    throw NoAnswer(failures, mayHaveRun: true);
+                    EtcdException late = NoAnswer(failures, mayHaveRun: true);
+                    _problem = late.Message;
+                    throw late;
                 }
             }
-            if (!isHopeful) throw NoAnswer(failures, mayHaveRun);
+            EtcdException noAnswer = NoAnswer(failures, mayHaveRun);
+            _problem = noAnswer.Message;
+            if (!isHopeful) throw noAnswer;
             try
             {
                 await Task.Delay(pause, deadline.Token).ConfigureAwait(false);
             }
             catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
             {
-                throw NoAnswer(failures, mayHaveRun);
+                throw noAnswer;
             }
             pause = Math.Min(pause * 2, LongestPauseMilliseconds);
         }

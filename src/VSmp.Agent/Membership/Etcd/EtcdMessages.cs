@@ -92,6 +92,14 @@ internal sealed class EtcdOperation
     public PutRequest? RequestPut { get; init; }
 
     public RangeRequest? RequestRange { get; init; }
+
+    public DeleteRequest? RequestDeleteRange { get; init; }
+}
+
+/// <summary>Deletes one key.</summary>
+internal sealed class DeleteRequest
+{
+    public required byte[] Key { get; init; }
 }
 
 internal sealed class TxnRequest

@@ -110,6 +110,23 @@ internal sealed class EtcdViewStore : IViewStore
     }
 
     /// <inheritdoc/>
+    public async Task<bool> TryRemoveAsync(long expectedRevision, CancellationToken cancellation)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(expectedRevision);
+        TxnRequest removal = new()
+        {
+            Compare = [new EtcdCompare { Key = _viewKey, ModRevision = expectedRevision }],
+            Success =
+            [
+                new EtcdOperation { RequestDeleteRange = new DeleteRequest { Key = _viewKey } },
+                new EtcdOperation { RequestDeleteRange = new DeleteRequest { Key = _writerKey } },
+            ],
+            Failure = [],
+        };
+        return (await _client.CallMajorityAsync(EtcdCalls.Txn, removal, cancellation).ConfigureAwait(false)).Reply.Succeeded;
+    }
+
+    /// <inheritdoc/>
     public Task WatchAsync(long afterRevision, Action<StoredRecord?> changed, CancellationToken cancellation)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(afterRevision);
@@ -127,13 +144,22 @@ internal sealed class EtcdViewStore : IViewStore
     }
 
     /// <inheritdoc/>
-    public async Task<IReadOnlyList<string>> PresentAsync(CancellationToken cancellation)
+    public string? Problem => _client.Problem;
+
+    /// <inheritdoc/>
+    public Task<IReadOnlyList<string>> PresentAsync(CancellationToken cancellation) => ListPresentAsync(null, cancellation);
+
+    /// <inheritdoc/>
+    public Task<IReadOnlyList<string>> PresentAsync(ReadOnlyMemory<byte> value, CancellationToken cancellation) =>
+        ListPresentAsync(value, cancellation);
+
+    private async Task<IReadOnlyList<string>> ListPresentAsync(ReadOnlyMemory<byte>? value, CancellationToken cancellation)
     {
         RangeRequest request = new()
         {
             Key = Encoding.ASCII.GetBytes(_presentPrefix),
             RangeEnd = Encoding.ASCII.GetBytes(_presentPrefix[..^1] + (char)('/' + 1)),
-            KeysOnly = true,
+            KeysOnly = value is null,
         };
         RangeReply reply = (await _client.CallMajorityAsync(EtcdCalls.Range, request, cancellation).ConfigureAwait(false)).Reply;
         List<string> names = [];
@@ -141,7 +167,7 @@ internal sealed class EtcdViewStore : IViewStore
         {
             string key = Encoding.ASCII.GetString(item?.Key ?? []);
             if (!key.StartsWith(_presentPrefix, StringComparison.Ordinal)) throw NotEtcd("answers with keys that were not asked for");
-            names.Add(key[_presentPrefix.Length..]);
+            if (value is null || item!.Value.AsSpan().SequenceEqual(value.Value.Span)) names.Add(key[_presentPrefix.Length..]);
         }
         return names;
     }
