@@ -16,13 +16,14 @@ internal static class ExitCodes
     /// <summary>The command line or the configuration file is wrong: unknown option, bad size, bad address, bad name.</summary>
     public const int Usage = 2;
 
-    /// <summary>No agent of that cluster (or of that name) runs on this host, or it does not answer.</summary>
+    /// <summary>No agent of that cluster (or of that name) runs on this host, or it does not answer. <c>vsmp agent</c>: members, or etcd, cannot be
+    /// reached.</summary>
     public const int NoAgent = 3;
 
     /// <summary><c>vsmp up</c>: the cluster is up already.</summary>
     public const int AlreadyUp = 4;
 
-    /// <summary>Refused: wrong cluster secret, a peer of another cluster or version, a user who may not use the
+    /// <summary>Refused: wrong cluster secret, etcd refuses, a peer of another cluster or version, a user who may not use the
     /// agent, or faults where none may be injected.</summary>
     public const int Refused = 5;
 
@@ -36,7 +37,7 @@ internal static class ExitCodes
     public const int NotPermitted = 8;
 
     /// <summary><c>vsmp run</c>, <c>vsmp spmd</c>: an agent was lost, and the guests or ranks were ended. <c>vsmp agent</c>: the others have excluded
-    /// the node, or the coordinator is lost.</summary>
+    /// the node, the coordinator is lost, or the record of the cluster is gone.</summary>
     public const int AgentLost = 9;
 
     /// <summary><c>vsmp audit</c>: something is not as it must be.</summary>

@@ -141,7 +141,7 @@ internal sealed partial class ClusterMembership
                     throw Refused(HandshakeStatus.Unreachable,
                         $"etcd has {string.Join(", ", present)} as present, but no member can be reached at its address ({string.Join(", ", view.Members.Select(m => $"{m.Name} {m.Address}"))})");
                 }
-                SayThatItWaits($"no member of view {view.Number.Value} answers; {string.Join(", ", present)} of them seem to be there until {presence.TotalSeconds:0} s after their end");
+                SayThatItWaits($"no member of view {view.Number.Value} answers; etcd still has the announcements of {string.Join(", ", present)}, which run out {presence.TotalSeconds:0} s after their end");
             }
             else if (!IsPatient)
             {

@@ -44,14 +44,15 @@ internal sealed class Cluster
     /// <param name="memory">What each contributes.</param>
     /// <param name="test">The test.</param>
     /// <param name="leavesAgents">The agents that the test leaves alive; all, if null.</param>
-    public static void Run(int agents, string memory, Action<Cluster> test, IReadOnlyList<string>? leavesAgents = null)
+    /// <param name="membership">Where the membership's record is; null: at the first agent.</param>
+    public static void Run(int agents, string memory, Action<Cluster> test, IReadOnlyList<string>? leavesAgents = null, string? membership = null)
     {
         Prerequisites.Check();
         Cluster cluster = new(agents, memory);
         bool passed = false;
         try
         {
-            cluster.Vsmp("up", "--agents", $"{agents}", "--memory", memory).Succeeded();
+            cluster.Vsmp(["up", "--agents", $"{agents}", "--memory", memory, .. membership is null ? Array.Empty<string>() : ["--membership", membership]]).Succeeded();
             test(cluster);
             cluster.AllPagesAreGivenBack(leavesAgents);
             passed = true;
