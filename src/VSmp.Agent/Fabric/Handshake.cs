@@ -36,6 +36,8 @@ internal enum HandshakeStatus : byte
     BadRequest = 11,
     /// <summary>The peer uses another transport.</summary>
     OtherTransport = 12,
+    /// <summary>The peer's cluster decides on its membership in another way.</summary>
+    OtherMembership = 13,
 
     /// <summary>No connection could be made.</summary>
     Unreachable = 128,

@@ -486,6 +486,7 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
         HandshakeStatus.Redirect => "the agent there is not the coordinator",
         HandshakeStatus.Full => "the cluster has as many members as it can have",
         HandshakeStatus.NotReady => "the agent there is not in a cluster at the moment",
+        HandshakeStatus.OtherMembership => "the cluster there decides on its membership in another way (with etcd, or without): start all agents with the same --membership",
         HandshakeStatus.BadRequest => "the agent there does not accept the request",
         _ => $"the agent there refused (status {(byte)status})",
     };

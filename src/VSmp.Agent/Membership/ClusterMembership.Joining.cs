@@ -201,16 +201,21 @@ internal sealed partial class ClusterMembership
             join.Reply(HandshakeStatus.NotReady, []);
             return;
         }
+        ReadOnlySpan<byte> request = join.Request;
+        if (!MemberList.TryRead(ref request, out Member? wish) || request is not ([] or [ByMajority]) || wish!.Address.Port == 0)
+        {
+            join.Reply(HandshakeStatus.BadRequest, []);
+            return;
+        }
+        if (request.IsEmpty == IsDecidedByMajority)
+        {
+            join.Reply(HandshakeStatus.OtherMembership, []); // it would take its leases from those who must not give them
+            return;
+        }
         if (!IsDecidedByMajority && Self != MembershipView.Coordinator)
         {
             if (Find(MembershipView.Coordinator) is not { } coordinator) join.Reply(HandshakeStatus.NotReady, []);
             else join.Reply(HandshakeStatus.Redirect, WriteMember(coordinator));
-            return;
-        }
-        ReadOnlySpan<byte> request = join.Request;
-        if (!MemberList.TryRead(ref request, out Member? wish) || !request.IsEmpty || wish!.Address.Port == 0)
-        {
-            join.Reply(HandshakeStatus.BadRequest, []);
             return;
         }
         IPEndPoint address = wish.Address;

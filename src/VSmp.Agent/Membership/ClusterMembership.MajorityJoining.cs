@@ -15,6 +15,9 @@ internal sealed partial class ClusterMembership
     /// <summary>Members that are asked at a time: one that stands still must not hold up a newcomer.</summary>
     private const int MembersAskedAtOnce = 3;
 
+    /// <summary>Behind the member that a newcomer wants to be: that it takes part in a majority, and none decides for it.</summary>
+    private const byte ByMajority = 1;
+
     /// <summary>
     /// How long a newcomer tries: more than the presence of a cluster that was killed as a whole takes to run out, also if etcd has a new leader meanwhile.
     /// </summary>
@@ -57,7 +60,7 @@ internal sealed partial class ClusterMembership
     /// <summary>A node on its way into a cluster. On any thread.</summary>
     private sealed class Newcomer(ClusterMembership membership, IViewStore store, EtcdRecord etcd, Member wish, TimeSpan presence)
     {
-        private readonly byte[] _request = WriteMember(wish);
+        private readonly byte[] _request = [.. WriteMember(wish), ByMajority];
         private readonly long _started = Stopwatch.GetTimestamp();
         private Epoch _epoch; // of the record that was seen last
         private int _firstFree; // numbers from there on were not given yet when the record of this epoch was seen first
@@ -180,7 +183,8 @@ internal sealed partial class ClusterMembership
                         break;
                     case HandshakeStatus.Full or HandshakeStatus.BadRequest:
                         throw Refused(result.Status, result.Text);
-                    case HandshakeStatus.OtherVersion or HandshakeStatus.OtherCluster or HandshakeStatus.WrongSecret or HandshakeStatus.OtherTransport:
+                    case HandshakeStatus.OtherVersion or HandshakeStatus.OtherCluster or HandshakeStatus.WrongSecret or HandshakeStatus.OtherTransport
+                        or HandshakeStatus.OtherMembership:
                         refusal ??= result; // perhaps no member any more, but who has its address now
                         break;
                     case HandshakeStatus.TimedOut when result.IsAnAgent:

@@ -22,6 +22,9 @@ internal sealed class EtcdRecord(IViewStore store, Reactor reactor, IRecordReade
     /// </summary>
     public static readonly TimeSpan PresenceTimeToLive = TimeSpan.FromSeconds(15);
 
+    /// <summary>Nobody has to be told of less: a member of etcd that is busy, or a new leader.</summary>
+    private const long AwayTicks = 1000;
+
     private static readonly TimeSpan FirstPause = TimeSpan.FromMilliseconds(500), LongestPause = TimeSpan.FromSeconds(30), Farewell = TimeSpan.FromSeconds(2);
 
     private readonly CancellationTokenSource _closing = new();
@@ -30,7 +33,8 @@ internal sealed class EtcdRecord(IViewStore store, Reactor reactor, IRecordReade
     private bool _isReading;
     private bool _isProposing;
     private string? _complaint;
-    private long _awaySince; // 0: it is not
+    private long _problemSince; // 0: there is none
+    private long _awaySince; // 0: it is not, or that has not been said
     private int _isClosed;
 
     /// <summary>The number of the view that this node has proposed last; 0: none.</summary>
@@ -76,17 +80,18 @@ internal sealed class EtcdRecord(IViewStore store, Reactor reactor, IRecordReade
     public void OnTick(long nowTicks)
     {
         string? problem = store.Problem;
-        if (problem is not null == (_awaySince != 0)) return;
-        if (problem is not null)
+        if (problem is null)
         {
-            _awaySince = nowTicks;
-            log($"membership: etcd cannot be reached; members go on, but nobody can join, leave or be excluded until it is back: {problem}");
-        }
-        else
-        {
+            _problemSince = 0;
+            if (_awaySince == 0) return;
             log($"membership: etcd is back after {(nowTicks - _awaySince) / 1000.0:0.0} s");
             _awaySince = 0;
+            return;
         }
+        if (_problemSince == 0) _problemSince = nowTicks;
+        if (_awaySince != 0 || nowTicks - _problemSince < AwayTicks) return;
+        _awaySince = _problemSince;
+        log($"membership: etcd cannot be reached; members go on, but nobody can join, leave or be excluded until it is back: {problem}");
     }
 
     /// <summary>Says once that the store cannot be used, and why.</summary>

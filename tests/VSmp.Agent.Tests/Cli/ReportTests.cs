@@ -218,8 +218,8 @@ public sealed class ReportTests : IDisposable
         string line = $"vsmp run --cluster {_served.Directory.Cluster} --node ";
         var (_, output, _) = await Vsmp.RunAsync(null, $"[suggest:{line.Length}]", line);
         Assert.Equal("n0", output.Trim());
-        (_, output, _) = await Vsmp.RunAsync(null, "[suggest:12]", "vsmp up --me");
-        Assert.Equal("--memory", output.Trim());
+        (_, output, _) = await Vsmp.RunAsync(null, "[suggest:13]", "vsmp up --mem");
+        Assert.Equal("--membership\n--memory", output.Trim());
     }
 
     [Fact]

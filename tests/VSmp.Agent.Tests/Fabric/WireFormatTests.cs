@@ -74,7 +74,7 @@ public sealed class WireFormatTests
         Assert.Equal("Session=1 Join=2", Values<HandshakePurpose>());
         Assert.StartsWith(
             "Ok=0 OtherVersion=1 OtherCluster=2 WrongSecret=3 OtherEpoch=4 NotAMember=5 OtherSession=6 NameTaken=7 Redirect=8 "
-            + "Full=9 NotReady=10 BadRequest=11 ", Values<HandshakeStatus>(), StringComparison.Ordinal);
+            + "Full=9 NotReady=10 BadRequest=11 OtherTransport=12 OtherMembership=13 ", Values<HandshakeStatus>(), StringComparison.Ordinal);
         Assert.Equal((5, 128, 65536), (FrameHeader.CurrentVersion, FrameHeader.Bytes, FrameHeader.MaxPayloadBytes));
     }
 

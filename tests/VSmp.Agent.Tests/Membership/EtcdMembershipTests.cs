@@ -94,6 +94,17 @@ public sealed class EtcdMembershipTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task Who_would_let_a_coordinator_decide_is_not_admitted()
+    {
+        TestMember alpha = await EnterAsync("alpha"), beta = Start();
+        MembershipException error = await Assert.ThrowsAsync<MembershipException>(
+            () => beta.Membership.JoinAsync(alpha.Node.Address, "beta", beta.Node.Address, Memory));
+        Assert.Equal(HandshakeStatus.OtherMembership, error.Status);
+        Assert.Contains("--membership", error.Message, StringComparison.Ordinal);
+        Assert.Single(alpha.Membership.Members);
+    }
+
+    [Fact]
     public async Task Without_etcd_leases_go_on_and_who_is_lost_is_excluded_when_it_is_back()
     {
         TestMember alpha = await EnterAsync("alpha"), beta = await EnterAsync("beta"), gamma = await EnterAsync("gamma");

@@ -21,7 +21,7 @@ internal sealed class EtcdServer : IDisposable
         _process = new Command("etcd",
         [
             "--name", "only", "--data-dir", Path.Combine(_folder, "data"), "--listen-client-urls", client, "--advertise-client-urls", client,
-            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", $"only={peer}", "--logger", "zap",
+            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", $"only={peer}",
         ]);
         Command process = _process;
         Wait.Until(() => process.Error.Contains("ready to serve client requests", StringComparison.Ordinal) || !process.IsRunning, 60, () => process.Error,
