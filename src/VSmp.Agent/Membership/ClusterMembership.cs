@@ -13,8 +13,8 @@ namespace VSmp.Agent.Membership;
 
 /// <summary>
 /// Who is in the cluster. A <see cref="MembershipMachine"/> decides (docs/membership.md); here it meets the fabric, the heartbeats and the clock. It sits
-/// between the fabric and the agent: it takes the membership's frames and passes the others on. Everything but <see cref="JoinAsync"/> and
-/// <see cref="LeaveAsync"/> belongs to the reactor.
+/// between the fabric and the agent: it takes the membership's frames and passes the others on. Everything but <see cref="JoinAsync"/>,
+/// <see cref="FoundOrJoinAsync"/> and <see cref="LeaveAsync"/> belongs to the reactor.
 /// </summary>
 /// <remarks>
 /// This file: what others see, and frames. ClusterMembership.Driving.cs: what the machine is told and wants. ClusterMembership.Joining.cs: founding,
