@@ -77,7 +77,9 @@ internal static class SpmdCommand
         ProgramFile program = ProgramFile.FindAny(words[0], environment.Get("PATH"));
         using FileStream? stats = statsFile is null ? null : RunCommand.OpenStatistics(statsFile);
         IReadOnlyList<AgentFolder> agents = LocalAgents.Running(cluster);
-        AgentFolder leader = agents.FirstOrDefault(agent => nodes?.Contains(agent.Name) ?? false) ?? LocalAgents.Choose(cluster, null);
+        // Of this host's nodes the one with the lowest ranks, as they are placed: one without ranks, should it be lost, would end the job for nothing.
+        AgentFolder leader = nodes?.Select(node => agents.FirstOrDefault(agent => agent.Name == node)).FirstOrDefault(agent => agent is not null)
+            ?? agents.OrderBy(agent => agent.Running() is { IsStopped: true }).ThenBy(agent => agent.Name, NaturalOrder.Instance).First();
         using SpmdSupervisor supervisor = new(leader, agents);
         supervisor.Begin(new JobRequest(ranks, nodes, name, protocol, Path.GetFileName(words[0]), redundancy), local);
         return supervisor.Run(program, EnvironmentBlock.LastArguments(words.Length), environment, local, stats);
