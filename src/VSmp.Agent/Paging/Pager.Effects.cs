@@ -66,7 +66,7 @@ internal sealed unsafe partial class Pager
                     _hasProgressed = true;
                     break;
                 case EffectKind.WriteHome:
-                    if ((message.Flags & MessageFlags.Zero) != 0) region.Frames.Punch(effect.Page, effect.Count);
+                    if ((message.Flags & MessageFlags.Zero) != 0) WriteZerosHome(region, effect.Page, effect.Count);
                     else WriteData(region, in effect, in message, payload);
                     break;
                 case EffectKind.DropHome:
@@ -91,6 +91,18 @@ internal sealed unsafe partial class Pager
             }
         }
         _effects.Clear();
+    }
+
+    /// <summary>Zeros need no frame at home, unless guests here have copies: those are the same frames (an owner can write back while the home reads).</summary>
+    private static void WriteZerosHome(PagedRegion region, PageNumber page, uint pageCount)
+    {
+        for (uint p = 0; p < pageCount; p++)
+        {
+            PageNumber at = page.Plus(p);
+            bool isInUse = region.Layout.IsOpen(at.Extent) && region.Protocol.CopyOf(at) != PageCopy.None;
+            if (isInUse) region.Frames.MakeZeros(at, 1);
+            else region.Frames.Punch(at, 1);
+        }
     }
 
     /// <summary>Puts the part of a message's data that an effect is about into the frames.</summary>
