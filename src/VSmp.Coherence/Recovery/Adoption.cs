@@ -79,6 +79,7 @@ public static class Adoption
             ref PageEntry entry = ref region.PageAt(page);
             entry = PageRecords.NodeEntry(records.NodeWordOf(page));
             node.Readopt(region, ref entry);
+            if (entry.State == NodeState.F) region.FrozenPages.Add(page); // the agent was killed while the region was being recovered
             isInUse = HasFrame(entry.State);
             isKeptHere = Keeps(entry.State) && (entry.Flags & (PageFlags.KeptZero | PageFlags.ThrownAway)) == 0;
         }
