@@ -37,8 +37,7 @@ internal static class LocalAgents
                     + $"{string.Join(", ", running.Select(agent => agent.Name))}");
         }
         if (running.Count == 1) return running[0];
-        using ControlClient client = ConnectToAny(running);
-        Dictionary<string, NodeStatus> nodes = client.GetStatus().Nodes.ToDictionary(node => node.Name);
+        Dictionary<string, NodeStatus> nodes = AskAny(running, client => client.GetStatus()).Nodes.ToDictionary(node => node.Name);
         return running
             .OrderBy(agent => nodes.GetValueOrDefault(agent.Name) is { State: "up" } node ? node.Guests : uint.MaxValue)
             .ThenByDescending(agent => nodes.GetValueOrDefault(agent.Name)?.FreeBytes ?? 0)
@@ -46,12 +45,21 @@ internal static class LocalAgents
     }
 
     /// <summary>Connects to the first that answers.</summary>
-    public static ControlClient ConnectToAny(IReadOnlyList<AgentFolder> running)
+    public static ControlClient ConnectToAny(IReadOnlyList<AgentFolder> running) => TryEach(running, agent => ControlClient.Connect(agent));
+
+    /// <summary>Asks the first that answers: one may be killed while it is asked.</summary>
+    public static T AskAny<T>(IReadOnlyList<AgentFolder> running, Func<ControlClient, T> ask) => TryEach(running, agent =>
+    {
+        using ControlClient client = ControlClient.Connect(agent);
+        return ask(client);
+    });
+
+    private static T TryEach<T>(IReadOnlyList<AgentFolder> running, Func<AgentFolder, T> attempt)
     {
         running = [.. running.OrderBy(agent => agent.Running() is { IsStopped: true })]; // who is paused would not answer
         for (int i = 0; ; i++)
         {
-            try { return ControlClient.Connect(running[i]); }
+            try { return attempt(running[i]); }
             catch (CommandException e) when (e.ExitCode == ExitCodes.NoAgent && i + 1 < running.Count) { }
         }
     }

@@ -57,9 +57,9 @@ internal static class NodeCommand
 
     private static int List(string cluster)
     {
-        using ControlClient client = LocalAgents.ConnectToAny(LocalAgents.Running(cluster));
+        ClusterStatus status = LocalAgents.AskAny(LocalAgents.Running(cluster), client => client.GetStatus());
         Table table = new(new("node"), new("state"), new("contributed", true), new("filled", true), new("home", true), new("guests", true), new("address"));
-        foreach (NodeStatus node in client.GetStatus().Nodes)
+        foreach (NodeStatus node in status.Nodes)
         {
             double filled = node.ContributedBytes == 0 ? 0 : 100.0 * (node.ContributedBytes - node.FreeBytes) / node.ContributedBytes;
             table.Add(node.Name, node.State, Sizes.Format(node.ContributedBytes), string.Create(CultureInfo.InvariantCulture, $"{filled:0} %"),

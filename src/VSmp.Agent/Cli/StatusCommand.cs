@@ -62,8 +62,7 @@ internal static class StatusCommand
     private static ClusterStatus Ask(string cluster)
     {
         IReadOnlyList<AgentFolder> running = LocalAgents.Running(cluster);
-        using ControlClient client = LocalAgents.ConnectToAny(running);
-        return client.GetStatus() with { Injected = Injections.InForce(running) };
+        return LocalAgents.AskAny(running, client => client.GetStatus()) with { Injected = Injections.InForce(running) };
     }
 
     private static void Show(ClusterStatus status, bool asJson)

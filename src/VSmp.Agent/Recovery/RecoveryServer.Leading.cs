@@ -12,6 +12,7 @@ internal sealed partial class RecoveryServer
 {
     private readonly Dictionary<RegionId, LedRecovery> _underWay = [];
     private readonly Dictionary<RegionId, LedRegion> _shared = [];
+    private readonly Dictionary<RegionId, PageNumber[]> _reported = []; // what was lost at the last recovery: users know of it
     private readonly Dictionary<RegionId, int> _adoptions = []; // answers that are out of nodes that are to be homes of what has none
 
     /// <summary>Raised when a region that was made here has been recovered.</summary>
@@ -267,7 +268,7 @@ internal sealed partial class RecoveryServer
         if (here is not null && recovery.Participants.Contains(_self)) _pager.Thaw(here);
         long now = Reactor.Clock();
         int lost = recovery.LostPages.Count;
-        if (lost > 0 && recovery.Lost.Count > 0) Report(recovery);
+        Report(recovery);
         string outcome = lost == 0 ? "nothing is lost" : $"{lost} pages are lost (vsmp report lost)";
         Log.Info($"recovery of {region.Name}: done in {(now - recovery.StartedMicroseconds) / 1000.0:0.0} ms"
             + $" (frozen after {(recovery.FrozenMicroseconds - recovery.StartedMicroseconds) / 1000.0:0.0}), generation {generation.Value}; {outcome}");
@@ -275,13 +276,18 @@ internal sealed partial class RecoveryServer
         Recovered?.Invoke(region);
     }
 
+    /// <summary>Tells of pages that are lost, of each once.</summary>
     private void Report(LedRecovery recovery)
     {
-        string nodes = string.Join(", ", recovery.Lost);
+        _reported.TryGetValue(recovery.Region.Id, out PageNumber[]? reported);
+        _reported[recovery.Region.Id] = [.. recovery.LostPages];
+        PageNumber[] pages = [.. recovery.LostPages.Except(reported ?? []).OrderBy(page => page.Value)];
+        if (pages.Length == 0) return;
+        string nodes = recovery.Lost.Count > 0 ? string.Join(", ", recovery.Lost) : "a node lost before";
         (int processId, string program) = recovery.Region.Guest;
         if (Losses.Count == MaxLosses) Losses.RemoveAt(0);
-        Losses.Add(new LostMemory(recovery.Region.Name, processId, program, nodes, [.. recovery.LostPages.OrderBy(page => page.Value)]));
-        recovery.Region.TellOfLoss(nodes, recovery.LostPages.Count);
+        Losses.Add(new LostMemory(recovery.Region.Name, processId, program, nodes, pages));
+        recovery.Region.TellOfLoss(nodes, pages.Length);
     }
 
     private sealed class LedRecovery(LedRegion region, RecoveryLeader leader, NodeId[] participants, long startedMicroseconds)

@@ -83,6 +83,7 @@ internal sealed partial class RecoveryServer
     {
         _underWay.Remove(region);
         _adoptions.Remove(region);
+        _reported.Remove(region);
         _early.RemoveAll(e => e.Header.Region == region);
         _afterFreeze.RemoveAll(a => a.Region == region);
     }
