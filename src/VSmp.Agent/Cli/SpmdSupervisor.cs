@@ -34,6 +34,8 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     private Thread? _ender;
     private volatile bool _isAgentLost;
     private volatile bool _isClosing;
+    private volatile int _passedSignal; // the last; 0: none
+    private bool _isPerhapsConsequence; // of that signal: the end that the exit code is of
     private int _exitCode;
 
     /// <summary>Connects to the agent that is to lead the job.</summary>
@@ -253,9 +255,12 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         try { _leader.ReportRank(rank.Number, how); }
         catch (CommandException) { } // lost, and told
         if (!exit.IsSignaled && exit.Status == 0) return;
-        if (_exitCode != 0) return;
+        bool isFirst = _exitCode == 0, isByPassedSignal = exit.IsSignaled && exit.Status == _passedSignal;
+        if (!isFirst && !(isByPassedSignal && _isPerhapsConsequence)) return;
         _exitCode = exit.IsSignaled ? ExitCodes.SignalBase + exit.Status : exit.Status;
-        EndTheOthers(how);
+        // Whom a signal ends that was passed on may be seen to end after others who cannot go on without it.
+        _isPerhapsConsequence = !exit.IsSignaled && _passedSignal != 0;
+        if (isFirst) EndTheOthers(how);
     }
 
     private void OnNodeLost(SpmdAgent agent) => OnLost(agent.Name);
@@ -298,6 +303,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         context.Cancel = true;
         int signal = PassedSignals.NumberOf(context.Signal);
         bool isFromTerminal = PassedSignals.IsFromTerminal(signal);
+        _passedSignal = signal;
         SignalAll(signal, here: !isFromTerminal);
         // The shell waits for us to stop as well.
         if (signal == Signals.SIGTSTP) _ = Libc.Kill(Environment.ProcessId, Signals.SIGSTOP);
