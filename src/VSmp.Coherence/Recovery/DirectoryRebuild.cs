@@ -264,7 +264,9 @@ public sealed class DirectoryRebuild
         switch (entry.State)
         {
             case DirectoryState.M or DirectoryState.O:
-                if (hasCopy && entry.Owner != _self) effects.Add(EffectKind.DropHome, _region.Id, page);
+                // Guests here may read what the owner has, in the same frame.
+                bool isInUse = _region.IsOpen(page.Extent) && NodeStates.MayRead(_region.PageAt(page).State);
+                if (hasCopy && !isInUse) effects.Add(EffectKind.DropHome, _region.Id, page);
                 entry.Flags = (entry.Flags | DirectoryFlags.Dropped) & ~DirectoryFlags.Zero;
                 break;
             case DirectoryState.S when hasCopy:

@@ -2,6 +2,7 @@
 using VSmp.Coherence.Homes;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Nodes;
+using VSmp.Coherence.Placement;
 using VSmp.Coherence.Protocols;
 using VSmp.Coherence.Recovery;
 
@@ -47,6 +48,23 @@ public sealed class DirectoryRebuildTests
         ref DirectoryEntry entry = ref _region.EntryAt(Page);
         Assert.Equal((DirectoryState.M, User, 8u), (entry.State, entry.Owner, entry.Version.Value));
         Assert.Contains(Effects(), e => e.Kind == EffectKind.DropHome && e.Page == Page);
+    }
+
+    [Fact]
+    public void The_frame_that_guests_of_the_home_read_stays_though_another_owns_the_page()
+    {
+        var homes = new HomeMap(1);
+        homes.Place(Extent, Self);
+        var region = new Region(_region.Id, "r", 1, Moesi.Protocol, homes, budget: null);
+        region.BecomeHome(Extent);
+        region.Open(Extent);
+        region.PageAt(Page) = new PageEntry { State = NodeState.S, Version = new PageVersion(1) };
+        region.EntryAt(Page) = new DirectoryEntry { State = DirectoryState.O, Owner = User, Version = new PageVersion(1) };
+        Freeze(region, 1, [], [Self, User]);
+        _recovery.OnClaims(region, User, [new Claim(Page, 1, ClaimKind.Owned, new PageVersion(1))], isLast: true, _effects, _lost);
+        _recovery.OnClaims(region, Self, [new Claim(Page, 1, ClaimKind.Shared, new PageVersion(1))], isLast: true, _effects, _lost);
+        Assert.Equal((DirectoryState.O, User, DirectoryFlags.Dropped), (region.EntryAt(Page).State, region.EntryAt(Page).Owner, region.EntryAt(Page).Flags));
+        Assert.DoesNotContain(Effects(), e => e.Kind == EffectKind.DropHome && e.Page == Page);
     }
 
     [Fact]
