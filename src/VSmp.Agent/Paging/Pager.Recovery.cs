@@ -57,7 +57,10 @@ internal sealed unsafe partial class Pager
             Fault fault = _waiting[i];
             if (fault.Mapping.Region != region) continue;
             _waiting.RemoveAt(i);
-            region.LocalAt(fault.Page).IsAwaited = false;
+            ref LocalPage local = ref region.LocalAt(fault.Page);
+            local.IsAwaited = false;
+            // A reader may have become the owner meanwhile, with the page mapped as it was: who waits to write is to be mapped, and woken, all the same.
+            local.Mapped = 0;
             _again.Enqueue(fault);
         }
         Drain();
