@@ -183,7 +183,7 @@ internal sealed unsafe class Reactor : IDisposable
             int ready = Look(events, wakeDue);
             if (ready < 0)
             {
-                if (Errno.Last != Errno.EINTR) throw Errno.Exception("epoll_wait failed");
+                if (ready != -Errno.EINTR) throw Errno.Exception("epoll_wait failed", -ready);
                 _wakeDue = wakeDue;
                 continue;
             }
@@ -222,7 +222,7 @@ internal sealed unsafe class Reactor : IDisposable
             }
             NowMicroseconds = now;
             bool hasFound = Poll();
-            int ready = Libc.EpollWait(_epoll, events, EventsPerTurn, 0);
+            int ready = Wait(events, 0);
             if (hasFound || ready != 0)
             {
                 OnWaited(now - start);
@@ -235,7 +235,7 @@ internal sealed unsafe class Reactor : IDisposable
             for (int i = 0; i < _pollers.Count; i++) _pollers[i].Arm();
             // What came before they were armed says nothing more.
             NowMicroseconds = Clock();
-            if (Poll()) return Libc.EpollWait(_epoll, events, EventsPerTurn, 0);
+            if (Poll()) return Wait(events, 0);
         }
         int woken = Sleep(events, wakeDue);
         OnWaited(Clock() - start);
@@ -264,7 +264,14 @@ internal sealed unsafe class Reactor : IDisposable
     private int Sleep(EpollEvent* events, long wakeDue)
     {
         SleepCount++;
-        return Libc.EpollWait(_epoll, events, EventsPerTurn, MicrosecondsToNextTick(wakeDue));
+        return Wait(events, MicrosecondsToNextTick(wakeDue));
+    }
+
+    /// <returns>How many events there are, or minus an errno value: other calls follow before anybody asks why.</returns>
+    private int Wait(EpollEvent* events, long timeoutMicroseconds)
+    {
+        int ready = Libc.EpollWait(_epoll, events, EventsPerTurn, timeoutMicroseconds);
+        return ready < 0 ? -Errno.Last : ready;
     }
 
     private bool Poll()

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Globalization;
+using System.Runtime.InteropServices;
 using Xunit;
 
 namespace VSmp.Agent.Tests;
 
 /// <summary>Threads that run ahead of programs, where that is permitted.</summary>
-public sealed class RunFirstTests
+public sealed partial class RunFirstTests
 {
     private const int SCHED_OTHER = 0, SCHED_FIFO = 1;
 
@@ -81,6 +82,38 @@ public sealed class RunFirstTests
         thread.Join();
         Assert.Equal(runsFirst && RunFirst.IsPermitted ? SCHED_FIFO : SCHED_OTHER, policy);
     }
+
+    [Fact]
+    public void A_signal_does_not_end_a_reactor_though_it_has_its_priority_changed_when_it_is_woken()
+    {
+        const int SIGWINCH = 28;
+        // One that has a handler: as after SIGSTOP and SIGCONT, whoever waits is told EINTR.
+        using PosixSignalRegistration handled = PosixSignalRegistration.Create(PosixSignal.SIGWINCH, _ => { });
+        using Reactor reactor = new() { RunsFirst = true };
+        Exception? failure = null;
+        int threadId = 0;
+        Thread thread = new(() =>
+        {
+            Volatile.Write(ref threadId, GetThreadId());
+            failure = Record.Exception(reactor.Run);
+        });
+        thread.Start();
+        while (Volatile.Read(ref threadId) == 0 || reactor.SleepCount == 0
+            || !File.ReadAllText($"/proc/self/task/{threadId}/stat").Contains(") S ", StringComparison.Ordinal))
+        {
+            Thread.Yield();
+        }
+        Assert.Equal(0, SignalThread(Environment.ProcessId, threadId, SIGWINCH));
+        reactor.Post(reactor.Stop);
+        thread.Join();
+        Assert.Null(failure);
+    }
+
+    [LibraryImport("libc", EntryPoint = "gettid")]
+    private static partial int GetThreadId();
+
+    [LibraryImport("libc", EntryPoint = "tgkill")]
+    private static partial int SignalThread(int processId, int threadId, int signal);
 
     // proc_pid_stat(5): the 41st field, and the second is the name, in brackets.
     private static int Policy()
