@@ -185,7 +185,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(FramesMount.Create(_options.Folder.Frames, _options.MemoryBytes));
         _gate = new PeerGate(_options.Cluster, ClusterSecret.Load(_options.SecretFile), Log.Warn);
         _parts.Add(_gate);
-        _address = _gate.Listen(_options.Listen);
+        _address = Listen();
         ITransport transport = _options.Transport.Kind == TransportKind.Tcp
             ? new TcpTransport()
             : new VerbsTransport(_reactor, _address, _options.Transport.Device, Log.Warn);
@@ -201,6 +201,23 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _membership.Expelled += reason => ShutDown($"this node is in the cluster no more: {reason}", ExitCodes.AgentLost);
         _parts.Add(_membership);
         _gate.Start();
+    }
+
+    /// <summary>
+    /// Where the agent before this one listened, if a keeper has started both: peers find the node where it was. Otherwise where it was told to; the
+    /// keeper gets copies, so that the host goes on taking connections while no agent runs.
+    /// </summary>
+    private IPEndPoint Listen()
+    {
+        if (_options.Keeper is not { } keeper) return _gate.Listen(_options.Listen);
+        _parts.Add(keeper);
+        using var node = KeptNode.Of(keeper.List());
+        int ended = KeptGuests.EndLeftovers(keeper, node);
+        if (ended > 0) Log.Error($"ended {ended} {(ended == 1 ? "guest" : "guests")} of the agent that was killed");
+        if (node.Sockets is { } kept) return _gate.Listen(kept.Listener, kept.Datagrams);
+        IPEndPoint address = _gate.Listen(_options.Listen);
+        int error = keeper.Hold(KeptNode.SocketsKey, HoldKind.Other, [_gate.Descriptors.Listener, _gate.Descriptors.Datagrams], default);
+        return error == 0 ? address : throw new IOException($"the keeper does not hold the sockets: {Errno.Text(error)}");
     }
 
     private async Task BecomeMemberAsync()
@@ -239,8 +256,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _pager.Progressed += _jobs.ContinueReleases;
         _pager.Progressed += _reservations.Continue;
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
+        KeptGuests? kept = _options.Keeper is null ? null : new KeptGuests(_options.Keeper, _runs, KeptNode.FirstKey);
         _guests = new GuestServer(_reactor, _pager, _reservations, _runs, _jobs, socket, OpenDevice(), _options.Name,
-            _options.Folder.Frames, WindowExtents);
+            _options.Folder.Frames, WindowExtents, kept);
         _guests.GuestsChanged += OnGuestsChanged;
         _parts.Add(_guests);
         _sampler = new Sampler(_reactor, _runs, _pager);
@@ -291,10 +309,11 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     /// <summary>The keeper that started this agent keeps guests within the lease; without one the agent does so itself.</summary>
     private void KeepToLease()
     {
-        if (KeeperClient.Connect() is { } keeper)
+        if (_options.Keeper is { } keeper)
         {
+            // Nobody would stop the guests without a lease, nor keep them from reading zeros if this agent died.
+            keeper.Lost += () => ShutDown("vsmp-keeper, which started this agent, is dead or does not answer", ExitCodes.AgentLost);
             keeper.Watch(_reactor);
-            _parts.Add(keeper);
             _membership.Lease = new KeeperLease(keeper);
         }
         else
@@ -318,6 +337,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         ArgumentException a => new CommandException(ExitCodes.Usage, a.Message),
         IOException { HResult: Errno.EADDRNOTAVAIL } i => new CommandException(ExitCodes.Usage, $"--listen: {i.Message}"),
         IOException { HResult: Errno.EADDRINUSE } i => new CommandException(ExitCodes.Taken, i.Message),
+        InvalidDataException d => new CommandException(ExitCodes.Failed, $"agent {options.Name} cannot start: {d.Message}"),
         IOException i => new CommandException(ExitCodes.Failed, $"agent {options.Name} cannot start: {i.Message}"),
         _ => null,
     };

@@ -7,6 +7,7 @@ using System.Text.Json.Serialization;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Interop;
+using VSmp.Agent.Keeping;
 using VSmp.Agent.Membership.Etcd;
 using VSmp.Coherence;
 
@@ -98,8 +99,9 @@ internal static class AgentCommand
             : UnixFile.GroupId(given.Group)
                 ?? throw new CommandException(ExitCodes.Usage, $"--group: there is no group '{given.Group}'");
 
+        using KeeperClient? keeper = ConnectToKeeper();
         AgentFolder folder = RunDirectory.OfCurrentUser(cluster).Agent(name);
-        using IDisposable claim = folder.Claim(groupId, out IReadOnlyList<string> cleaned);
+        using IDisposable claim = folder.Claim(groupId, out IReadOnlyList<string> cleaned, keeper?.Process);
         foreach (string what in cleaned) Log.Warn($"a crash left things behind: {what}");
         if (given.Development) File.WriteAllText(folder.DevelopmentFile, "");
         using CancellationTokenSource stop = new();
@@ -126,6 +128,7 @@ internal static class AgentCommand
                 Redundancy = redundancy,
                 SecretFile = secretFile,
                 Folder = folder,
+                Keeper = keeper,
                 GroupId = groupId,
                 IsDevelopment = given.Development,
                 OnReady = endPoint =>
@@ -154,6 +157,12 @@ internal static class AgentCommand
         foreach (string what in folder.CleanUp(keepLog: exitCode != ExitCodes.Ok && File.Exists(folder.LogFile))) Log.Info(what);
         folder.RunDirectory.RemoveIfUnused();
         return exitCode;
+    }
+
+    private static KeeperClient? ConnectToKeeper()
+    {
+        try { return KeeperClient.Connect(); }
+        catch (IOException e) { throw new CommandException(ExitCodes.Usage, $"this agent was not started by a keeper, though it looks so: {e.Message}"); }
     }
 
     private static void CheckGid(TransportChoice transport, IPEndPoint listen)

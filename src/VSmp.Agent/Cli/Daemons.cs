@@ -20,12 +20,14 @@ internal static class Daemons
         return ProcessSpawn.Daemon(ProcessSpawn.Bytes(words[0]), [.. words.Select(ProcessSpawn.Bytes)], environment.Entries, folder.LogFile);
     }
 
-    /// <summary>Starts <c>vsmp agent</c> with these arguments as a daemon, its output appended to its log.</summary>
+    /// <summary>Starts a keeper with <c>vsmp agent</c> and these arguments as a daemon, their output appended to the agent's log.</summary>
+    /// <returns>The keeper: it lives as long as the node does, and ends with the agent's exit code.</returns>
     public static ProcessIdentity StartAgent(AgentFolder folder, string notifySocket, params string[] arguments)
     {
         List<string> words = Self();
         words.Add("agent");
         words.AddRange(arguments);
+        words = [.. KeptAgents.CommandLine(KeptAgents.FindKeeper(), words)];
         Directory.CreateDirectory(folder.Path);
         EnvironmentBlock environment = EnvironmentBlock.OfThisProcess();
         environment.With("NOTIFY_SOCKET", notifySocket).Without("VSMP_CLUSTER");
@@ -41,9 +43,9 @@ internal static class Daemons
         List<(AgentFolder Folder, ProcessIdentity Process)> running = [];
         foreach (AgentFolder folder in agents)
         {
-            if (folder.Running() is not { } process) continue;
+            if (folder.Node() is not { } process) continue;
             running.Add((folder, process));
-            if (process.IsStopped) _ = ProcessControl.Signal(process, Signals.SIGCONT); // paused by vsmp inject: it would not hear us
+            if (folder.Running() is { IsStopped: true } agent) _ = ProcessControl.Signal(agent, Signals.SIGCONT); // paused by vsmp inject: it would not hear us
             try
             {
                 using ControlClient client = ControlClient.Connect(folder);
@@ -51,11 +53,11 @@ internal static class Daemons
             }
             catch (CommandException)
             {
-                // Not listening, or too busy to answer: the signal below reaches it.
+                // Not listening, or too busy to answer: the signal reaches it, by way of its keeper.
                 _ = ProcessControl.Signal(process, Signals.SIGTERM);
             }
         }
-        foreach (var (folder, process) in running) Await(process, folder.Name);
+        foreach (var (folder, process) in running) Await(folder, process);
     }
 
     /// <summary>How to run this very command.</summary>
@@ -67,17 +69,17 @@ internal static class Daemons
         return Path.GetFileName(self) == "dotnet" ? [self, Path.Combine(AppContext.BaseDirectory, "vsmp.dll")] : [self];
     }
 
-    /// <summary>Ends a process that was asked to go: waits, terminates, kills.</summary>
-    private static void Await(ProcessIdentity process, string name)
+    /// <summary>Ends a node that was asked to go: waits, terminates, kills.</summary>
+    private static void Await(AgentFolder folder, ProcessIdentity process)
     {
         if (ProcessControl.WaitForExit(process, PoliteMilliseconds)) return;
         _ = ProcessControl.Signal(process, Signals.SIGTERM);
         if (ProcessControl.WaitForExit(process, TerminateMilliseconds)) return;
-        _ = ProcessControl.Signal(process, Signals.SIGKILL);
+        _ = NodeProcesses.Kill(folder);
         if (!ProcessControl.WaitForExit(process, KillMilliseconds))
         {
-            throw new CommandException(ExitCodes.Failed, $"agent {name} (process {process.ProcessId}) cannot be stopped");
+            throw new CommandException(ExitCodes.Failed, $"agent {folder.Name} (process {process.ProcessId}) cannot be stopped");
         }
-        CommandLine.Say($"agent {name} did not stop when asked to, and was killed");
+        CommandLine.Say($"agent {folder.Name} did not stop when asked to, and was killed");
     }
 }

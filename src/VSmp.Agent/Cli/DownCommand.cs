@@ -28,7 +28,7 @@ internal static class DownCommand
         }
         using IDisposable one = directory.Lock();
         IReadOnlyList<AgentFolder> agents = directory.Agents();
-        int running = agents.Count(agent => agent.Running() is not null);
+        int running = agents.Count(agent => agent.Node() is not null);
         // A coordinator goes last: the others leave through it.
         Daemons.Stop([.. agents.Skip(1)], "vsmp down");
         Daemons.Stop([.. agents.Take(1)], "vsmp down");

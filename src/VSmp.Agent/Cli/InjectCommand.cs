@@ -19,7 +19,7 @@ internal static class InjectCommand
         Command command = CommandLine.NewCommand("inject", "Inject faults into a development cluster: one that vsmp up has started.",
             "vsmp inject kill n1", "vsmp inject partition n0,n1 from n2,n3", "vsmp inject delay n1 20ms --share 10", "vsmp inject corrupt n2 0.1 --to n0",
             "vsmp inject list", "vsmp inject heal");
-        command.Subcommands.Add(NewSignal("kill", "Kill a node, by SIGKILL.", Signals.SIGKILL));
+        command.Subcommands.Add(NewKill());
         command.Subcommands.Add(NewSignal("pause", "Stop a node where it is, by SIGSTOP.", Signals.SIGSTOP));
         command.Subcommands.Add(NewSignal("resume", "Let a paused node go on, by SIGCONT.", Signals.SIGCONT));
         command.Subcommands.Add(NewPartition());
@@ -35,16 +35,29 @@ internal static class InjectCommand
         return command;
     }
 
-    private static Command NewSignal(string name, string description, int signal)
+    private static Command NewKill()
     {
         Argument<string> node = NewNode();
         Option<bool> agentAlone = new("--agent") { Description = "The agent's process alone" };
-        Command command = CommandLine.NewCommand(name, description, $"vsmp inject {name} n1");
+        Command command = CommandLine.NewCommand("kill", "Kill a node, by SIGKILL: keeper, agent and guests.", "vsmp inject kill n1", "vsmp inject kill n1 --agent");
         command.Arguments.Add(node);
         command.Options.Add(agentAlone);
         command.SetAction(parsed =>
         {
-            Injections.Signal(Cluster(parsed), parsed.GetValue(node)!, signal, parsed.GetValue(agentAlone));
+            Injections.Kill(Cluster(parsed), parsed.GetValue(node)!, parsed.GetValue(agentAlone));
+            return ExitCodes.Ok;
+        });
+        return command;
+    }
+
+    private static Command NewSignal(string name, string description, int signal)
+    {
+        Argument<string> node = NewNode();
+        Command command = CommandLine.NewCommand(name, description, $"vsmp inject {name} n1");
+        command.Arguments.Add(node);
+        command.SetAction(parsed =>
+        {
+            Injections.Signal(Cluster(parsed), parsed.GetValue(node)!, signal);
             return ExitCodes.Ok;
         });
         return command;

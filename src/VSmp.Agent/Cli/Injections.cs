@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-using System.Diagnostics;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Agent.Interop;
@@ -9,7 +8,7 @@ namespace VSmp.Agent.Cli;
 /// <summary>What <c>vsmp inject</c> does: at agents over their control sockets, to processes by signals.</summary>
 internal static class Injections
 {
-    private const int StopMilliseconds = 5_000;
+    private const int KillMilliseconds = 5_000;
 
     /// <summary>What is in force at agents of this host; nothing but in development clusters.</summary>
     public static IReadOnlyList<InjectedFault> InForce(IReadOnlyList<AgentFolder> running)
@@ -44,25 +43,38 @@ internal static class Injections
         return $"injected: {string.Join("; ", each)} (vsmp inject list)";
     }
 
-    /// <summary>Sends a signal to a node's processes, and waits until it has done what it does.</summary>
+    /// <summary>Kills a node, as the end of its host would, or its agent alone.</summary>
+    public static void Kill(string cluster, string name, bool agentAlone)
+    {
+        AgentFolder agent = Find(LocalAgents.Running(cluster), name);
+        if (agentAlone || agent.Keeper() is not { } keeper)
+        {
+            Signal(cluster, name, Signals.SIGKILL);
+            return;
+        }
+        _ = CheckMaySignal(cluster, agent);
+        string what = $"node {name} (keeper {keeper.ProcessId}, agent {agent.Running()?.ProcessId})";
+        if (!NodeProcesses.Kill(agent)) throw new CommandException(ExitCodes.Failed, $"{what} does not take the signal");
+        Output.Line($"{what} is killed");
+    }
+
+    /// <summary>
+    /// Sends a signal to a node's agent, and waits until it has done what it does. A keeper is never paused: what stops guests without a lease
+    /// is not to stand still with what it watches.
+    /// </summary>
     /// <param name="cluster">The cluster.</param>
     /// <param name="name">The node.</param>
     /// <param name="signal">SIGKILL, SIGSTOP or SIGCONT.</param>
-    /// <param name="agentAlone">The agent's own process, and no other.</param>
-    public static void Signal(string cluster, string name, int signal, bool agentAlone)
+    public static void Signal(string cluster, string name, int signal)
     {
         AgentFolder agent = Find(LocalAgents.Running(cluster), name);
-        if (!IsDevelopment(agent)) throw NotHere(cluster, name);
-        foreach ((string what, ProcessIdentity process) in Processes(agent, agentAlone))
-        {
-            if (!ProcessControl.Signal(process, signal) && process.IsAlive)
-            {
-                throw new CommandException(ExitCodes.Refused, $"you may not do that to {what}: root may, and the user who started the cluster");
-            }
-            if (!HasTakenEffect(process, signal)) throw new CommandException(ExitCodes.Failed, $"{what} does not take the signal");
-            string done = signal == Signals.SIGKILL ? "killed" : signal == Signals.SIGSTOP ? "paused" : "going on";
-            Output.Line($"{what} is {done}");
-        }
+        if (CheckMaySignal(cluster, agent) is not { } process) return; // it has ended since
+        string what = $"agent {name} (process {process.ProcessId})";
+        _ = ProcessControl.Signal(process, signal);
+        bool isDone = signal == Signals.SIGKILL ? ProcessControl.WaitForExit(process, KillMilliseconds)
+            : NodeProcesses.AwaitStop(process, isStopped: signal == Signals.SIGSTOP);
+        if (!isDone) throw new CommandException(ExitCodes.Failed, $"{what} does not take the signal");
+        Output.Line($"{what} is {(signal == Signals.SIGKILL ? "killed" : signal == Signals.SIGSTOP ? "paused" : "going on")}");
     }
 
     /// <summary>Has an agent inject a fault on the way to some nodes, or all.</summary>
@@ -112,24 +124,16 @@ internal static class Injections
         return CommandLine.Fail(ExitCodes.Failed, $"not at {string.Join(", ", Names(paused))}, which is paused: vsmp inject resume, then heal again");
     }
 
-    /// <summary>The processes of a node.</summary>
-    private static IEnumerable<(string What, ProcessIdentity Process)> Processes(AgentFolder agent, bool agentAlone)
+    private static ProcessIdentity? CheckMaySignal(string cluster, AgentFolder agent)
     {
-        // The one place that knows of what a node consists. Its agent is all there is: what else there may be comes before it, unless agentAlone.
-        _ = agentAlone;
-        if (agent.Running() is { } process) yield return ($"agent {agent.Name} (process {process.ProcessId})", process);
-    }
-
-    private static bool HasTakenEffect(ProcessIdentity process, int signal)
-    {
-        if (signal == Signals.SIGKILL) return ProcessControl.WaitForExit(process, StopMilliseconds);
-        long started = Stopwatch.GetTimestamp();
-        while (process.IsAlive && process.IsStopped != (signal == Signals.SIGSTOP))
+        if (!IsDevelopment(agent)) throw NotHere(cluster, agent.Name);
+        if (agent.Running() is not { } process) return null;
+        if (!ProcessControl.Signal(process, 0) && process.IsAlive)
         {
-            if (Stopwatch.GetElapsedTime(started).TotalMilliseconds > StopMilliseconds) return false;
-            Thread.Sleep(1); // nobody tells who is not the parent
+            throw new CommandException(ExitCodes.Refused,
+                $"you may not do that to agent {agent.Name} (process {process.ProcessId}): root may, and the user who started the cluster");
         }
-        return process.IsAlive;
+        return process;
     }
 
     private static void Tell(AgentFolder agent, FaultOrder order)

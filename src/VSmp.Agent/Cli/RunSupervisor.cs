@@ -27,6 +27,7 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
     private SafeFileHandle? _program; // under the lock
     private bool _programHasEnded; // under the lock
     private volatile bool _isAgentLost;
+    private int _isLossTold;
     private volatile bool _isClosing;
 
     /// <summary>Connects to the agent.</summary>
@@ -63,6 +64,12 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
         lock (_lock) _programHasEnded = true;
         _isOver.Set();
         if (_showsProgress) progress.Join();
+        // What its keeper has killed since the agent is dead says so first.
+        if (exit.IsSignaled && exit.Status == Signals.SIGKILL && _client.IsAgentGone)
+        {
+            _isAgentLost = true;
+            SayLost();
+        }
         bool isComplete = _isAgentLost ? EndLostRun() : EndRun(exit, wallSeconds, statistics);
         if (!isComplete) return ExitCodes.AgentLost;
         if (!exit.IsSignaled) return exit.Status;
@@ -106,7 +113,7 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
             if (_programHasEnded) return;
             if (_program is not null) _ = ProcessControl.Signal(_program, Signals.SIGTERM);
         }
-        Say($"agent {_agent.Name} was lost: the run is ended, its results are not to be used");
+        SayLost();
         if (_isOver.Wait(GraceMilliseconds)) return;
         lock (_lock)
         {
@@ -129,6 +136,11 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
             _program?.Dispose();
             _program = null;
         }
+    }
+
+    private void SayLost()
+    {
+        if (Interlocked.Exchange(ref _isLossTold, 1) == 0) Say($"agent {_agent.Name} was lost: the run is ended, its results are not to be used");
     }
 
     private int Start(ProgramFile program, byte[][] arguments, EnvironmentBlock environment)

@@ -30,6 +30,9 @@ internal sealed class SpmdAgent : IRunListener, IDisposable
     /// <summary>The agent's name.</summary>
     public string Name { get; }
 
+    /// <summary>Whether its process has ended, though the loss may not be told yet.</summary>
+    public bool IsGone => _client.IsAgentGone;
+
     /// <summary>The socket that its ranks connect to, once a run has begun.</summary>
     public string GuestSocket { get; private set; } = "";
 

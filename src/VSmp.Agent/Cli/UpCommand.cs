@@ -140,7 +140,7 @@ internal sealed class UpCommand
     private static void CleanUpAfterCrash(RunDirectory directory)
     {
         IReadOnlyList<AgentFolder> found = directory.Agents();
-        AgentFolder[] running = [.. found.Where(agent => agent.Running() is not null)];
+        AgentFolder[] running = [.. found.Where(agent => !agent.IsDead())];
         if (running.Length > 0)
         {
             throw new CommandException(ExitCodes.AlreadyUp,
@@ -254,7 +254,7 @@ internal sealed class UpCommand
             string prefix = $"agent {folder.Name}: ";
             why = error.StartsWith(prefix, StringComparison.Ordinal) ? error[prefix.Length..] : error;
         }
-        return new CommandException(exit.IsSignaled || exit.Status == 0 ? ExitCodes.Failed : exit.Status,
+        return new CommandException(exit.IsSignaled || exit.Status is 0 or KeptAgents.GivenUp ? ExitCodes.Failed : exit.Status,
             $"agent {folder.Name} did not start: {why}");
     }
 
@@ -284,7 +284,8 @@ internal sealed class UpCommand
         {
             if (ProcessControl.Signal(process, Signals.SIGTERM) && !ProcessControl.WaitForExit(process, 5_000))
             {
-                _ = ProcessControl.Signal(process, Signals.SIGKILL);
+                _ = NodeProcesses.Kill(folder);
+                _ = ProcessControl.Signal(process, Signals.SIGKILL); // one that has not said yet who it is
                 _ = ProcessControl.WaitForExit(process, 5_000);
             }
             _ = ProcessControl.Reap(process.ProcessId);

@@ -13,6 +13,9 @@ internal sealed class AgentFolder
 {
     private const int ExitTimeoutMilliseconds = 5_000;
 
+    /// <summary>A keeper whose agent was killed waits for its guests' end for 5 s at most, then ends itself.</summary>
+    private const int KeeperEndMilliseconds = 6_000;
+
     /// <summary>The folder of an agent of this name.</summary>
     public AgentFolder(RunDirectory directory, string name)
     {
@@ -39,7 +42,10 @@ internal sealed class AgentFolder
     /// <summary><c>pid starttime</c> of the agent.</summary>
     public string PidFile => File("agent.pid");
 
-    /// <summary>What the agent prints, if <c>vsmp up</c> started it.</summary>
+    /// <summary><c>pid starttime</c> of the keeper that started the agent; not there if none has.</summary>
+    public string KeeperFile => File("keeper.pid");
+
+    /// <summary>What the agent and its keeper print, if <c>vsmp up</c> started them.</summary>
     public string LogFile => File("agent.log");
 
     /// <summary>Mount point of the agent's tmpfs.</summary>
@@ -54,17 +60,36 @@ internal sealed class AgentFolder
     /// <summary>Whether the folder is there.</summary>
     public bool Exists => Directory.Exists(Path);
 
-    /// <summary>The agent, if it runs.</summary>
-    public ProcessIdentity? Running()
+    /// <summary>The agent, if it runs: who can be asked.</summary>
+    public ProcessIdentity? Running() => Alive(PidFile);
+
+    /// <summary>The keeper that started the agent, if it runs.</summary>
+    public ProcessIdentity? Keeper() => Alive(KeeperFile);
+
+    /// <summary>Who lives as long as the node does: its keeper or, if it has none, its agent. Null: the node is dead.</summary>
+    public ProcessIdentity? Node() => Keeper() ?? Running();
+
+    /// <summary>The guests that the agent had attached, and that live.</summary>
+    public IReadOnlyList<ProcessIdentity> Guests()
     {
         try
         {
-            return ProcessIdentity.Parse(System.IO.File.ReadAllText(PidFile)) is { IsAlive: true } agent ? agent : null;
+            return [.. System.IO.File.ReadAllLines(GuestsFile)
+                .Select(line => ProcessIdentity.Parse(line))
+                .OfType<ProcessIdentity>()
+                .Where(guest => guest.IsAlive)];
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            return null;
+            return [];
         }
+    }
+
+    /// <summary>Whether the node is dead; one whose agent is dead while its keeper lives gets the time that such a keeper takes to end.</summary>
+    public bool IsDead()
+    {
+        if (Running() is not null) return false;
+        return Keeper() is not { } keeper || ProcessControl.WaitForExit(keeper, KeeperEndMilliseconds);
     }
 
     /// <summary>
@@ -73,8 +98,9 @@ internal sealed class AgentFolder
     /// </summary>
     /// <param name="groupId">A group whose members may use the agent, or null.</param>
     /// <param name="cleaned">What was found and done, in words for the user.</param>
+    /// <param name="keeper">Who has started this process and holds what must outlive it, or null.</param>
     /// <exception cref="CommandException">Another agent of that name runs, or a path is too long for a socket.</exception>
-    public IDisposable Claim(uint? groupId, out IReadOnlyList<string> cleaned)
+    public IDisposable Claim(uint? groupId, out IReadOnlyList<string> cleaned, ProcessIdentity? keeper = null)
     {
         if (Encoding.UTF8.GetByteCount(ControlSocket) > UnixSocket.MaxPathBytes)
         {
@@ -89,14 +115,15 @@ internal sealed class AgentFolder
             Directory.CreateDirectory(Path);
             UnixFile.Restrict(Path, groupId, isDirectory: true);
             claim = new FileStream(File("lock"), FileMode.OpenOrCreate, System.IO.FileAccess.ReadWrite, FileShare.None);
+            if (Keeper() is { } other && other != keeper && !ProcessControl.WaitForExit(other, KeeperEndMilliseconds)) throw Taken();
             cleaned = Sweep();
+            if (keeper is not null) System.IO.File.WriteAllText(KeeperFile, $"{keeper}\n");
             System.IO.File.WriteAllText(PidFile, $"{ProcessIdentity.Of(Environment.ProcessId)}\n");
             return claim;
         }
         catch (IOException) when (claim is null && Exists)
         {
-            throw new CommandException(ExitCodes.Taken,
-                $"the name {Name} is taken: an agent of that name runs already in cluster {RunDirectory.Cluster} on this host");
+            throw Taken();
         }
         catch (Exception e)
         {
@@ -147,22 +174,33 @@ internal sealed class AgentFolder
         }
         if (wasMounted) done.Add($"unmounted the frames of agent {Name}");
         if (!Exists) return done;
-        foreach (string file in new[] { ControlSocket, GuestSocket, GuestsFile, DevelopmentFile, PidFile }) System.IO.File.Delete(file);
+        foreach (string file in new[] { ControlSocket, GuestSocket, GuestsFile, DevelopmentFile, PidFile, KeeperFile }) System.IO.File.Delete(file);
         if (Directory.Exists(Frames)) Directory.Delete(Frames, recursive: true);
         return done;
     }
 
     private string File(string name) => System.IO.Path.Combine(Path, name);
 
+    private CommandException Taken() => new(ExitCodes.Taken,
+        $"the name {Name} is taken: an agent of that name runs already in cluster {RunDirectory.Cluster} on this host");
+
+    private static ProcessIdentity? Alive(string file)
+    {
+        try
+        {
+            return ProcessIdentity.Parse(System.IO.File.ReadAllText(file)) is { IsAlive: true } process ? process : null;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+
     private int EndGuests()
     {
-        string[] lines;
-        try { lines = System.IO.File.ReadAllLines(GuestsFile); }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return 0; }
         int ended = 0;
-        foreach (string line in lines)
+        foreach (ProcessIdentity guest in Guests())
         {
-            if (ProcessIdentity.Parse(line) is not { IsAlive: true } guest) continue;
             if (!ProcessControl.Signal(guest, Signals.SIGKILL)) continue;
             _ = ProcessControl.WaitForExit(guest, ExitTimeoutMilliseconds);
             ended++;

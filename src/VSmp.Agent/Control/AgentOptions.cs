@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Net;
+using VSmp.Agent.Keeping;
 using VSmp.Agent.Membership.Etcd;
 
 namespace VSmp.Agent.Control;
@@ -36,6 +37,9 @@ internal sealed record AgentOptions
 
     /// <summary>The agent's folder (sockets, frames), which it holds alone while it runs.</summary>
     public required AgentFolder Folder { get; init; }
+
+    /// <summary>The keeper that started this agent, or null. Whoever connected with it closes the connection.</summary>
+    public KeeperClient? Keeper { get; init; }
 
     /// <summary>A group whose members may use the agent besides its owner and root, or null.</summary>
     public uint? GroupId { get; init; }

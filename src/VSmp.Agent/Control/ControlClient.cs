@@ -13,9 +13,11 @@ internal sealed class ControlClient : IDisposable
 {
     private const int MaxProgramBytes = 60_000; // fits into a request, and into a frame
     private const int MaxLineBytes = 16 * 1024 * 1024;
+    private const int ExitMilliseconds = 1_000, SliceMilliseconds = 50;
     private static readonly TimeSpan CallTimeout = TimeSpan.FromSeconds(20);
 
     private readonly string _agentName;
+    private readonly ProcessIdentity? _agent, _keeper; // when we connected
     private readonly UnixSocket _socket;
     private readonly IRunListener? _listener;
     private readonly Thread _reader;
@@ -23,11 +25,13 @@ internal sealed class ControlClient : IDisposable
     private readonly ConcurrentDictionary<int, TaskCompletionSource<ControlReply>> _pending = new();
     private readonly TaskCompletionSource _lost = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private volatile ControlReply? _refusal;
+    private volatile bool _isDisposed;
     private int _lastId;
 
-    private ControlClient(string agentName, UnixSocket socket, IRunListener? listener)
+    private ControlClient(AgentFolder agent, UnixSocket socket, IRunListener? listener)
     {
-        _agentName = agentName;
+        _agentName = agent.Name;
+        (_agent, _keeper) = listener is null ? (null, null) : (agent.Running(), agent.Keeper());
         _socket = socket;
         _listener = listener;
         _reader = new Thread(Read) { Name = "control client", IsBackground = true };
@@ -42,7 +46,7 @@ internal sealed class ControlClient : IDisposable
     {
         try
         {
-            return new ControlClient(agent.Name, UnixSocket.Connect(agent.ControlSocket, UnixSocketType.Stream), listener);
+            return new ControlClient(agent, UnixSocket.Connect(agent.ControlSocket, UnixSocketType.Stream), listener);
         }
         catch (IOException e)
         {
@@ -53,6 +57,12 @@ internal sealed class ControlClient : IDisposable
                     $"agent {agent.Name} of cluster {agent.RunDirectory.Cluster} does not run");
         }
     }
+
+    /// <summary>
+    /// Whether the agent's process is known to have ended, though nothing may have been said of it yet: a guest that its keeper has killed
+    /// for that reason may be seen to end first. For a connection with a listener.
+    /// </summary>
+    public bool IsAgentGone => _agent is { IsAlive: false };
 
     /// <inheritdoc cref="IAgentControl.GetStatusAsync"/>
     public ClusterStatus GetStatus() => Call(new() { Operation = ControlOperation.Status }).Status ?? throw Strange();
@@ -152,6 +162,7 @@ internal sealed class ControlClient : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
+        _isDisposed = true;
         _socket.ShutDown();
         _reader.Join();
         _socket.Dispose();
@@ -228,7 +239,20 @@ internal sealed class ControlClient : IDisposable
     Lost:
         while (descriptors.TryDequeue(out int descriptor)) _ = Libc.Close(descriptor);
         _lost.SetResult();
-        _listener?.OnAgentLost();
+        if (_listener is null) return;
+        AwaitNodeEnd();
+        _listener.OnAgentLost();
+    }
+
+    /// <summary>
+    /// An agent that has ended is not lost for good as long as its keeper is there, who may start it again, and who ends the guests if not. One that
+    /// lives and has closed the connection wants no more of us.
+    /// </summary>
+    private void AwaitNodeEnd()
+    {
+        if (_keeper is not { } keeper || _agent is not { } agent || _isDisposed || _refusal is not null) return;
+        if (!ProcessControl.WaitForExit(agent, ExitMilliseconds)) return;
+        while (!_isDisposed && !ProcessControl.WaitForExit(keeper, SliceMilliseconds)) { }
     }
 
     private bool OnLine(ReadOnlySpan<byte> line, Queue<int> descriptors)
@@ -315,6 +339,7 @@ internal interface IRunListener
     {
     }
 
-    /// <summary>The connection is over: the agent is gone, or <see cref="ControlClient.Dispose"/> was called.</summary>
+    /// <summary>The node is dead (where the agent has a keeper, that is gone as well), or has closed the connection, or
+    /// <see cref="ControlClient.Dispose"/> was called.</summary>
     void OnAgentLost();
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Net;
+using Microsoft.Win32.SafeHandles;
 using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Agent.Interop;
 
@@ -93,6 +94,28 @@ internal sealed class PeerGate : IDisposable
                 throw;
             }
         }
+    }
+
+    /// <summary>Listens with sockets that another agent of this node had, where that one did. Before <see cref="Start"/>.</summary>
+    /// <param name="listener">For connections; the gate's from now on.</param>
+    /// <param name="datagrams">For datagrams; likewise.</param>
+    /// <returns>The address.</returns>
+    public IPEndPoint Listen(SafeFileHandle listener, SafeFileHandle datagrams)
+    {
+        if (_listener >= 0) throw new InvalidOperationException("the gate listens already");
+        _listener = Take(listener);
+        _datagrams = Take(datagrams);
+        return Sockets.LocalAddress(_listener);
+    }
+
+    /// <summary>The sockets for connections and for datagrams, which stay the gate's: before <see cref="TakeDatagrams"/>.</summary>
+    public (int Listener, int Datagrams) Descriptors => (_listener, _datagrams);
+
+    private static int Take(SafeFileHandle handle)
+    {
+        int fd = (int)handle.DangerousGetHandle();
+        handle.SetHandleAsInvalid(); // so that nobody else closes it
+        return fd;
     }
 
     /// <summary>Gives the datagram socket on the address that the gate listens on to the caller, who closes it; −1 if there is none.</summary>

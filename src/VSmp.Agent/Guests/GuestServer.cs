@@ -4,6 +4,7 @@ using System.Text;
 using Microsoft.Win32.SafeHandles;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Jobs;
+using VSmp.Agent.Keeping;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
 using VSmp.Coherence.Placement;
@@ -23,6 +24,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
     private readonly Reservations _reservations;
     private readonly Runs _runs;
     private readonly JobServer _jobs;
+    private readonly KeptGuests? _kept;
     private readonly UnixSocket _listener;
     private readonly int _device;
     private readonly Func<int> _windowExtents;
@@ -40,8 +42,9 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
     /// <param name="nodeName">This node's name, for messages.</param>
     /// <param name="framesFolder">The tmpfs.</param>
     /// <param name="windowExtents">How long a new guest's region is to be.</param>
+    /// <param name="kept">Has the keeper hold guests and their memory; null: no keeper has started this agent.</param>
     public GuestServer(Reactor reactor, Pager pager, Reservations reservations, Runs runs, JobServer jobs, UnixSocket listener,
-        int device, string nodeName, string framesFolder, Func<int> windowExtents)
+        int device, string nodeName, string framesFolder, Func<int> windowExtents, KeptGuests? kept)
     {
         _reactor = reactor;
         _pager = pager;
@@ -53,6 +56,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
         NodeName = nodeName;
         FramesFolder = framesFolder;
         _windowExtents = windowExtents;
+        _kept = kept;
         _pager.Progressed += ContinueOperations;
         _reactor.Watch(listener.Descriptor, EpollEvents.Readable, this);
     }
@@ -91,8 +95,10 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
             _reactor.Unwatch(mapping.Userfaultfd);
             _ = Libc.Close(mapping.Userfaultfd);
             mapping.Region.RemoveMapping(mapping);
+            _kept?.Remove(mapping);
         }
         guest.Mappings.Clear();
+        _kept?.Remove(guest);
         if (guest.IsRank)
         {
             _jobs.OnUnmapped();
@@ -152,7 +158,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
         var frames = FrameFile.Create(FramesFolder, id, (ulong)extents * ExtentNumber.Bytes);
         PagedRegion region = _pager.Add(new Region(id, name, extents, Msi.Protocol, new HomeMap(extents), run.Budget), frames, run);
         var guest = new Guest(peer.ProcessId, run, region, process, _reactor.NowMicroseconds);
-        Add(guest);
+        Add(guest, rank: null);
         return (guest, null, 0);
     }
 
@@ -170,7 +176,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
         var guest = new Guest(peer.ProcessId, run, null, process, _reactor.NowMicroseconds);
         var session = new RankSession(rank, guest, send);
         job.Add(session);
-        Add(guest);
+        Add(guest, rank);
         return (session, null, 0);
     }
 
@@ -189,9 +195,10 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
         return process is null ? (null, null, "the process cannot be watched", Errno.ESRCH) : (run, process, null, 0);
     }
 
-    private void Add(Guest guest)
+    private void Add(Guest guest, int? rank)
     {
         guest.Run.Guests.Add(guest);
+        _kept?.Add(guest, rank);
         _reactor.Watch((int)guest.Process.DangerousGetHandle(), EpollEvents.Readable, new DeathWatch(this, guest));
         GuestsChanged?.Invoke();
     }
@@ -204,6 +211,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
         _ = Libc.Close(mapping.Userfaultfd);
         mapping.Region.RemoveMapping(mapping);
         mapping.Guest.Mappings.Remove(mapping);
+        _kept?.Remove(mapping);
         _jobs.OnUnmapped();
     }
 
@@ -290,7 +298,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
                     OnJoin(in m, Encoding.UTF8.GetString(_buffer, GuestMessage.Bytes, (int)m.TextBytes));
                     break;
                 case GuestRequest.Map when _guest is not null:
-                    OnMap(in m);
+                    OnMap(m);
                     break;
                 case > GuestRequest.Join and <= GuestRequest.Finish when _rank is not null:
                     OnRankCall(in m, _buffer.AsSpan(GuestMessage.Bytes, (int)m.TextBytes));
@@ -377,7 +385,7 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
             Send(ref reply, data, descriptors);
         }
 
-        private void OnMap(in GuestMessage m)
+        private void OnMap(GuestMessage m)
         {
             Guest guest = _guest!;
             PagedRegion? region = _rank is null ? guest.Region : guest.Run.Job!.FindRegion(new RegionId(m.D));
@@ -401,7 +409,26 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
             region.Mappings.Add(mapping);
             guest.Mappings.Add(mapping);
             _server._reactor.Watch(userfaultfd, EpollEvents.Readable, new FaultWatch(_server._pager, mapping));
-            guest.Run.Observer.OnGuestAttached(guest.ProcessId, userfaultfd);
+            if (_server._kept is not { } kept) OnMapped(in m, mapping);
+            else kept.Add(mapping, m.A, new PageNumber(m.C >> PageNumber.Shift), m.B >> PageNumber.Shift, error => OnKept(in m, mapping, error));
+        }
+
+        /// <summary>Until the keeper holds a copy, the guest keeps its own: it is told of nothing before.</summary>
+        private void OnKept(in GuestMessage m, Mapping mapping, int error)
+        {
+            if (mapping.IsGone) return; // and so is whoever would be told
+            if (error == 0)
+            {
+                OnMapped(in m, mapping);
+                return;
+            }
+            _server.Unmap(mapping);
+            Reply(in m, Errno.ENOMEM, $"the keeper of {_server.NodeName} cannot hold the process's memory: {Errno.Text(error)}");
+        }
+
+        private void OnMapped(in GuestMessage m, Mapping mapping)
+        {
+            mapping.Guest.Run.Observer.OnGuestAttached(mapping.Guest.ProcessId, mapping.Userfaultfd);
             Reply(in m, 0, "");
         }
 

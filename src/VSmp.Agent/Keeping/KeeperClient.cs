@@ -10,16 +10,19 @@ namespace VSmp.Agent.Keeping;
 
 /// <summary>
 /// The agent's end of the connection with the keeper that started it (docs/keeper.md). Calls are synchronous and take a round trip to a
-/// process that does nothing else; notices come through the reactor. On the reactor's thread, once it is watched.
+/// process that does nothing else; what is to be done <em>later</em> is sent, and its answer comes through the reactor, as notices do. On the
+/// reactor's thread, once it is watched.
 /// </summary>
 /// <remarks>
 /// Calls answer with an errno value where the keeper refuses, and throw <see cref="IOException"/> where there is no keeper any more: it is
 /// dead, does not answer, or makes no sense. <see cref="Lost"/> says that, too.
 /// </remarks>
-internal sealed class KeeperClient : IReactorHandler, IDisposable
+internal sealed partial class KeeperClient : IReactorHandler, IDisposable
 {
     /// <summary>The environment variable in which a keeper tells its agent the number of its socket.</summary>
     public const string SocketVariable = "VSMP_KEEPER";
+
+    private const string RestartedVariable = "VSMP_RESTARTED";
 
     private const int PatienceMilliseconds = 5000;
 
@@ -31,6 +34,7 @@ internal sealed class KeeperClient : IReactorHandler, IDisposable
     private uint _lastSerial;
     private bool _isLost;
     private bool _isLossTold;
+    private bool _isDisposed;
 
     /// <summary>Takes over a connection with a keeper.</summary>
     /// <param name="socket">The agent's end.</param>
@@ -56,16 +60,21 @@ internal sealed class KeeperClient : IReactorHandler, IDisposable
         if (string.IsNullOrEmpty(text)) return null;
         // It is ours, and of no process that we start.
         Environment.SetEnvironmentVariable(SocketVariable, null);
+        Environment.SetEnvironmentVariable(RestartedVariable, null);
         return int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int fd)
             ? new KeeperClient(UnixSocket.Adopt(fd, UnixSocketType.SequencedPacket))
             : throw new IOException($"{SocketVariable}={text} is no descriptor");
     }
+
+    /// <summary>The keeper: who has made the socket. Null if it is dead.</summary>
+    public ProcessIdentity? Process => ProcessIdentity.Of(_socket.Peer.ProcessId);
 
     /// <summary>Has notices delivered on the reactor's thread. On that thread, or before it runs.</summary>
     public void Watch(Reactor reactor)
     {
         _reactor = reactor;
         reactor.Watch(_socket.Descriptor, EpollEvents.Readable, this);
+        reactor.Every(PatienceMilliseconds * 1000 / 5, CheckAnswers, () => IsWaiting);
         // What came with the replies to earlier calls.
         if (_notices.Count > 0 || _isLost) reactor.Post(Deliver);
     }
@@ -80,14 +89,7 @@ internal sealed class KeeperClient : IReactorHandler, IDisposable
     /// process that the keeper cannot see), EMFILE or ENOSPC (too many).</returns>
     public int Hold(HoldKey key, HoldKind kind, ReadOnlySpan<int> descriptors, ReadOnlySpan<byte> data, HoldKey guest = default)
     {
-        ArgumentOutOfRangeException.ThrowIfZero(key.Value);
-        ArgumentOutOfRangeException.ThrowIfZero(descriptors.Length);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, KeeperMessage.MaxDescriptors);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(data.Length, KeeperMessage.MaxDataBytes);
-        if (kind is not (HoldKind.Guest or HoldKind.Mapping or HoldKind.Other)) throw new ArgumentOutOfRangeException(nameof(kind));
-        if ((kind == HoldKind.Mapping) != (guest.Value != 0)) throw new ArgumentException("a mapping, and nothing else, has a guest", nameof(guest));
-        KeeperMessage request = new() { Type = KeeperRequest.Hold, Key = key.Value, Kind = kind, A = guest.Value };
-        return Call(request, descriptors, data).Status;
+        return Call(NewHold(key, kind, descriptors, data, guest), descriptors, data).Status;
     }
 
     /// <summary>Has the keeper close what it holds.</summary>
@@ -172,9 +174,10 @@ internal sealed class KeeperClient : IReactorHandler, IDisposable
     {
         try
         {
+            if ((events & EpollEvents.Writable) != 0) SendWaiting();
             while (TryReceive(out KeeperMessage message))
             {
-                if (!TryKeepNotice(message)) throw Lose($"it answers what was not asked ({message.Type})");
+                if (!TryKeepNotice(message) && !TryKeepAnswer(message)) throw Lose($"it answers what was not asked ({message.Type})");
             }
         }
         catch (IOException) when (_isLost)
@@ -187,9 +190,23 @@ internal sealed class KeeperClient : IReactorHandler, IDisposable
     /// <summary>Closes the connection; the keeper goes on holding what it holds.</summary>
     public void Dispose()
     {
-        _reactor?.Unwatch(_socket.Descriptor);
+        if (_isDisposed) return;
+        _isDisposed = true;
+        if (!_isLossTold) _reactor?.Unwatch(_socket.Descriptor);
         CloseDescriptors();
+        CloseWaiting();
         _socket.Dispose();
+    }
+
+    private static KeeperMessage NewHold(HoldKey key, HoldKind kind, ReadOnlySpan<int> descriptors, ReadOnlySpan<byte> data, HoldKey guest)
+    {
+        ArgumentOutOfRangeException.ThrowIfZero(key.Value);
+        ArgumentOutOfRangeException.ThrowIfZero(descriptors.Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(descriptors.Length, KeeperMessage.MaxDescriptors);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(data.Length, KeeperMessage.MaxDataBytes);
+        if (kind is not (HoldKind.Guest or HoldKind.Mapping or HoldKind.Other)) throw new ArgumentOutOfRangeException(nameof(kind));
+        if ((kind == HoldKind.Mapping) != (guest.Value != 0)) throw new ArgumentException("a mapping, and nothing else, has a guest", nameof(guest));
+        return new KeeperMessage { Type = KeeperRequest.Hold, Key = key.Value, Kind = kind, A = guest.Value };
     }
 
     private KeeperMessage Call(KeeperMessage request, ReadOnlySpan<int> descriptors, ReadOnlySpan<byte> data)
@@ -200,11 +217,14 @@ internal sealed class KeeperClient : IReactorHandler, IDisposable
 
     private uint Send(KeeperMessage request, ReadOnlySpan<int> descriptors, ReadOnlySpan<byte> data, bool isAnswered)
     {
-        // 0 would not be answered.
-        if (isAnswered) request.Serial = ++_lastSerial != 0 ? _lastSerial : ++_lastSerial;
+        // It would overtake what is still to be sent.
+        if (_waiting.Count > 0) throw new InvalidOperationException("something is to be sent to the keeper before");
+        if (isAnswered) request.Serial = NextSerial();
         int error = TrySend(request, descriptors, data);
         return error == 0 ? request.Serial : throw Lose($"it does not read what it is sent: {Errno.Text(error)}");
     }
+
+    private uint NextSerial() => ++_lastSerial != 0 ? _lastSerial : ++_lastSerial; // 0 would not be answered
 
     /// <summary>Sends, if there is room.</summary>
     /// <returns>0 or EAGAIN.</returns>
@@ -231,7 +251,7 @@ internal sealed class KeeperClient : IReactorHandler, IDisposable
         {
             if (TryReceive(out KeeperMessage message))
             {
-                if (TryKeepNotice(message)) continue;
+                if (TryKeepNotice(message) || TryKeepAnswer(message)) continue;
                 if (message.Type == (request | KeeperRequest.Reply) && message.Serial == serial) return message;
                 throw Lose($"it answers what was not asked ({message.Type})");
             }
@@ -273,6 +293,7 @@ internal sealed class KeeperClient : IReactorHandler, IDisposable
 
     private void Deliver()
     {
+        DeliverAnswers();
         while (_notices.TryDequeue(out KeeperMessage notice))
         {
             BootTime at = new((long)notice.A);
@@ -289,9 +310,10 @@ internal sealed class KeeperClient : IReactorHandler, IDisposable
                     break;
             }
         }
-        if (!_isLost || _isLossTold) return;
+        if (!_isLost || _isLossTold || _isDisposed) return;
         _isLossTold = true;
         _reactor?.Unwatch(_socket.Descriptor);
+        FailAll();
         Lost?.Invoke();
     }
 

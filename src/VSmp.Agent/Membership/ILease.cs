@@ -18,7 +18,14 @@ internal interface ILease
 internal sealed class KeeperLease(KeeperClient keeper) : ILease
 {
     /// <inheritdoc/>
-    public void Extend(BootTime deadline) => _ = keeper.Lease(deadline); // one that is not taken is followed by the next
+    public void Extend(BootTime deadline)
+    {
+        try { _ = keeper.Lease(deadline); } // one that is not taken is followed by the next
+        catch (IOException)
+        {
+            // There is no keeper any more: the agent is told, and ends its guests and itself.
+        }
+    }
 
     /// <inheritdoc/>
     public void End()

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Globalization;
+using VSmp.Agent.Control;
+
+namespace VSmp.Agent.Cli;
+
+/// <summary>How an agent is started so that a keeper stands beside it (docs/keeper.md).</summary>
+internal static class KeptAgents
+{
+    /// <summary>The keeper's program.</summary>
+    public const string KeeperName = "vsmp-keeper";
+
+    /// <summary>
+    /// How often a keeper starts an agent again. An agent that is started again would have to adopt what the one before had, guests and pages and
+    /// its place among the members, and none can yet: the node ends with its agent. The limit is raised when they can. The systemd unit has it, too.
+    /// </summary>
+    public const int RestartLimit = 0;
+
+    /// <summary>The exit code of a keeper that has given its agent up.</summary>
+    public const int GivenUp = 70;
+
+    /// <summary>The command line of a keeper.</summary>
+    /// <param name="keeper">Its program.</param>
+    /// <param name="agent">The command line of the agent.</param>
+    public static string[] CommandLine(string keeper, IEnumerable<string> agent) =>
+        [keeper, "--restart-limit", RestartLimit.ToString(CultureInfo.InvariantCulture), "--", .. agent];
+
+    /// <summary>Where the keeper lies: beside the command, or where <c>make install</c> puts it.</summary>
+    /// <exception cref="CommandException">In neither.</exception>
+    public static string FindKeeper() =>
+        new[] { AppContext.BaseDirectory, Path.Combine(AppContext.BaseDirectory, "..", "lib", "vsmp") }
+            .Select(folder => Path.GetFullPath(Path.Combine(folder, KeeperName)))
+            .FirstOrDefault(File.Exists)
+        ?? throw new CommandException(ExitCodes.Failed, $"{KeeperName} is not beside the vsmp command: run make build, or install again");
+}
