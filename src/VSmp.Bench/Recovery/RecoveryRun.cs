@@ -74,9 +74,9 @@ internal sealed class RecoveryRun(BenchCluster cluster, int mebibytes, ulong see
         int logged = LinesOf(leader).Length;
         _ = guest.Ask();
         Thread.Sleep(_random.Next(MostMillisecondsToKill));
-        ProcessIdentity process = folder.Running() ?? throw new BenchException($"agent {victim} does not run");
+        if (folder.Node() is null) throw new BenchException($"agent {victim} does not run");
         DateTime killed = DateTime.UtcNow;
-        if (!ProcessControl.Signal(process, Signals.SIGKILL)) throw new BenchException($"agent {victim} cannot be killed");
+        if (!NodeProcesses.Kill(folder)) throw new BenchException($"agent {victim} cannot be killed");
         LoggedRecovery? recovery = null;
         Await($"the recovery from the loss of {victim}", () => (recovery = RecoveryLog.Find(LinesOf(leader).Skip(logged), victim)) is not null);
         if (!recovery!.IsAllThere) throw new WrongResultException($"memory was lost with {victim}, though every page had a mirror (seed {seed})");
@@ -92,10 +92,10 @@ internal sealed class RecoveryRun(BenchCluster cluster, int mebibytes, ulong see
     {
         string address = Ask(leader).Nodes.First(n => n.Name == leader.Name).Address;
         string vsmp = BenchCluster.FindProgram("vsmp"), memory = string.Create(CultureInfo.InvariantCulture, $"{ContributedBytes(leader)}");
-        string[] words = [vsmp, "agent", "--cluster", cluster.Name, "--name", node, "--listen", "127.0.0.1:0", "--secret", folder.RunDirectory.SecretFile,
-            "--memory", memory, "--development", "--join", address];
+        string[] words = KeptAgents.CommandLine(BenchCluster.FindProgram(KeptAgents.KeeperName), [vsmp, "agent", "--cluster", cluster.Name, "--name", node,
+            "--listen", "127.0.0.1:0", "--secret", folder.RunDirectory.SecretFile, "--memory", memory, "--development", "--join", address]);
         EnvironmentBlock environment = EnvironmentBlock.OfThisProcess().Without("VSMP_CLUSTER").Without("NOTIFY_SOCKET");
-        int pid = ProcessSpawn.Daemon(ProcessSpawn.Bytes(vsmp), [.. words.Select(ProcessSpawn.Bytes)], environment.Entries, folder.LogFile);
+        int pid = ProcessSpawn.Daemon(ProcessSpawn.Bytes(words[0]), [.. words.Select(ProcessSpawn.Bytes)], environment.Entries, folder.LogFile);
         if (pid < 0) throw new BenchException($"agent {node} cannot be started again: {Errno.Text(-pid)}");
         Await($"node {node} to join again", () => Ask(leader).Nodes.Any(n => n.Name == node && n.State == "up"));
     }

@@ -246,7 +246,7 @@ public sealed class BenchCluster : IDisposable
     {
         Console.Error.WriteLine($"vsmp-bench: removing what a run has left that was killed: {folder}");
         SwapSpace.EndAbandoned(folder);
-        if (RunDirectory.Candidates(cluster).SelectMany(directory => directory.Agents()).Any(agent => agent.Running() is not null)) TakeDown(cluster);
+        if (RunDirectory.Candidates(cluster).SelectMany(directory => directory.Agents()).Any(agent => agent.Node() is not null)) TakeDown(cluster);
     }
 
     private void Pin()

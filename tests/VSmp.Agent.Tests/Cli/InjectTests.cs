@@ -51,8 +51,9 @@ public sealed class InjectTests : IAsyncDisposable
         await Fails(ExitCodes.Failed, "n1 is paused", "inject", "drop", "n1", "1");
         await Succeeds("inject", "resume", "n1");
         Assert.True(process is { IsAlive: true, IsStopped: false });
-        await Succeeds("inject", "kill", "n1", "--agent");
-        Assert.False(process.IsAlive);
+        ProcessIdentity keeper = _directory.Agent("n1").Keeper()!.Value;
+        Assert.Contains($"node n1 (keeper {keeper.ProcessId}, agent {process.ProcessId}) is killed", await Succeeds("inject", "kill", "n1"), StringComparison.Ordinal);
+        Assert.False(process.IsAlive || keeper.IsAlive);
         await Fails(ExitCodes.NoAgent, "no agent n1", "inject", "kill", "n1");
         await Succeeds("inject", "pause", "n0");
         Assert.Contains("is down", await Succeeds("down"), StringComparison.Ordinal);

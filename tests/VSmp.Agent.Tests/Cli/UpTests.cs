@@ -25,6 +25,8 @@ public sealed class UpTests : IAsyncDisposable
         AgentFolder[] agents = [.. _directory.Agents()];
         Assert.Equal(["n0", "n1"], agents.Select(agent => agent.Name));
         ProcessIdentity[] processes = [.. agents.Select(agent => agent.Running()!.Value)];
+        ProcessIdentity[] keepers = [.. agents.Select(agent => agent.Keeper()!.Value)];
+        Assert.Equal(keepers, agents.Select(agent => agent.Node()!.Value));
         Assert.All(agents, agent => Assert.Contains(agent.Frames, Mounts(), StringComparison.Ordinal));
 
         using var status = JsonDocument.Parse((await Vsmp.RunAsync(_directory, "status", "--json")).Output);
@@ -37,7 +39,7 @@ public sealed class UpTests : IAsyncDisposable
 
         Assert.Equal((0, $"cluster {_directory.Cluster} is down: 2 agents stopped\n", ""),
             await Vsmp.RunAsync(_directory, "down"));
-        Assert.DoesNotContain(processes, process => process.IsAlive);
+        Assert.DoesNotContain([.. processes, .. keepers], process => process.IsAlive);
         Assert.DoesNotContain(_directory.Path, Mounts(), StringComparison.Ordinal);
         Assert.False(Directory.Exists(_directory.Path));
         Assert.Equal((0, $"cluster {_directory.Cluster} is not up: nothing to stop\n", ""),
@@ -53,9 +55,9 @@ public sealed class UpTests : IAsyncDisposable
             TestContext.Current.CancellationToken);
         foreach (AgentFolder agent in _directory.Agents().Reverse()) // without the first, which coordinates, the other would end
         {
-            ProcessIdentity process = agent.Running()!.Value;
+            ProcessIdentity process = agent.Running()!.Value, keeper = agent.Keeper()!.Value;
             Assert.True(ProcessControl.Signal(process, Signals.SIGKILL));
-            Assert.True(ProcessControl.WaitForExit(process, 20_000));
+            Assert.True(ProcessControl.WaitForExit(keeper, 20_000));
         }
         Assert.Matches("agent n0 +FAIL +does not run", (await Vsmp.RunAsync(_directory, "doctor")).Output);
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Diagnostics;
+using VSmp.Agent.Cli;
 using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
+using VSmp.Agent.Tests.Keeping;
 
 namespace VSmp.Agent.Tests.Cli;
 
@@ -67,6 +69,9 @@ internal static class Vsmp
         // What is preloaded is not under test here: any library that loads will do.
         string library = System.IO.Path.Combine(AppContext.BaseDirectory, "libvsmp-guest.so");
         if (!File.Exists(library)) File.Copy("/lib/x86_64-linux-gnu/libm.so.6", library);
+        string keeper = System.IO.Path.Combine(AppContext.BaseDirectory, KeptAgents.KeeperName);
+        File.Delete(keeper);
+        _ = File.CreateSymbolicLink(keeper, KeeperPrograms.Keeper);
         return System.IO.Path.Combine(AppContext.BaseDirectory, "vsmp");
     }
 }

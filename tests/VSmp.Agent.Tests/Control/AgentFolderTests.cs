@@ -39,6 +39,27 @@ public sealed class AgentFolderTests : IDisposable
     }
 
     [Fact]
+    public void A_node_lives_as_long_as_its_keeper_which_may_be_longer_than_its_agent()
+    {
+        AgentFolder folder = _directory.Agent("n0");
+        Assert.True(folder.IsDead());
+        using Process process = Process.Start("sleep", "1000");
+        ProcessIdentity keeper = ProcessIdentity.Of(process.Id)!.Value;
+        using (folder.Claim(null, out _, keeper))
+        {
+            Assert.Equal((Environment.ProcessId, keeper, keeper), (folder.Running()?.ProcessId, folder.Keeper(), folder.Node()));
+            File.Delete(folder.PidFile);
+            Assert.Equal((null, keeper), (folder.Running(), folder.Node()));
+        }
+        process.Kill();
+        Assert.True(folder.IsDead());
+        Assert.Null(folder.Node());
+        using (folder.Claim(null, out _)) Assert.Equal(folder.Running(), folder.Node()); // one without a keeper
+        _ = folder.CleanUp(keepLog: false);
+        Assert.False(folder.Exists);
+    }
+
+    [Fact]
     public void A_path_too_long_for_a_socket_is_refused_with_the_reason()
     {
         AgentFolder folder = new RunDirectory("/tmp/" + new string('d', 60), "x").Agent(new string('n', 60));

@@ -133,6 +133,69 @@ public sealed class KeeperClientTests : IDisposable
     }
 
     [Fact]
+    public async Task What_is_to_be_held_later_is_held_in_order_and_answered_on_the_reactor()
+    {
+        const int Count = 2000; // more than the socket has room for
+        using KeeperClient client = _keeper.Connect();
+        using Reactor reactor = new(maxSpinMicroseconds: 0);
+        client.Watch(reactor);
+        Thread thread = new(reactor.Run);
+        thread.Start();
+        try
+        {
+            List<int> answers = [];
+            TaskCompletionSource all = Completion(), again = Completion(), lost = Completion();
+            _ = reactor.Ask(() =>
+            {
+                for (uint i = 0; i < Count; i++)
+                {
+                    int fd = Libc.EventFd(0, Libc.EFD_CLOEXEC);
+                    ulong key = Other.Value + i;
+                    client.HoldLater(new HoldKey(key), HoldKind.Other, [fd], BitConverter.GetBytes(key), default, error =>
+                    {
+                        answers.Add(error);
+                        if (answers.Count == Count) all.SetResult();
+                    });
+                    _ = Libc.Close(fd);
+                    if (i % 2 == 0) client.DropLater(new HoldKey(key));
+                }
+                Assert.Empty(answers);
+                return true;
+            });
+            await Await(all.Task);
+            Assert.All(answers, error => Assert.Equal(0, error));
+            Assert.Equal(Enumerable.Range(0, Count).Where(i => i % 2 == 1).Select(i => Other.Value + (ulong)i),
+                (await Await(reactor.Ask(client.List))).Select(h => BitConverter.ToUInt64(h.Data)).Order());
+            _ = reactor.Ask(() =>
+            {
+                client.HoldLater(new HoldKey(Other.Value + 1), HoldKind.Other, [1], default, default, error =>
+                {
+                    answers.Add(error);
+                    again.SetResult();
+                });
+                return true;
+            });
+            await Await(again.Task);
+            Assert.Equal(Errno.EEXIST, answers[^1]);
+
+            client.Lost += () => lost.SetResult();
+            _ = Libc.Kill(_keeper.Keeper.Id, Signals.SIGSTOP); // it does not answer, and has what it is sent only in its socket
+            _ = reactor.Ask(() =>
+            {
+                client.HoldLater(new HoldKey(1), HoldKind.Other, [1], default, default, answers.Add);
+                return true;
+            });
+            await Await(lost.Task);
+            Assert.Equal(Errno.EPIPE, answers[^1]);
+        }
+        finally
+        {
+            reactor.Stop();
+            thread.Join();
+        }
+    }
+
+    [Fact]
     public void A_call_to_a_keeper_that_is_gone_says_so()
     {
         using KeeperClient client = _keeper.Connect();

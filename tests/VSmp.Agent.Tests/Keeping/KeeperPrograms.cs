@@ -14,13 +14,16 @@ internal static class KeeperPrograms
     /// <summary>How long what ought to happen may take.</summary>
     public static TimeSpan Patience { get; } = TimeSpan.FromSeconds(60);
 
+    /// <summary>The keeper.</summary>
+    public static string Keeper => Path.Combine(Build, "vsmp-keeper");
+
     private static string Build { get; } =
         Environment.GetEnvironmentVariable("BUILD") is { Length: > 0 } named ? named : Path.Combine(Root, "build");
 
     /// <summary>Starts a keeper with an agent of native/tests.</summary>
     public static Process Start(int restartLimit, string agent, params string[] arguments)
     {
-        string keeper = Path.Combine(Build, "vsmp-keeper"), program = Path.Combine(Build, "tests", agent);
+        string keeper = Keeper, program = Path.Combine(Build, "tests", agent);
         Assert.True(File.Exists(keeper) && File.Exists(program), $"{keeper} or {program} is not there: run `make native`");
         ProcessStartInfo start = new(keeper, ["--restart-limit", $"{restartLimit}", "--", program, .. arguments])
         {

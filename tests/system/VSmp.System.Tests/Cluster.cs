@@ -102,8 +102,19 @@ internal sealed class Cluster
     public string Scratch(string name) => Path.Combine(_scratch, name);
 
     /// <summary>The process of an agent.</summary>
-    public int ProcessId(string agent) =>
-        int.Parse(File.ReadAllText($"{RunDirectory}/{agent}/agent.pid").Split(' ', '\n')[0]);
+    public int ProcessId(string agent) => ReadProcess(agent, "agent.pid");
+
+    /// <summary>The process of an agent's keeper, which lives as long as the node does.</summary>
+    public int KeeperId(string agent) => ReadProcess(agent, "keeper.pid");
+
+    /// <summary>Kills a node as the end of its host would: nobody there gets to say anything. Its guests end with it.</summary>
+    public void KillNode(string agent)
+    {
+        int keeper = KeeperId(agent), process = ProcessId(agent);
+        Assert.Equal(0, Native.Kill(process, Native.SIGSTOP)); // it would bid the others farewell when its keeper goes
+        Assert.Equal(0, Native.Kill(keeper, Native.SIGKILL));
+        Assert.Equal(0, Native.Kill(process, Native.SIGKILL));
+    }
 
     /// <summary>What an agent has logged.</summary>
     public string Log(string agent) => File.ReadAllText($"{RunDirectory}/{agent}/agent.log");
@@ -150,6 +161,8 @@ internal sealed class Cluster
         }
         return peak;
     }
+
+    private int ReadProcess(string agent, string file) => int.Parse(File.ReadAllText($"{RunDirectory}/{agent}/{file}").Split(' ', '\n')[0]);
 
     /// <summary>Mebibytes in bytes.</summary>
     public static long MiB(long count) => count * Megabyte;

@@ -34,7 +34,7 @@ public sealed class FailureTests
             using GuestCommand narrow = cluster.Start([Paths.Program("hold"), "20"], node: "n1");
             narrow.Command.WaitFor("ready");
 
-            Assert.Equal(0, Native.Kill(cluster.ProcessId("n2"), Native.SIGKILL));
+            cluster.KillNode("n2");
             Wait.Until(() => wide.Command.Error.Contains("are lost", StringComparison.Ordinal), 60, () => $"word of the loss: {wide.Command.Error}");
             Assert.True(wide.Command.IsRunning, "the guest ended though it had not touched what is lost");
             string lost = cluster.Vsmp("report", "lost").Succeeded().Output;
@@ -58,7 +58,7 @@ public sealed class FailureTests
     {
         using GuestCommand guest = cluster.Start([Paths.Program("random"), "120", "60"], local: "32M", node: "n1");
         Wait.Until(() => cluster.AllocatedBytes("n0") > Cluster.MiB(16), 60, () => "the guest's pages on n0");
-        Assert.Equal(0, Native.Kill(cluster.ProcessId("n1"), Native.SIGKILL));
+        cluster.KillNode("n1");
         guest.Command.WaitForEnd(60).FailedWith(9, "n1");
         Assert.DoesNotContain("check failed", guest.Command.Error, StringComparison.Ordinal);
     }, leavesAgents: ["n0"]);
@@ -66,7 +66,7 @@ public sealed class FailureTests
     [Fact]
     public void Up_sweeps_what_a_crash_left_and_says_so() => Cluster.Run(2, "64M", cluster =>
     {
-        foreach (string agent in cluster.Agents) Assert.Equal(0, Native.Kill(cluster.ProcessId(agent), Native.SIGKILL));
+        foreach (string agent in cluster.Agents) cluster.KillNode(agent);
         Outcome up = cluster.Vsmp("up", "--agents", "2", "--memory", "64M").Succeeded();
         Assert.Contains("unmounted", up.Output + up.Error, StringComparison.Ordinal);
         cluster.Guest([Paths.Program("hold"), "40"]).Outcome.Succeeded();

@@ -20,7 +20,7 @@ public sealed class RecoveryTests
             for (int i = 0; i < victims.Length; i++)
             {
                 Thread.Sleep(random.Next(1000)); // at any moment
-                Assert.Equal(0, Native.Kill(cluster.ProcessId(victims[i]), Native.SIGKILL));
+                cluster.KillNode(victims[i]);
                 int done = i + 1;
                 Wait.Until(() => Count(cluster.Log("n0"), "every page has a mirror again") == done, 30,
                     () => $"new mirrors after the loss of {victims[i]} (seed {seed}):\n{cluster.Log("n0")}");

@@ -19,10 +19,10 @@ public sealed class SpmdRecoveryTests
             job.WaitFor("ready");
             Assert.Matches("rounds .* mirror ", cluster.Vsmp("region", "ls").Succeeded().Output);
             Thread.Sleep(random.Next(500)); // at any moment
-            Assert.Equal(0, Native.Kill(cluster.ProcessId(victims[0]), Native.SIGKILL));
+            cluster.KillNode(victims[0]);
             Wait.Until(() => Count(cluster.Log("n0"), "every page has a mirror again") == 1, 30,
                 () => $"new mirrors after the loss of {victims[0]} (seed {seed}):\n{cluster.Log("n0")}");
-            Assert.Equal(0, Native.Kill(cluster.ProcessId(victims[1]), Native.SIGKILL));
+            cluster.KillNode(victims[1]);
             Wait.Until(() => Count(cluster.Log("n0"), "nothing is lost") == 2, 30,
                 () => $"the end of the recovery after the loss of {victims[1]} (seed {seed}):\n{cluster.Log("n0")}");
             Assert.Matches("rounds .* mirror 0 %, no room", cluster.Vsmp("region", "ls").Succeeded().Output);
@@ -41,7 +41,7 @@ public sealed class SpmdRecoveryTests
         string[] program = ["spmd-hold", "32", .. touches ? new[] { "again" } : []];
         using Command job = Start(cluster, ["-n", "2", "--local", "8M"], program);
         job.WaitFor("ready");
-        Assert.Equal(0, Native.Kill(cluster.ProcessId("n3"), Native.SIGKILL));
+        cluster.KillNode("n3");
         Wait.Until(() => job.Error.Contains("of region hold are lost", StringComparison.Ordinal), 30, () => $"word of the loss: {job.Error}");
         Assert.True(job.IsRunning, "the job ended though no rank had touched what is lost");
         Assert.Matches("n0 +- +spmd-hold +hold +n3 ", cluster.Vsmp("report", "lost").Succeeded().Output);
@@ -59,7 +59,7 @@ public sealed class SpmdRecoveryTests
     {
         using Command job = Start(cluster, ["-n", "2", "--redundancy", "mirror"], "spmd-hold", "8");
         job.WaitFor("ready");
-        Assert.Equal(0, Native.Kill(cluster.ProcessId("n1"), Native.SIGKILL));
+        cluster.KillNode("n1");
         Outcome outcome = job.WaitForEnd(60);
         Assert.Equal(9, outcome.ExitCode);
         Assert.Contains("n1 was lost; the job cannot go on", outcome.Error, StringComparison.Ordinal);

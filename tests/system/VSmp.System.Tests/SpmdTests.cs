@@ -125,7 +125,7 @@ public sealed partial class SpmdTests
     {
         using Command job = Start(cluster, ["-n", "3"], "spmd-hold", "8");
         job.WaitFor("ready");
-        Assert.Equal(0, Native.Kill(cluster.ProcessId("n2"), Native.SIGKILL));
+        cluster.KillNode("n2");
         Outcome outcome = job.WaitForEnd(60);
         Assert.Equal(9, outcome.ExitCode);
         Assert.Contains("n2", outcome.Error, StringComparison.Ordinal);
