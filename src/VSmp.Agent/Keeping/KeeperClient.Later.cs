@@ -118,7 +118,7 @@ internal sealed partial class KeeperClient
     /// <summary>A keeper that does not answer stops nobody when the lease ends, and is as good as lost.</summary>
     private void CheckAnswers()
     {
-        OnReady(EpollEvents.Readable); // what came while this agent itself stood still counts
+        OnReady(EpollEvents.Readable | EpollEvents.Writable); // what came, or could have gone, while this agent itself stood still counts
         if (!IsWaiting) return;
         long since = _unanswered.TryPeek(out Unanswered? due) ? due.SinceMilliseconds : _waiting.Peek().SinceMilliseconds;
         if (Now - since > PatienceMilliseconds) _ = Lose("it does not answer");

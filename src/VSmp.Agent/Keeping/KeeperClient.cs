@@ -247,6 +247,7 @@ internal sealed partial class KeeperClient : IReactorHandler, IDisposable
     private KeeperMessage AwaitReply(KeeperRequest request, uint serial)
     {
         long giveUpAt = Environment.TickCount64 + PatienceMilliseconds;
+        bool isLate = false;
         while (true)
         {
             if (TryReceive(out KeeperMessage message))
@@ -255,9 +256,10 @@ internal sealed partial class KeeperClient : IReactorHandler, IDisposable
                 if (message.Type == (request | KeeperRequest.Reply) && message.Serial == serial) return message;
                 throw Lose($"it answers what was not asked ({message.Type})");
             }
+            if (isLate) throw Lose("it does not answer");
             int left = (int)(giveUpAt - Environment.TickCount64);
-            if (left <= 0) throw Lose("it does not answer");
-            _ = _socket.WaitReadable(left);
+            isLate = left <= 0; // once more: it may have been this process that stood still
+            if (!isLate) _ = _socket.WaitReadable(left);
         }
     }
 
