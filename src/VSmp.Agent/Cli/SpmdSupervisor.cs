@@ -252,8 +252,8 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         string how = rank.How ?? (exit.IsSignaled
             ? $"rank {rank.Number} (process {rank.ProcessId} on {rank.Node}) was killed by signal {exit.Status}"
             : $"rank {rank.Number} (process {rank.ProcessId} on {rank.Node}) ended with exit code {exit.Status}");
-        // What its keeper has killed since the agent is dead says so first.
-        if (exit.IsSignaled && exit.Status == Signals.SIGKILL && _agents.Exists(agent => agent.Name == rank.Node && agent.IsGone)) OnLost(rank.Node);
+        // Whom its keeper has killed since the agent is dead, or who could not go on without it, may be seen to end first.
+        if ((exit.IsSignaled || exit.Status != 0) && _agents.Exists(agent => agent.Name == rank.Node && agent.IsGone)) OnLost(rank.Node);
         try { _leader.ReportRank(rank.Number, how); }
         catch (CommandException) { } // lost, and told
         if (!exit.IsSignaled && exit.Status == 0) return;
