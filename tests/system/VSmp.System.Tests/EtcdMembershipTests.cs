@@ -19,7 +19,7 @@ public sealed class EtcdMembershipTests
             etcd.Kill();
             Wait.Until(() => cluster.Log("n1").Contains("etcd cannot be reached", StringComparison.Ordinal), 30, () => cluster.Log("n1"));
             Assert.Contains("nobody can join, leave or be excluded", cluster.Vsmp("status").Succeeded().Output, StringComparison.Ordinal);
-            Assert.Equal(0, Native.Kill(cluster.ProcessId("n0"), Native.SIGKILL));
+            cluster.KillNode("n0");
             Wait.Until(() => cluster.Log("n1").Contains("n0 (node 0) is suspected", StringComparison.Ordinal), 30, () => cluster.Log("n1"));
             Assert.DoesNotContain("has left in view", cluster.Log("n1"), StringComparison.Ordinal);
 
@@ -43,7 +43,7 @@ public sealed class EtcdMembershipTests
             {
                 for (int round = 1; round <= 3; round++)
                 {
-                    Assert.Equal(0, Native.Kill(cluster.ProcessId("n0"), Native.SIGKILL));
+                    cluster.KillNode("n0");
                     Command agent = new(Paths.Vsmp,
                     [
                         "agent", "--name", "n0", "--memory", "64M", "--listen", "127.0.0.1:0", "--secret", $"{cluster.RunDirectory}/secret",

@@ -4,6 +4,32 @@ namespace VSmp.SystemTests;
 /// <summary>Agents started by keepers: what becomes of guests when one or both of them are killed.</summary>
 public sealed class KeeperTests
 {
+    [Theory]
+    [InlineData(true, false)]
+    [InlineData(false, true)]
+    [InlineData(true, true)]
+    public void When_agent_or_keeper_is_killed_the_guests_end_and_the_cluster_comes_up_again(bool killsAgent, bool killsKeeper) => Cluster.Run(1, "128M", cluster =>
+    {
+        using GuestCommand guest = cluster.Start([Paths.Program("hold"), "24"]);
+        guest.Command.WaitFor("ready");
+        int agent = cluster.ProcessId("n0"), keeper = cluster.KeeperId("n0");
+        int process = int.Parse(File.ReadAllLines($"{cluster.RunDirectory}/n0/guests")[0].Split(' ')[0]);
+        if (killsAgent && killsKeeper) cluster.KillNode("n0");
+        else Assert.Equal(0, Native.Kill(killsAgent ? agent : keeper, Native.SIGKILL));
+
+        Outcome ended = guest.Command.WaitForEnd(60);
+        if (killsAgent) ended.FailedWith(9, "agent n0 was lost");
+        else Assert.NotEqual(0, ended.ExitCode);
+        Assert.DoesNotContain("check failed", ended.Error, StringComparison.Ordinal);
+        Wait.Until(() => !Array.Exists([agent, keeper, process], p => Directory.Exists($"/proc/{p}")), 30, () => "the end of agent, keeper and guest");
+        if (!killsKeeper) Assert.Contains("vsmp-keeper: the agent was killed, and is not to be started again", cluster.Log("n0"), StringComparison.Ordinal);
+        if (!killsAgent) Assert.Contains("vsmp-keeper, which started this agent, is dead", cluster.Log("n0"), StringComparison.Ordinal);
+
+        cluster.Vsmp("up", "--agents", "1", "--memory", cluster.Memory).Succeeded();
+        Assert.Equal(0, cluster.AllocatedBytes("n0"));
+        cluster.Guest([Paths.Program("hold"), "24"]).Outcome.Succeeded();
+    });
+
     [Fact]
     public void Ranks_of_an_agent_that_is_killed_alone_end_their_job_with_a_message() => Cluster.Run(2, "64M", cluster =>
     {

@@ -21,6 +21,41 @@ public sealed class MembershipTests
     });
 
     [Fact]
+    public void Where_an_agent_stands_still_its_keeper_stops_the_guests_until_there_is_a_lease_again() => Cluster.Run(3, "128M", cluster =>
+    {
+        using GuestCommand guest = cluster.Start([Paths.Program("random"), "64", "8"], local: "32M", node: "n1");
+        guest.Command.EndInput();
+        Wait.Until(() => cluster.AllocatedBytes("n2") > Cluster.MiB(16), 60, () => "the guest's pages on n2");
+        string process = GuestOf(cluster, "n1");
+        for (int round = 0; round < 3; round++)
+        {
+            cluster.Vsmp("inject", "pause", "n1").Succeeded();
+            Wait.Until(() => Stands(process), 10, () => "the guest runs on, though its node has no lease");
+            cluster.Vsmp("inject", "resume", "n1").Succeeded();
+            Wait.Until(() => !Stands(process), 10, () => $"the guest does not go on, though its node has a lease again:\n{cluster.Log("n1")}");
+        }
+        guest.Command.WaitForEnd(60).Succeeded(); // it verifies whatever it reads
+        Assert.Equal(3, cluster.Status().Count);
+    });
+
+    [Fact]
+    public void An_agent_that_stands_still_for_too_long_is_excluded_after_its_guests_were_stopped_and_ends_them_when_it_goes_on() => Cluster.Run(3, "128M", cluster =>
+    {
+        using GuestCommand guest = cluster.Start([Paths.Program("random"), "64", "600"], local: "32M", node: "n1");
+        guest.Command.EndInput();
+        Wait.Until(() => cluster.AllocatedBytes("n2") > Cluster.MiB(16), 60, () => "the guest's pages on n2");
+        string process = GuestOf(cluster, "n1");
+        cluster.Vsmp("inject", "pause", "n1").Succeeded();
+        Wait.Until(() => cluster.Log("n0").Contains("node n1 is lost", StringComparison.Ordinal), 60, () => cluster.Log("n0"));
+        Assert.True(Stands(process), "the others have taken the node for lost, and its guest runs");
+        cluster.Vsmp("inject", "resume", "n1").Succeeded();
+        Outcome ended = guest.Command.WaitForEnd(60);
+        Assert.NotEqual(0, ended.ExitCode);
+        Assert.Contains("in the cluster no more", ended.Error, StringComparison.Ordinal);
+        Assert.Contains("vsmp-keeper: the lease has run out", cluster.Log("n1"), StringComparison.Ordinal);
+    }, leavesAgents: ["n0", "n2"]);
+
+    [Fact]
     public void A_node_that_is_cut_off_is_excluded_after_its_guests_were_stopped_and_ends_when_it_is_back() => Cluster.Run(4, "128M", cluster =>
     {
         using GuestCommand kept = cluster.Start([Paths.Program("random"), "64", "20"], local: "16M", node: "n0", redundancy: "mirror");
@@ -53,6 +88,9 @@ public sealed class MembershipTests
         foreach (string agent in new[] { "n1", "n2" })
             Assert.Contains("start the cluster anew", cluster.Log(agent), StringComparison.Ordinal);
     }, leavesAgents: []);
+
+    /// <summary>Whether a process, which is not to have ended, is stopped.</summary>
+    private static bool Stands(string process) => File.ReadAllText($"/proc/{process}/status").Contains("State:\tT", StringComparison.Ordinal);
 
     private static string GuestOf(Cluster cluster, string agent) => File.ReadAllLines($"{cluster.RunDirectory}/{agent}/guests")[0].Split(' ')[0];
 }

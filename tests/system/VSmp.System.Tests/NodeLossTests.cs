@@ -34,8 +34,7 @@ public sealed class NodeLossTests(ITestOutputHelper output)
                     string[] candidates = [.. cluster.Status().Where(n => n.Key != Guests && n.Value.GetProperty("homeBytes").GetInt64() > 0).Select(n => n.Key).Order(StringComparer.Ordinal)];
                     if (candidates.Length == 0) candidates = [.. cluster.Agents.Where(n => n != Guests)];
                     string victim = candidates[random.Next(candidates.Length)];
-                    int process = cluster.ProcessId(victim);
-                    string[] command = File.ReadAllText($"/proc/{process}/cmdline").Split('\0')[..^1];
+                    string[] command = File.ReadAllText($"/proc/{cluster.KeeperId(victim)}/cmdline").Split('\0')[..^1]; // the agent's follows in it
                     Thread.Sleep(random.Next(500)); // at any moment
                     cluster.Vsmp("inject", "kill", victim).Succeeded();
                     Wait.Until(() => !cluster.Status().ContainsKey(victim), 30, () => $"{victim} to be excluded (kill {kill}, seed {seed}):\n{cluster.Log(Guests)}");
