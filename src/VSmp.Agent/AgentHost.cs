@@ -60,6 +60,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private AgentControl _control = null!;
     private Sampler _sampler = null!;
     private GuestStops? _guestStops;
+    private readonly bool _isKept = KeeperClient.IsThere; // and starts another agent if this one is killed
     private string? _ending;
     private int _exitCode = ExitCodes.Ok;
 
@@ -182,7 +183,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     /// <summary>What can be had without the others: memory and an address.</summary>
     private void Open()
     {
-        _parts.Add(FramesMount.Create(_options.Folder.Frames, _options.MemoryBytes));
+        _parts.Add(FramesMount.Create(_options.Folder.Frames, _options.MemoryBytes, _isKept));
         _gate = new PeerGate(_options.Cluster, ClusterSecret.Load(_options.SecretFile), Log.Warn);
         _parts.Add(_gate);
         _address = Listen();
@@ -244,7 +245,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private bool Build()
     {
         NodeId self = _membership.Self;
-        _pager = new Pager(self, _reactor, _fabric, () => _peers.NodeLimit);
+        _pager = new Pager(self, _reactor, _fabric, () => _peers.NodeLimit) { IsRecording = _isKept };
         _parts.Add(_pager);
         _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         _recovery = new RecoveryServer(self, _pager, _fabric, _peers, _reservations);
@@ -270,6 +271,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
         _jobs.RegionsChanged += () => _reactor.Post(_control.FinishEnding); // not while a region is being dropped
         _parts.Add(new ControlServer(_options.Folder, _options.GroupId, _control));
+        _reactor.AtTurnEnd(_pager.RecordLayouts); // before anybody hears of it
         _reactor.AtTurnEnd(_fabric.Flush); // requests go out before room is made
         _reactor.AtTurnEnd(_pager.OnTurnEnd);
         _reactor.AtTurnEnd(_fabric.Flush);

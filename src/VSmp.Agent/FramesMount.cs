@@ -12,16 +12,26 @@ internal sealed class FramesMount : IDisposable
     /// <summary>Room for the file system's own blocks, beside the frames.</summary>
     private const ulong SlackBytes = 1 << 20;
 
+    /// <summary>
+    /// Room for what outlives an agent: state files, of which those of the node's own memory take up less than one percent (<see cref="RecordsShare"/>, as its
+    /// inverse), and copies that are kept.
+    /// </summary>
+    private const ulong RecordsBytes = 64 << 20, RecordsShare = 100;
+
     private readonly string _path;
 
     private FramesMount(string path) => _path = path;
 
     /// <summary>Mounts it.</summary>
+    /// <param name="path">Where.</param>
+    /// <param name="bytes">What the node contributes.</param>
+    /// <param name="isRecording">Whether what the agent knows is to lie there as well.</param>
     /// <exception cref="CommandException">Not permitted, or the kernel refuses.</exception>
-    public static FramesMount Create(string path, ulong bytes)
+    public static FramesMount Create(string path, ulong bytes, bool isRecording)
     {
+        ulong size = bytes + SlackBytes + (isRecording ? RecordsBytes + (bytes / RecordsShare) : 0);
         Directory.CreateDirectory(path);
-        if (Libc.Mount("vsmp", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, $"size={bytes + SlackBytes},mode=0700,huge=never") < 0)
+        if (Libc.Mount("vsmp", path, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, $"size={size},mode=0700,huge=never") < 0)
         {
             int error = Errno.Last;
             string advice = error == Errno.EPERM ? ": run the agent as root (or with CAP_SYS_ADMIN)" : "";

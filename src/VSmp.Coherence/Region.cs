@@ -18,6 +18,7 @@ public sealed class Region : RegionLayout
     private readonly DirectoryEntry[]?[] _directory;
     private ushort[]? _mirrorOf; // of the extents whose home is here
     private ushort[]? _nextMirrorOf;
+    private int _changes;
 
     /// <summary>Makes a region of which nothing is here yet.</summary>
     /// <param name="id">Its number.</param>
@@ -66,6 +67,9 @@ public sealed class Region : RegionLayout
     public override string ProtocolName => Protocol.Name;
 
     /// <inheritdoc/>
+    public override int LayoutChanges => base.LayoutChanges + Mirrored.Changes + _changes;
+
+    /// <inheritdoc/>
     public override bool IsOpen(ExtentNumber extent) => extent.Value < (uint)_pages.Length && _pages[extent.Value] is not null;
 
     /// <inheritdoc/>
@@ -95,6 +99,7 @@ public sealed class Region : RegionLayout
             Array.Fill(_mirrorOf, NodeId.None.Value);
         }
         _mirrorOf[extent.Value] = mirror.Value;
+        _changes++;
     }
 
     /// <summary>Whether an answer of a mirror is awaited for a page of an extent whose home is here.</summary>
@@ -120,6 +125,7 @@ public sealed class Region : RegionLayout
             Array.Fill(_nextMirrorOf, NodeId.None.Value);
         }
         _nextMirrorOf[extent.Value] = mirror.Value;
+        _changes++;
     }
 
     /// <summary>Whether any page of an extent whose home is here was ever asked for.</summary>
@@ -174,6 +180,7 @@ public sealed class Region : RegionLayout
     {
         if (_pages[extent.Value] is not null) throw new InvalidOperationException($"{extent} of {Id} is open already");
         _pages[extent.Value] = new PageEntry[ExtentNumber.Pages];
+        _changes++;
     }
 
     /// <inheritdoc/>
@@ -184,6 +191,7 @@ public sealed class Region : RegionLayout
             if (page.State != NodeState.I) throw new InvalidOperationException($"{extent} of {Id} is closed with a page in {page.State}");
         }
         _pages[extent.Value] = null;
+        _changes++;
     }
 
     /// <inheritdoc/>
@@ -192,6 +200,7 @@ public sealed class Region : RegionLayout
         if (_directory[extent.Value] is not null) return false;
         _directory[extent.Value] = Untouched;
         HomeExtentCount++;
+        _changes++;
         return true;
     }
 
@@ -203,6 +212,7 @@ public sealed class Region : RegionLayout
         SetMirror(extent, NodeId.None);
         SetNextMirror(extent, NodeId.None);
         HomeExtentCount--;
+        _changes++;
         return true;
     }
 

@@ -45,6 +45,11 @@ public abstract class RegionLayout
     /// <summary>Extents whose home this node is.</summary>
     public int HomeExtentCount { get; private protected set; }
 
+    /// <summary>
+    /// Counts what changes of it: homes, mirrors, which extents are in use. Whoever keeps a copy sees by it whether that is out of date.
+    /// </summary>
+    public virtual int LayoutChanges => Homes?.Changes ?? 0;
+
     /// <summary>Whether this node's guests have the extent reserved.</summary>
     public abstract bool IsOpen(ExtentNumber extent);
 

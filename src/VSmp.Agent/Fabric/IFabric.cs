@@ -36,6 +36,11 @@ public interface IFabric : IDisposable
     /// </summary>
     bool HasCredit(NodeId peer);
 
+    /// <summary>
+    /// Whether frames that are complete must stay here for now: what they tell is not recorded yet. (Otherwise large ones may leave before <see cref="Flush"/>.)
+    /// </summary>
+    bool HoldsBack { get; set; }
+
     /// <summary>Hands queued frames to the sockets; the reactor calls it once a turn, after all handlers.</summary>
     void Flush();
 

@@ -167,6 +167,9 @@ internal sealed unsafe class InMemoryFabric(InMemoryNetwork network, NodeId self
     public ViewNumber View { get; set; }
 
     /// <inheritdoc/>
+    public bool HoldsBack { get; set; }
+
+    /// <inheritdoc/>
     public FabricCounters Counters => _counters;
 
     /// <inheritdoc/>

@@ -49,6 +49,8 @@ internal sealed unsafe class SessionFabric : IFabric
     private Session? _begun;
     private FabricCounters _counters;
     private bool _disposed;
+    private bool _holdsBack;
+    private bool _hasHeldBack; // what would have left
 
     /// <summary>Makes the fabric; the reactor need not run yet. The agent calls <see cref="Flush"/> at each turn's end.</summary>
     /// <param name="reactor">Whose thread everything runs on.</param>
@@ -102,6 +104,22 @@ internal sealed unsafe class SessionFabric : IFabric
 
     /// <summary>Stamped on every frame that is sent.</summary>
     public ViewNumber View { get; set; }
+
+    /// <inheritdoc/>
+    public bool HoldsBack
+    {
+        get => _holdsBack;
+        set
+        {
+            _holdsBack = value;
+            if (value || !_hasHeldBack) return;
+            _hasHeldBack = false;
+            foreach (Session session in _toFlush)
+            {
+                if (session.Core.Outbox.UnsentBytes >= FrameHeader.MaxPayloadBytes) session.SendNow();
+            }
+        }
+    }
 
     /// <inheritdoc/>
     public FabricCounters Counters => _counters;
@@ -174,7 +192,9 @@ internal sealed unsafe class SessionFabric : IFabric
         core.Commit(header, View);
         _counters.CountSent(header.Type, (int)(core.Outbox.UnacknowledgedBytes - before));
         // So much is worth a system call of its own: the peer takes it in while the next is put together.
-        if (core.Outbox.UnsentBytes >= FrameHeader.MaxPayloadBytes) session.SendNow();
+        if (core.Outbox.UnsentBytes < FrameHeader.MaxPayloadBytes) return;
+        if (_holdsBack) _hasHeldBack = true;
+        else session.SendNow();
     }
 
     /// <inheritdoc/>

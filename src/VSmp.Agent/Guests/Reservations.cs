@@ -420,6 +420,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         if (at.Home == self)
         {
             region.Layout.ResignHome(extent);
+            region.RecordExtent(extent);
             region.Frames.Punch(extent.FirstPage, ExtentNumber.Pages);
             capacity.CacheToHome(-1);
             guest.Run.AddLocalHomes(-1);
@@ -482,6 +483,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         {
             ExtentNumber extent = new(first.Value + e);
             if ((region.IsShared || !region.Layout.ResignHome(extent)) && region.Mirrored?.Remove(extent) != true) continue;
+            region.RecordExtent(extent);
             // Where guests use it, it was never written as a mirror: what is in the frames is theirs.
             if (!region.Layout.IsOpen(extent)) region.Frames.Punch(extent.FirstPage, ExtentNumber.Pages);
             capacity.RemoveHome(1);
@@ -506,9 +508,16 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     private static bool Take(PagedRegion region, ExtentNumber extent, ExtentOrder order)
     {
         if (region.Mirrored is not { } mirrored || region.Layout.IsHome(extent) || mirrored.Contains(extent)) return false;
-        if (order.Role != ExtentRole.Home) return mirrored.Add(extent, order.Partner, isFresh: order.Role == ExtentRole.Mirror);
-        region.Layout.BecomeHome(extent);
-        Pager.SetMirror(region, extent, order.Partner);
+        if (order.Role != ExtentRole.Home)
+        {
+            mirrored.Add(extent, order.Partner, isFresh: order.Role == ExtentRole.Mirror);
+        }
+        else
+        {
+            region.Layout.BecomeHome(extent);
+            Pager.SetMirror(region, extent, order.Partner);
+        }
+        region.RecordExtent(extent);
         return true;
     }
 

@@ -38,6 +38,12 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, SetLastError = true, EntryPoint = "unlink", StringMarshalling = StringMarshalling.Utf8)]
     public static partial int Unlink(string path);
 
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "mmap")]
+    public static partial byte* MMap(void* at, nuint bytes, int protection, int flags, int fd, long offset);
+
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "munmap")]
+    public static partial int MUnmap(void* at, nuint bytes);
+
     [LibraryImport(Name, SetLastError = true, EntryPoint = "mount", StringMarshalling = StringMarshalling.Utf8)]
     public static partial int Mount(string source, string target, string type, ulong flags, string data);
 
@@ -90,7 +96,9 @@ internal static unsafe partial class Libc
     public const int SCHED_OTHER = 0, SCHED_FIFO = 1, SCHED_RESET_ON_FORK = 0x40000000;
     public const int O_RDONLY = 0, O_RDWR = 2, O_CREAT = 0x40, O_EXCL = 0x80, O_NONBLOCK = 0x800, O_CLOEXEC = 0x80000;
     public const int FALLOC_FL_KEEP_SIZE = 1, FALLOC_FL_PUNCH_HOLE = 2;
-    public const int SEEK_DATA = 3;
+    public const int SEEK_DATA = 3, SEEK_HOLE = 4;
+    public const int PROT_READ = 1, PROT_WRITE = 2, MAP_SHARED = 1, MAP_NORESERVE = 0x4000;
+    public const int O_NOFOLLOW = 0x20000;
     public const int EFD_CLOEXEC = 0x80000, EFD_NONBLOCK = 0x800;
     public const int EPOLL_CLOEXEC = 0x80000, EPOLL_CTL_ADD = 1, EPOLL_CTL_DEL = 2, EPOLL_CTL_MOD = 3;
     public const int MNT_DETACH = 2;

@@ -52,6 +52,9 @@ internal sealed partial class KeeperClient : IReactorHandler, IDisposable
     /// <summary>There is no keeper any more: if this agent dies now, guests that wait for pages read zeros.</summary>
     public event Action? Lost;
 
+    /// <summary>Whether a keeper has started this process, and <see cref="Connect"/> was not called yet.</summary>
+    public static bool IsThere => !string.IsNullOrEmpty(Environment.GetEnvironmentVariable(SocketVariable));
+
     /// <summary>Connects with the keeper that has started this process; null if none has.</summary>
     /// <exception cref="IOException">The environment names a socket that is none.</exception>
     public static KeeperClient? Connect()

@@ -14,13 +14,14 @@ internal sealed unsafe class FrameFile : IDisposable
 {
     private static readonly byte* Zeros = (byte*)NativeMemory.AllocZeroed(PageNumber.Bytes); // lives as long as the process
 
-    private readonly string _path;
-
     private FrameFile(string path, int fd)
     {
-        _path = path;
+        Path = path;
         Descriptor = fd;
     }
+
+    /// <summary>Where it is.</summary>
+    public string Path { get; }
 
     /// <summary>The file, for passing to guests.</summary>
     public int Descriptor { get; private set; }
@@ -28,7 +29,7 @@ internal sealed unsafe class FrameFile : IDisposable
     /// <summary>Makes a region's file, of holes only.</summary>
     public static FrameFile Create(string folder, RegionId region, ulong bytes)
     {
-        string path = Path.Combine(folder, $"{region.Value:x16}");
+        string path = PathOf(folder, region);
         int fd = Libc.Open(path, Libc.O_RDWR | Libc.O_CREAT | Libc.O_EXCL | Libc.O_CLOEXEC, 0x180 /* 0600 */);
         if (fd < 0) throw Errno.Exception($"cannot create the frame file {path}");
         var file = new FrameFile(path, fd);
@@ -37,6 +38,29 @@ internal sealed unsafe class FrameFile : IDisposable
         file.Dispose();
         throw failure;
     }
+
+    /// <summary>Opens what another agent has left.</summary>
+    /// <param name="folder">Where.</param>
+    /// <param name="region">The region.</param>
+    /// <param name="bytes">How long it must be.</param>
+    /// <exception cref="InvalidDataException">It is no such file.</exception>
+    /// <exception cref="IOException">It cannot be opened.</exception>
+    public static FrameFile Open(string folder, RegionId region, ulong bytes)
+    {
+        string path = PathOf(folder, region);
+        int fd = Libc.Open(path, Libc.O_RDWR | Libc.O_NOFOLLOW | Libc.O_NONBLOCK | Libc.O_CLOEXEC, 0);
+        if (fd < 0) throw Errno.Exception($"cannot open the frame file {path}");
+        FileStatus status = FileStatus.Of(fd);
+        if (status.IsRegular && (ulong)status.Bytes == bytes) return new FrameFile(path, fd);
+        _ = Libc.Close(fd);
+        throw new InvalidDataException($"{path} cannot be adopted: it is {status.Bytes} bytes long, and is to be {bytes}");
+    }
+
+    /// <summary>Where the frame file of a region is.</summary>
+    public static string PathOf(string folder, RegionId region) => System.IO.Path.Combine(folder, $"{region.Value:x16}");
+
+    /// <summary>Whether a page has a frame that was written, or mapped.</summary>
+    public bool Has(PageNumber page) => Libc.LSeek(Descriptor, (long)page.Offset, Libc.SEEK_DATA) == (long)page.Offset;
 
     /// <summary>Reads whole pages; holes read zeros.</summary>
     public void Read(PageNumber page, byte* buffer, uint pageCount)
@@ -95,13 +119,20 @@ internal sealed unsafe class FrameFile : IDisposable
     public void Dispose()
     {
         if (Descriptor < 0) return;
-        _ = Libc.Unlink(_path);
+        _ = Libc.Unlink(Path);
+        Close();
+    }
+
+    /// <summary>Closes the file, and leaves it where it is.</summary>
+    public void Close()
+    {
+        if (Descriptor < 0) return;
         _ = Libc.Close(Descriptor);
         Descriptor = -1;
     }
 
     private void Throw(string what, PageNumber page, nint result) =>
         throw (result < 0
-            ? Errno.Exception($"cannot {what} {page} of {_path}")
-            : new IOException($"cannot {what} {page} of {_path}: only {result} bytes were transferred"));
+            ? Errno.Exception($"cannot {what} {page} of {Path}")
+            : new IOException($"cannot {what} {page} of {Path}: only {result} bytes were transferred"));
 }

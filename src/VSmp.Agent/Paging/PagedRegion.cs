@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Adopting;
 using VSmp.Agent.Guests;
 using VSmp.Coherence;
 using VSmp.Coherence.Homes;
+using VSmp.Coherence.Nodes;
 
 namespace VSmp.Agent.Paging;
 
@@ -27,6 +29,18 @@ internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Ru
 
     /// <summary>Whose budget its guests use.</summary>
     public Run? Run { get; } = run;
+
+    /// <summary>Copies of pages that are kept until others have them.</summary>
+    public KeptCopies Kept { get; init; } = new();
+
+    /// <summary>Copies of pages as they were before they were written here, under a protocol that compares.</summary>
+    public KeptCopies Twins { get; } = new();
+
+    /// <summary>What outlives this agent of what it knows of the region; null where nothing is to.</summary>
+    public StateFile? Records { get; init; }
+
+    /// <summary>This node's side as a user of it, where it is recorded.</summary>
+    public NodeController? Node { get; init; }
 
     /// <summary>Its number.</summary>
     public RegionId Id => Layout.Id;
@@ -81,6 +95,7 @@ internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Ru
     {
         Layout.Open(extent);
         _local[extent.Value] = new LocalPage[ExtentNumber.Pages];
+        RecordExtent(extent);
         if (!Layout.IsHome(extent)) Run!.Copies.OnOpened(ExtentNumber.Pages, Run.Budget.LimitPages);
     }
 
@@ -89,6 +104,23 @@ internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Ru
     {
         Layout.Close(extent);
         _local[extent.Value] = null;
+        RecordExtent(extent);
+    }
+
+    /// <summary>
+    /// Records what this node is to an extent, where that must not wait for the end of the turn: before anybody is told of it, or frames are freed for it.
+    /// </summary>
+    public void RecordExtent(ExtentNumber extent)
+    {
+        if (Records is { IsLive: true } records) records.RecordExtent(((DirectoryProtocol)Protocol).Region, Node!, extent);
+    }
+
+    /// <summary>Records what has changed of the region but for its pages.</summary>
+    public void RecordLayout()
+    {
+        if (Records is not { IsLive: true } records) return;
+        RegionTraits traits = (Run is null ? 0 : RegionTraits.IsUsed) | (IsShared ? RegionTraits.IsShared : 0) | (IsMirrored ? RegionTraits.IsMirrored : 0);
+        records.RecordLayout(((DirectoryProtocol)Protocol).Region, Node!, traits);
     }
 }
 
@@ -131,6 +163,12 @@ internal sealed class Mapping(Guest guest, PagedRegion region, int userfaultfd, 
 
     /// <summary>The agent's copy of the guest's userfaultfd.</summary>
     public int Userfaultfd { get; } = userfaultfd;
+
+    /// <summary>Where it begins in the guest.</summary>
+    public ulong Address => address;
+
+    /// <summary>How long it is.</summary>
+    public ulong Bytes => length;
 
     /// <summary>The number of its bit in <see cref="LocalPage.Mapped"/>.</summary>
     public int Bit { get; init; }

@@ -16,11 +16,14 @@ internal sealed unsafe partial class Pager
     /// <param name="payload">Its data.</param>
     private void ExecuteEffects(in Message message, ReadOnlySpan<byte> payload)
     {
+        if (_effects.Count == 0) return;
+        _fabric.HoldsBack = IsRecording;
         for (int i = 0; i < _effects.Count; i++)
         {
             ref readonly Effect effect = ref _effects[i];
             PagedRegion? region = Find(effect.Region);
             if (region is null) continue;
+            if (region.Records is not null) RecordBefore(region, i);
             switch (effect.Kind)
             {
                 case EffectKind.Send:
@@ -32,6 +35,7 @@ internal sealed unsafe partial class Pager
                 case EffectKind.InstallReadable:
                 case EffectKind.InstallWritable:
                     WriteFrames(region, in effect, in message, payload);
+                    if (region.Records is not null) Record(region, in effect);
                     Map(region, effect.Page, effect.Count, effect.Kind == EffectKind.InstallWritable);
                     break;
                 case EffectKind.MakeWritable:
@@ -41,11 +45,11 @@ internal sealed unsafe partial class Pager
                     WriteProtect(region, effect.Page, effect.Count);
                     break;
                 case EffectKind.Keep:
-                    for (uint p = 0; p < effect.Count; p++) _kept.Keep(region.Id, effect.Page.Plus(p), region.Frames);
+                    for (uint p = 0; p < effect.Count; p++) region.Kept.Keep(effect.Page.Plus(p), region.Frames);
                     PagesCopiedOut += effect.Count;
                     break;
                 case EffectKind.KeepInstead:
-                    for (uint p = 0; p < effect.Count; p++) _kept.KeepInstead(region.Id, effect.Page.Plus(p), region.Frames);
+                    for (uint p = 0; p < effect.Count; p++) region.Kept.KeepInstead(effect.Page.Plus(p), region.Frames);
                     PagesCopiedOut += effect.Count;
                     break;
                 case EffectKind.KeepZero or EffectKind.Record:
@@ -62,7 +66,7 @@ internal sealed unsafe partial class Pager
                     for (uint p = 0; p < effect.Count; p++) Poison(region, effect.Page.Plus(p));
                     break;
                 case EffectKind.ReleaseKept:
-                    for (uint p = 0; p < effect.Count; p++) _kept.Release(region.Id, effect.Page.Plus(p));
+                    for (uint p = 0; p < effect.Count; p++) region.Kept.Release(effect.Page.Plus(p));
                     _hasProgressed = true;
                     break;
                 case EffectKind.WriteHome:
@@ -77,10 +81,10 @@ internal sealed unsafe partial class Pager
                     Retry(region, effect.Page, effect.Count);
                     break;
                 case EffectKind.MakeTwin:
-                    for (uint p = 0; p < effect.Count; p++) _twins.Keep(region.Id, effect.Page.Plus(p), region.Frames);
+                    for (uint p = 0; p < effect.Count; p++) region.Twins.Keep(effect.Page.Plus(p), region.Frames);
                     break;
                 case EffectKind.DropTwin:
-                    for (uint p = 0; p < effect.Count; p++) _twins.Release(region.Id, effect.Page.Plus(p));
+                    for (uint p = 0; p < effect.Count; p++) region.Twins.Release(effect.Page.Plus(p));
                     break;
                 case EffectKind.MergeDiff:
                     MergeDiff(region, effect.Page, payload);
@@ -90,7 +94,9 @@ internal sealed unsafe partial class Pager
                     break;
             }
         }
+        if (IsRecording) RecordAfter();
         _effects.Clear();
+        _fabric.HoldsBack = false;
     }
 
     /// <summary>Zeros need no frame at home, unless guests here have copies: those are the same frames (an owner can write back while the home reads).</summary>
@@ -325,9 +331,9 @@ internal sealed unsafe partial class Pager
         for (uint done = 0; done < effect.Count;)
         {
             PageNumber first = effect.Page.Plus(done);
-            bool zero = _kept.Find(region.Id, first) is null;
+            bool zero = region.Kept.Find(first) is null;
             uint run = 1;
-            while (done + run < effect.Count && (_kept.Find(region.Id, first.Plus(run)) is null) == zero) run++;
+            while (done + run < effect.Count && (region.Kept.Find(first.Plus(run)) is null) == zero) run++;
             if (zero)
             {
                 SendFrame(region, effect.To, in effect.Message, first, run, effect.Message.Flags | MessageFlags.Zero, []);
@@ -338,7 +344,7 @@ internal sealed unsafe partial class Pager
                 for (int i = 0; i < run; i++)
                 {
                     // SAFETY: a kept copy is one page of unmanaged memory.
-                    new ReadOnlySpan<byte>(_kept.Find(region.Id, first.Plus((uint)i)), PageNumber.Bytes).CopyTo(room[(i * PageNumber.Bytes)..]);
+                    new ReadOnlySpan<byte>(region.Kept.Find(first.Plus((uint)i)), PageNumber.Bytes).CopyTo(room[(i * PageNumber.Bytes)..]);
                 }
                 PagesCopiedOut += run;
                 Commit(region, effect.To, in effect.Message, first, run, effect.Message.Flags, room.Length);

@@ -57,8 +57,9 @@ internal sealed unsafe partial class Pager
     /// <param name="isUrgent">A fault waits for a frame; otherwise a home that does not keep up is left in peace.</param>
     private void Evict(Run run, int pageCount, bool isUrgent)
     {
-        int attempts = Math.Min(run.Copies.Count, pageCount * 4);
-        while (pageCount > 0 && attempts-- > 0 && _kept.Count < MaxKept && run.Copies.TryTake(out PagedRegion region, out PageNumber page))
+        int attempts = Math.Min(run.Copies.Count, pageCount * 4), kept = 0;
+        foreach (PagedRegion each in _regions.Values) kept += each.Kept.Count; // what is evicted here is kept when the effects are executed
+        while (pageCount > 0 && attempts-- > 0 && kept < MaxKept && run.Copies.TryTake(out PagedRegion region, out PageNumber page))
         {
             PageCopy copy = region.Protocol.CopyOf(page);
             if (copy == PageCopy.None || region.Layout.IsHome(page.Extent)) continue; // gone by another way, or no copy any more: its home is here now

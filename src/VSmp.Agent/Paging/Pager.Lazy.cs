@@ -37,7 +37,7 @@ internal sealed unsafe partial class Pager
     {
         byte* frame = _diffScratch, zeros = frame + PageNumber.Bytes, room = zeros + PageNumber.Bytes;
         region.Frames.Read(effect.Page, frame, 1);
-        byte* twin = _twins.Find(region.Id, effect.Page);
+        byte* twin = region.Twins.Find(effect.Page);
         // SAFETY: the scratch memory is two pages and the longest diff, of which the second page stays zeros; a twin is one page.
         int bytes = PageDiff.Write(new ReadOnlySpan<byte>(twin is null ? zeros : twin, PageNumber.Bytes),
             new ReadOnlySpan<byte>(frame, PageNumber.Bytes), new Span<byte>(room, PageDiff.MaxBytes));

@@ -30,7 +30,9 @@ internal sealed unsafe partial class Pager
         int promoted = _recovery.Freeze(state, generation, plan, _effects);
         _rebuilding.Remove(region);
         if (state.Rebuild is not null) _rebuilding.Add(region);
+        BeginFreeze(region);
         Drain();
+        EndFreeze(region);
         return promoted;
     }
 
@@ -45,6 +47,7 @@ internal sealed unsafe partial class Pager
         _recovery.OnClaims(StateOf(region), from, claims, isLast, _effects, _lostPages);
         region.LostHere.AddRange(_lostPages);
         Drain();
+        if (isLast) RecordAll(region);
         ReportRebuilt();
     }
 
@@ -64,6 +67,7 @@ internal sealed unsafe partial class Pager
             _again.Enqueue(fault);
         }
         Drain();
+        RecordAll(region);
         _hasProgressed = true;
     }
 
@@ -141,9 +145,9 @@ internal sealed unsafe partial class Pager
     }
 
     /// <summary>The copy that was kept goes back to where it came from.</summary>
-    private void RestoreKept(PagedRegion region, PageNumber page)
+    private static void RestoreKept(PagedRegion region, PageNumber page)
     {
-        byte* copy = _kept.Find(region.Id, page);
+        byte* copy = region.Kept.Find(page);
         if (copy is null) region.Frames.MakeZeros(page, 1);
         else region.Frames.Write(page, copy, 1);
     }

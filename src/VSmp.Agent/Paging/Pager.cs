@@ -19,7 +19,7 @@ namespace VSmp.Agent.Paging;
 /// </summary>
 /// <remarks>
 /// This file: faults, and what waits. Pager.Effects.cs: what the protocol asks for. Pager.Holds.cs: letting
-/// threads use what they got. Pager.Pause.cs: serving nobody for a while. Pager.Eviction.cs: staying within budgets. Pager.Recovery.cs: after a node was lost. Pager.Barriers.cs: what is foreseen. Pager.Lazy.cs: acquire and release.
+/// threads use what they got. Pager.Pause.cs: serving nobody for a while. Pager.Eviction.cs: staying within budgets. Pager.Recovery.cs: after a node was lost. Pager.Barriers.cs: what is foreseen. Pager.Lazy.cs: acquire and release. Pager.Records.cs: what outlives the agent.
 /// </remarks>
 internal sealed unsafe partial class Pager : IDisposable
 {
@@ -43,8 +43,6 @@ internal sealed unsafe partial class Pager : IDisposable
     private readonly RecoveryController _recovery;
     private readonly LazyNodeController _lazyNode;
     private readonly LazyHomeController _lazyHome;
-    private readonly KeptCopies _kept = new();
-    private readonly KeptCopies _twins = new();
     private readonly List<Fault> _waiting = new(64); // for the protocol
     private readonly List<Fault> _starved = new(64); // for a frame or a transaction
     private readonly Queue<Fault> _again = new(64);
@@ -115,8 +113,9 @@ internal sealed unsafe partial class Pager : IDisposable
         region.Protocol.Drop();
         _recovery.Drop(region.Id);
         _rebuilding.Remove(region);
-        _kept.Drop(region.Id);
-        _twins.Drop(region.Id);
+        region.Records?.Dispose(); // first: nobody is to adopt what has no frames any more
+        region.Kept.Dispose();
+        region.Twins.Dispose();
         region.Frames.Dispose();
         _hasProgressed = true; // transactions and frames are free again
         Removed?.Invoke(region.Id);
@@ -182,6 +181,7 @@ internal sealed unsafe partial class Pager : IDisposable
     /// <summary>The end of a turn: what waits is tried again, holds end, copies are evicted ahead of need.</summary>
     public void OnTurnEnd()
     {
+        Tripwire?.Invoke();
         AskForeseen();
         EndHolds();
         EvictAhead();
@@ -211,8 +211,6 @@ internal sealed unsafe partial class Pager : IDisposable
     public void Dispose()
     {
         foreach (PagedRegion region in _regions.Values.ToArray()) Remove(region);
-        _kept.Dispose();
-        _twins.Dispose();
         NativeMemory.Free(_diffScratch);
     }
 
@@ -401,7 +399,7 @@ internal sealed unsafe partial class Pager : IDisposable
 
     private PagedRegion Add(IRegionProtocol protocol, FrameFile frames, Run? run)
     {
-        var region = new PagedRegion(protocol, frames, run);
+        PagedRegion region = IsRecording ? NewRecorded(protocol, frames, run) : new PagedRegion(protocol, frames, run);
         _regions.Add(region.Id, region);
         return region;
     }

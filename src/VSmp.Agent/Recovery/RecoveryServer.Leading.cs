@@ -128,13 +128,14 @@ internal sealed partial class RecoveryServer
         Log.Info($"recovery of {region.Name}: {why}; {others} other nodes take part");
         var plan = new RecoveryPlan([.. _lost], region.Users, IsAnyUserLost: false) { Moves = recovery.Moves }; // without any of its users a region is not recovered
         byte[] bytes = PlanFormat.Write(plan);
+        bool takesPart = participants.Contains(_self);
+        // Here first: the agent that comes after this one must know of every generation that others may have heard of.
+        if (takesPart && _pager.Find(region.Id) is { } here) Freeze(here, generation, plan);
         foreach (NodeId participant in participants)
         {
             if (participant != _self) Send(participant, MessageType.RegionFreeze, region.Id, generation, bytes);
         }
-        if (!participants.Contains(_self)) return;
-        if (_pager.Find(region.Id) is { } here) Freeze(here, generation, plan);
-        OnFrozen(_self, region.Id, generation);
+        if (takesPart) OnFrozen(_self, region.Id, generation);
     }
 
     /// <summary>

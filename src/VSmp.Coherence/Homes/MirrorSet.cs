@@ -62,6 +62,9 @@ public sealed class MirrorSet(int extentCount)
     /// <summary>Extents mirrored here.</summary>
     public int Count { get; private set; }
 
+    /// <summary>Counts what was added and removed.</summary>
+    public int Changes { get; private set; }
+
     /// <summary>Whether an extent is mirrored here.</summary>
     public bool Contains(ExtentNumber extent) => extent.Value < (uint)_extents.Length && _extents[extent.Value] is not null;
 
@@ -87,6 +90,7 @@ public sealed class MirrorSet(int extentCount)
         _homes[extent.Value] = home.Value;
         _extents[extent.Value] = isFresh ? Untouched : new MirrorEntry[ExtentNumber.Pages];
         Count++;
+        Changes++;
         return true;
     }
 
@@ -97,6 +101,7 @@ public sealed class MirrorSet(int extentCount)
         if (!Contains(extent)) return false;
         _extents[extent.Value] = null;
         Count--;
+        Changes++;
         return true;
     }
 

@@ -15,6 +15,9 @@ public sealed class HomeMap(int extentCount, params NodeId[] function)
     /// <summary>Extents of the region.</summary>
     public int ExtentCount => _exceptions.Length;
 
+    /// <summary>Counts what was placed.</summary>
+    public int Changes { get; private set; }
+
     /// <summary>The home of an extent, or <see cref="NodeId.None"/> if it has none (nothing is reserved there).</summary>
     public NodeId HomeOf(ExtentNumber extent)
     {
@@ -41,8 +44,13 @@ public sealed class HomeMap(int extentCount, params NodeId[] function)
             Array.Fill(_mirrors, NodeId.None.Value);
         }
         _mirrors[extent.Value] = mirror.Value;
+        Changes++;
     }
 
     /// <summary>Makes a node the extent's home, or with <see cref="NodeId.None"/> takes the exception back.</summary>
-    public void Place(ExtentNumber extent, NodeId home) => _exceptions[extent.Value] = home.Value;
+    public void Place(ExtentNumber extent, NodeId home)
+    {
+        _exceptions[extent.Value] = home.Value;
+        Changes++;
+    }
 }

@@ -134,7 +134,7 @@ public abstract class PageRecords
 
     private static void Put(ref ulong word, ulong value)
     {
-        if (word != value) word = value; // pages of the file that are never written take no memory
+        if (word != value) Volatile.Write(ref word, value); // pages of the file that are never written take no memory
     }
 
     private static InvalidDataException Nonsense(ulong word) => new($"0x{word:x16} is no record of a page");
