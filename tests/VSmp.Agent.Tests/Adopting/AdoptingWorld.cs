@@ -367,8 +367,17 @@ internal sealed class AdoptingWorld : IDisposable
             FrameHeader h = parcel.Header;
             Message message = new()
             {
-                Type = h.Type, Flags = h.Flags, Source = h.Source, Requestor = h.Requestor, AckCount = h.AckCount, Transaction = h.Transaction,
-                Count = h.Count, Region = h.Region, Page = h.Page, Version = h.PageVersion, Generation = h.Generation,
+                Type = h.Type,
+                Flags = h.Flags,
+                Source = h.Source,
+                Requestor = h.Requestor,
+                AckCount = h.AckCount,
+                Transaction = h.Transaction,
+                Count = h.Count,
+                Region = h.Region,
+                Page = h.Page,
+                Version = h.PageVersion,
+                Generation = h.Generation,
             };
             Pager.OnMessage(in message, parcel.Payload);
         }
