@@ -74,6 +74,9 @@ internal sealed unsafe partial class Pager
     /// <summary>Whether the directories of a region are being rebuilt.</summary>
     public static bool IsFrozen(PagedRegion region) => region.Protocol is DirectoryProtocol { Region.IsFrozen: true };
 
+    /// <summary>Whether a region was adopted, and nothing is to be heard of it before it is frozen again.</summary>
+    public static bool IsDeaf(PagedRegion region) => region.Protocol is DirectoryProtocol { Region.IsDeaf: true };
+
     /// <summary>Whether directories of a region that are here are being rebuilt.</summary>
     public static bool IsRebuilding(PagedRegion region) => StateOf(region).Rebuild is not null;
 

@@ -12,7 +12,7 @@ public class AdoptingTests(ITestOutputHelper output)
     private const int ThreadsPerUser = 2, OperationsPerThread = 150, KillsPerSeed = 4;
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
 
-    [Theory(Explicit = true)] // with many seeds some runs stop when the leader is killed last: not understood yet, so no part of the suite
+    [Theory]
     [InlineData("msi", false)]
     [InlineData("msi", true)]
     [InlineData("mesi", false)]
