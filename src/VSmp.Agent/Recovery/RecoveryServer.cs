@@ -235,7 +235,8 @@ internal sealed partial class RecoveryServer
     private void OnClaims(NodeId from, in FrameHeader header, ReadOnlySpan<byte> payload)
     {
         PagedRegion? region = _pager.Find(header.Region);
-        if (region is not null && header.Generation != Pager.GenerationOf(region)) return; // another recovery has begun
+        // Another recovery has begun, or has to: of an adopted home that was killed over this one.
+        if (region is not null && (header.Generation != Pager.GenerationOf(region) || Pager.IsDeaf(region))) return;
         if (region is null || !Pager.IsRebuilding(region))
         {
             if (header.Argument0 == 1) SendRebuilt(header.Region, header.Generation, []); // it was no home when it froze
