@@ -70,6 +70,7 @@ internal static class CheckCommand
         ];
         Scenario restarts = bounds with { Crashes = 0, Restarts = 1 };
         scenarios.Add(restarts with { Nodes = 2, Outstanding = 2 });
+        scenarios.Add(restarts with { Nodes = 2, Restarts = 2 });
         scenarios.Add(restarts with { Mirror = 1, HomeUses = false });
         scenarios.Add(restarts with { IsPrivate = true, Outstanding = 2 });
         if (protocol == Msi.Protocol)

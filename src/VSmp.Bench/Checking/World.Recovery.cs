@@ -240,7 +240,7 @@ internal sealed partial class World
                 if (m.Generation == region.Generation) SendClaims(node);
                 break;
             case MessageType.RegionClaims:
-                if (m.Generation.Value >= region.Generation.Value) OnClaims(node, in m);
+                if (m.Generation.Value >= region.Generation.Value && !region.IsDeaf) OnClaims(node, in m);
                 break;
             case MessageType.RegionRebuilt:
                 if (!Leader.OnRebuilt(m.Source, m.Generation)) break;
