@@ -38,6 +38,8 @@ internal enum HandshakeStatus : byte
     OtherTransport = 12,
     /// <summary>The peer's cluster decides on its membership in another way.</summary>
     OtherMembership = 13,
+    /// <summary>One of the two agents has been started again, and the other does not know it yet, or does not know itself yet that it has.</summary>
+    OtherIncarnation = 14,
 
     /// <summary>No connection could be made.</summary>
     Unreachable = 128,
@@ -56,6 +58,8 @@ internal enum HandshakePurpose : byte
     Session = 1,
     /// <summary>To become a member.</summary>
     Join = 2,
+    /// <summary>To read the membership's record at who keeps it, or to have it say that a member's agent has been started again.</summary>
+    Record = 3,
 }
 
 /// <summary>
@@ -70,7 +74,7 @@ internal static class Handshake
     public const int PrefixBytes = 8, HelloBytes = 128, ChallengeBytes = 40, ProofBytes = 40, AnswerBytes = 40, MacBytes = 32;
     public const int MaxProofBody = 1024, MaxAnswerBody = 64 * 1024, SessionBodyBytes = 16, MaxClusterNameBytes = 63;
 
-    private const int NonceBytes = 32, NonceOffset = 16, NameOffset = 64;
+    private const int NonceBytes = 32, NonceOffset = 16, IncarnationsOffset = 48, NameOffset = 64;
 
     /// <summary>Writes magic, version, and the two bytes that differ from message to message.</summary>
     public static void WritePrefix(Span<byte> to, byte sixth, ushort version = FrameHeader.CurrentVersion)
@@ -97,6 +101,17 @@ internal static class Handshake
         RandomNumberGenerator.Fill(to.Slice(NonceOffset, NonceBytes));
         WriteClusterName(to[NameOffset..HelloBytes], cluster);
     }
+
+    /// <summary>Says between which agents of the two nodes a session is to be: a node's agent may have been started again.</summary>
+    public static void WriteIncarnations(Span<byte> hello, uint client, uint server)
+    {
+        BinaryPrimitives.WriteUInt32LittleEndian(hello[IncarnationsOffset..], client);
+        BinaryPrimitives.WriteUInt32LittleEndian(hello[(IncarnationsOffset + 4)..], server);
+    }
+
+    /// <summary>Which agents of the two nodes a hello is about.</summary>
+    public static (uint Client, uint Server) IncarnationsOf(ReadOnlySpan<byte> hello) =>
+        (BinaryPrimitives.ReadUInt32LittleEndian(hello[IncarnationsOffset..]), BinaryPrimitives.ReadUInt32LittleEndian(hello[(IncarnationsOffset + 4)..]));
 
     public static Epoch EpochOf(ReadOnlySpan<byte> hello) => new(BinaryPrimitives.ReadUInt32LittleEndian(hello[8..]));
 

@@ -273,7 +273,7 @@ internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote
 
     private bool OnHello()
     {
-        if (In[6] is not ((byte)HandshakePurpose.Session or (byte)HandshakePurpose.Join))
+        if (In[6] is < (byte)HandshakePurpose.Session or > (byte)HandshakePurpose.Record)
             return Refuse("sent a hello without sense");
         if (!Handshake.NamesCluster(In, Gate.ClusterName))
         {
@@ -286,7 +286,7 @@ internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote
             return SendRefusal(HandshakeStatus.OtherTransport);
         }
         _hello = In;
-        if (In[6] == (byte)HandshakePurpose.Session) ExpectFaults(Handshake.ClientOf(_hello));
+        if (In[6] != (byte)HandshakePurpose.Join) ExpectFaults(Handshake.ClientOf(_hello));
         Handshake.WriteChallenge(_challenge);
         Send(_challenge);
         _step = Step.ProofHeader;
@@ -330,7 +330,7 @@ internal sealed class IncomingHandshake(PeerGate gate, int fd, IPEndPoint remote
         // The answer waits until every member knows the new one. A byte or an end of stream in the meantime ends it.
         Deadline = Gate.Now + PeerGate.JoinDeadlineMicroseconds;
         Expect(1);
-        if (Gate.JoinArrived is { } join) join(new IncomingJoin(Gate, this, remote, request));
+        if (Gate.JoinArrived is { } join) join(new IncomingJoin(Gate, this, remote, _hello, request));
         else Reply(HandshakeStatus.NotReady, default);
         return Fd >= 0;
     }
@@ -374,8 +374,9 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
                 Finish(HandshakeStatus.Unreachable, PeerGate.Explain(error));
                 return;
             }
-            if (request.Purpose == HandshakePurpose.Session) ExpectFaults(request.Peer);
+            if (request.Purpose != HandshakePurpose.Join) ExpectFaults(request.Peer);
             Handshake.WriteHello(_hello, request.Purpose, Gate.Transport, request.Epoch, request.Self, request.Peer, Gate.ClusterName);
+            Handshake.WriteIncarnations(_hello, request.SelfIncarnation, request.PeerIncarnation);
             Send(_hello);
             Expect(Handshake.PrefixBytes);
             _step = Step.ChallengePrefix;
@@ -488,13 +489,21 @@ internal sealed class OutgoingHandshake(PeerGate gate, int fd, long deadline, Ou
         HandshakeStatus.NotReady => "the agent there is not in a cluster at the moment",
         HandshakeStatus.OtherMembership => "the cluster there decides on its membership in another way (with etcd, or without): start all agents with the same --membership",
         HandshakeStatus.BadRequest => "the agent there does not accept the request",
+        HandshakeStatus.OtherIncarnation => "one of the two agents has been started again, and not both know it yet",
         _ => $"the agent there refused (status {(byte)status})",
     };
 }
 
 /// <summary>A handshake to be made.</summary>
 internal sealed record OutgoingRequest(IPEndPoint Address, HandshakePurpose Purpose, Epoch Epoch, NodeId Self, NodeId Peer,
-    byte[] Body);
+    byte[] Body)
+{
+    /// <summary>How often this node's agent has been started again.</summary>
+    public uint SelfIncarnation { get; init; }
+
+    /// <summary>The same of the peer's, as it is known here.</summary>
+    public uint PeerIncarnation { get; init; }
+}
 
 /// <summary>How a handshake that we began ended.</summary>
 /// <param name="Status">The outcome.</param>
@@ -521,6 +530,9 @@ internal sealed class IncomingPeer(ClusterSecret secret, byte[] hello, byte[] ch
     public NodeId Server => Handshake.ServerOf(hello);
 
     public Epoch Epoch => Handshake.EpochOf(hello);
+
+    /// <summary>Which agents of the two nodes it means.</summary>
+    public (uint Client, uint Server) Incarnations => Handshake.IncarnationsOf(hello);
 
     public IPEndPoint Remote => remote;
 
@@ -557,10 +569,19 @@ internal sealed class IncomingPeer(ClusterSecret secret, byte[] hello, byte[] ch
     }
 }
 
-/// <summary>An authenticated node that wants to become a member. Answer once, from any thread.</summary>
-internal sealed class IncomingJoin(PeerGate gate, IncomingHandshake connection, IPEndPoint remote, byte[] request)
+/// <summary>An authenticated node that wants to become a member, or asks for the membership's record. Answer once, from any thread.</summary>
+internal sealed class IncomingJoin(PeerGate gate, IncomingHandshake connection, IPEndPoint remote, byte[] hello, byte[] request)
 {
     public IPEndPoint Remote => remote;
+
+    /// <summary>Whether it is a member, and asks for the record.</summary>
+    public bool AsksForRecord => hello[6] == (byte)HandshakePurpose.Record;
+
+    /// <summary>Which member it says it is, if it asks for the record.</summary>
+    public NodeId Client => Handshake.ClientOf(hello);
+
+    /// <summary>The cluster's life that it means.</summary>
+    public Epoch Epoch => Handshake.EpochOf(hello);
 
     public ReadOnlySpan<byte> Request => request;
 

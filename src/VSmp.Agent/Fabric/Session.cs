@@ -45,10 +45,11 @@ internal sealed unsafe class Session : IDisposable
     private int _violationsInARow;
     private string _lastFailure = "it has never connected";
 
-    public Session(SessionFabric fabric, NodeId peer, IPEndPoint address)
+    public Session(SessionFabric fabric, NodeId peer, IPEndPoint address, uint incarnation)
     {
         Fabric = fabric;
         Address = address;
+        Incarnation = incarnation;
         Core = new PeerSession(fabric.Self, peer, fabric.Epoch, fabric.Chunks);
         Connects = fabric.Self.Value > peer.Value;
         _since = _downSince = fabric.Reactor.NowMicroseconds;
@@ -61,6 +62,9 @@ internal sealed unsafe class Session : IDisposable
     public NodeId Peer => Core.Peer;
 
     public IPEndPoint Address { get; }
+
+    /// <summary>With which of the agents that the peer has had.</summary>
+    public uint Incarnation { get; }
 
     /// <summary>Whether this side makes the connections.</summary>
     public bool Connects { get; }
@@ -317,7 +321,11 @@ internal sealed unsafe class Session : IDisposable
         _connecting = true;
         byte[] body = new byte[Handshake.SessionBodyBytes];
         Handshake.WriteSessionBody(body, Core.Id, Core.LastTaken);
-        var request = new OutgoingRequest(Address, HandshakePurpose.Session, Fabric.Epoch, Fabric.Self, Peer, body);
+        var request = new OutgoingRequest(Address, HandshakePurpose.Session, Fabric.Epoch, Fabric.Self, Peer, body)
+        {
+            SelfIncarnation = Fabric.Incarnation,
+            PeerIncarnation = Incarnation,
+        };
         Fabric.Gate.Connect(request, result => Fabric.Reactor.Post(() => OnConnected(result)));
     }
 

@@ -102,6 +102,9 @@ internal sealed unsafe class SessionFabric : IFabric
     /// <summary>The cluster's life; frames of another are violations.</summary>
     public Epoch Epoch { get; private set; }
 
+    /// <summary>How often this node's agent has been started again: sessions are between agents, not nodes.</summary>
+    public uint Incarnation { get; private set; }
+
     /// <summary>Stamped on every frame that is sent.</summary>
     public ViewNumber View { get; set; }
 
@@ -137,21 +140,25 @@ internal sealed unsafe class SessionFabric : IFabric
     internal IFrameReceiver Upper => Receiver ?? throw new InvalidOperationException("the fabric has no receiver");
 
     /// <summary>Says who we are, once that is known: when the cluster is founded or joined.</summary>
-    public void SetIdentity(NodeId self, Epoch epoch)
+    public void SetIdentity(NodeId self, Epoch epoch, uint incarnation = 0)
     {
         if (_sessions.Count > 0) throw new InvalidOperationException("a fabric with sessions cannot change its identity");
         Self = self;
         Epoch = epoch;
+        Incarnation = incarnation;
     }
 
     /// <inheritdoc/>
-    public void Add(NodeId peer, IPEndPoint address)
+    public void Add(NodeId peer, IPEndPoint address) => Add(peer, address, 0);
+
+    /// <summary>Opens a session with one of the agents that a peer has had; with an earlier or later one there is none.</summary>
+    public void Add(NodeId peer, IPEndPoint address, uint incarnation)
     {
         if (Self.IsNone) throw new InvalidOperationException("the fabric has no identity yet");
         if (peer == Self || peer.IsNone) throw new ArgumentException($"there is no session with {peer}");
         if (Find(peer) is not null) return;
         if (peer.Value >= _byNode.Length) Array.Resize(ref _byNode, Math.Max(peer.Value + 1, _byNode.Length * 2));
-        var session = new Session(this, peer, address);
+        var session = new Session(this, peer, address, incarnation);
         _byNode[peer.Value] = session;
         _sessions.Add(session);
         session.Start();
@@ -284,6 +291,7 @@ internal sealed unsafe class SessionFabric : IFabric
         if (_disposed || Self.IsNone) incoming.Refuse(HandshakeStatus.NotReady);
         else if (incoming.Epoch != Epoch) incoming.Refuse(HandshakeStatus.OtherEpoch);
         else if (incoming.Server != Self || session is null || session.Connects) incoming.Refuse(HandshakeStatus.NotAMember);
+        else if (incoming.Incarnations != (session.Incarnation, Incarnation)) incoming.Refuse(HandshakeStatus.OtherIncarnation);
         else session.OnIncoming(incoming);
     }
 

@@ -115,6 +115,9 @@ internal sealed partial class ClusterMembership
             case MembershipEffectKind.Excluded:
                 if (_departing.Remove(effect.Node, out (Member Member, string Reason) gone)) NodeLeft?.Invoke(gone.Member, gone.Reason);
                 break;
+            case MembershipEffectKind.Restarted:
+                if (Find(effect.Node) is { } restarted) NodeRestarted?.Invoke(restarted);
+                break;
             case MembershipEffectKind.Expelled:
                 GoOut(Excluded);
                 break;
@@ -138,8 +141,10 @@ internal sealed partial class ClusterMembership
     /// <summary>Goes over to a new view. Whoever keeps the record, or has proposed the view, tells everybody, those that are out of it included.</summary>
     private void OnAdopted(MembershipView view)
     {
+        if (!TryWriteIdentity()) return;
         MembershipView? old = Current;
         Current = view;
+        if (_fabric.Self.IsNone) _fabric.SetIdentity(Self, view.Epoch, _machine!.Incarnation);
         _fabric.View = view.Number;
         if (old is not null && Announces(view)) Announce(old, view);
         foreach (Member member in old?.Members ?? [])
@@ -148,16 +153,21 @@ internal sealed partial class ClusterMembership
         }
         foreach (Member member in view.Members)
         {
-            if (old?.Find(member.Id) is not null) continue;
+            if (old?.Find(member.Id) is { } known)
+            {
+                if (known.Incarnation != member.Incarnation && member.Id != Self) Renew(member);
+                continue;
+            }
             if (member.Id != Self)
             {
-                _fabric.Add(member.Id, member.Address);
+                _fabric.Add(member.Id, member.Address, member.Incarnation);
                 _heartbeats.Add(member);
                 _log($"membership: {member.Name} ({member.Id}, {member.Address}) is a member as of view {view.Number.Value}");
             }
             NodeJoined?.Invoke(member);
         }
         AnswerJoins();
+        _cameBack?.TrySetResult();
     }
 
     private void Announce(MembershipView old, MembershipView view)
@@ -224,7 +234,7 @@ internal sealed partial class ClusterMembership
     /// <summary>A cluster does not outlive the coordinator that has its record: who certainly is without one ends, rather than wait for ever.</summary>
     private void LookForCoordinator(long now)
     {
-        if (_left is not null || Members[0].Id != MembershipView.Coordinator) return;
+        if (_left is not null || _machine!.View!.Members[0].Id != MembershipView.Coordinator) return;
         long silence = now - _machine!.HeardTicks(MembershipView.Coordinator);
         if (silence >= _times.SuspectTicks && _probes.IsRefused(MembershipView.Coordinator))
             GoOut(WithoutCoordinator("its agent is gone: its host refuses connections"));
@@ -232,10 +242,9 @@ internal sealed partial class ClusterMembership
             GoOut(WithoutCoordinator($"nothing was heard of it for {silence / 1000.0:0.0} s"));
     }
 
-    private string WithoutCoordinator(string why)
-    {
-        Member coordinator = Find(MembershipView.Coordinator)!;
-        return $"the coordinator, node {coordinator.Name} at {coordinator.Address}, is lost: {why}. A cluster ends with the agent that founded it, "
+    private string WithoutCoordinator(string why) => WithoutCoordinator(_machine!.View!.Find(MembershipView.Coordinator)!, why);
+
+    private static string WithoutCoordinator(Member coordinator, string why) =>
+        $"the coordinator, node {coordinator.Name} at {coordinator.Address}, is lost: {why}. A cluster ends with the agent that founded it, "
             + "and this node's guests with it: start the cluster anew";
-    }
 }

@@ -84,7 +84,7 @@ internal sealed partial class ClusterMembership
             }
             if (result.Status != HandshakeStatus.Ok)
                 throw new MembershipException(result.Status, $"cannot join the cluster at {at}: {result.Text}");
-            if (ReadAdmission(result.Body) is not var (revision, self, view))
+            if (ReadAdmission(result.Body) is not var (revision, self, view) || view.Find(self)!.Incarnation != 0)
                 throw new MembershipException(HandshakeStatus.NotVSmp,
                     $"cannot join the cluster at {at}: its answer makes no sense");
             await EnterAsync(revision, view, self).ConfigureAwait(false);
@@ -126,15 +126,20 @@ internal sealed partial class ClusterMembership
     private void Enter(long revision, MembershipView view, NodeId self)
     {
         if (_machine is not null) throw new InvalidOperationException("this node is a member already");
-        Self = self;
+        MakeMachine(self, view.Epoch);
         _fabric.SetIdentity(self, view.Epoch);
-        _machine = new MembershipMachine(self, _decidedBy, _times);
-        _record = _etcd ?? (self == MembershipView.Coordinator ? new CoordinatorRecord(this) : new RemoteRecord(this) as IViewRecord);
-        _heartbeats.Start(self, view.Epoch);
         _etcd?.Watch(revision);
-        _machine.Enter(revision, view, Now, _effects);
+        _machine!.Enter(revision, view, Now, _effects);
         _machine.OnTick(Now, _effects);
         CarryOut();
+    }
+
+    private void MakeMachine(NodeId self, Epoch epoch)
+    {
+        Self = self;
+        _machine = new MembershipMachine(self, _decidedBy, _times);
+        _record = _etcd ?? (self == MembershipView.Coordinator ? new CoordinatorRecord(this) : new RemoteRecord(this) as IViewRecord);
+        _heartbeats.Start(self, epoch);
     }
 
     /// <summary>
@@ -177,6 +182,7 @@ internal sealed partial class ClusterMembership
         }
         _lastRevision = machine.Revision;
         _machine = null;
+        ForgetIdentity();
         _left.SetResult();
         return _left.Task;
     }
@@ -187,8 +193,10 @@ internal sealed partial class ClusterMembership
         bool wished = _left is not null;
         (_left ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously)).TrySetResult();
         _joined?.TrySetException(new MembershipException(HandshakeStatus.NotAMember, reason));
+        _cameBack?.TrySetException(new MembershipException(HandshakeStatus.NotAMember, reason));
         OnLeaseRanOut();
         _machine = null; // it is silent from now on
+        ForgetIdentity();
         if (!wished) Expelled?.Invoke(reason);
     }
 
@@ -196,6 +204,11 @@ internal sealed partial class ClusterMembership
 
     private void OnJoin(IncomingJoin join)
     {
+        if (join.AsksForRecord)
+        {
+            OnAskedForRecord(join);
+            return;
+        }
         if (_machine is not { IsMember: true } machine || _left is not null)
         {
             join.Reply(HandshakeStatus.NotReady, []);
@@ -281,7 +294,7 @@ internal sealed partial class ClusterMembership
     {
         if (body.Length < AdmissionBytes || ViewRecord.Read(body[AdmissionBytes..]) is not { } view) return null;
         var self = new NodeId(BinaryPrimitives.ReadUInt16LittleEndian(body[8..]));
-        return view.Find(self) is { Incarnation: 0 } ? (BinaryPrimitives.ReadInt64LittleEndian(body), self, view) : null;
+        return view.Find(self) is null ? null : (BinaryPrimitives.ReadInt64LittleEndian(body), self, view);
     }
 
     private static byte[] WriteMember(Member member)

@@ -19,6 +19,7 @@ namespace VSmp.Agent.Membership;
 /// <remarks>
 /// This file: what others see, and frames. ClusterMembership.Driving.cs: what the machine is told and wants. ClusterMembership.Joining.cs: founding,
 /// joining and leaving. ClusterMembership.Majority.cs and .MajorityJoining.cs: the same without a coordinator, where the record is in etcd.
+/// ClusterMembership.Restarting.cs: coming back as a member's next agent.
 /// </remarks>
 internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
 {
@@ -47,7 +48,7 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
         fabric.Receiver = this;
         fabric.Disowned = OnDisowned;
         fabric.Ended = OnSessionEnded;
-        fabric.IsInDoubt = IsSuspected;
+        fabric.IsInDoubt = IsInDoubt;
         gate.JoinArrived = join => reactor.Post(() => OnJoin(join));
         reactor.Every(TickMicroseconds, Tick, () => _machine is not null);
     }
@@ -62,6 +63,12 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
     /// has been said before, by <see cref="IFrameReceiver.OnPeerDown"/>.
     /// </summary>
     public event Action<Member, string>? NodeLeft;
+
+    /// <summary>
+    /// The agent of a member is another one: whatever was asked of the last is void, and it remembers nothing but what it had recorded. Sessions are between
+    /// agents: that there is none with the last has been said before, by <see cref="IFrameReceiver.OnPeerDown"/>; one with the next may be about to connect.
+    /// </summary>
+    public event Action<Member>? NodeRestarted;
 
     /// <summary>This node's guests may not run any more (false), or may again (true).</summary>
     public event Action<bool>? LeaseChanged;
@@ -192,7 +199,7 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
         }
         _reactor.Post(() =>
         {
-            if (Find(peer) == member && _left is null) _fabric.Add(peer, member.Address);
+            if (Find(peer) == member && _left is null) _fabric.Add(peer, member.Address, member.Incarnation);
         });
     }
 
@@ -244,10 +251,19 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
     /// <summary>The coordinator has the record, and answers by ViewChange.</summary>
     private sealed class RemoteRecord(ClusterMembership membership) : IViewRecord
     {
-        public void Read() => membership.AskMember(MembershipView.Coordinator);
+        public void Read()
+        {
+            if (membership._fabric.IsConnected(MembershipView.Coordinator)) membership.AskMember(MembershipView.Coordinator);
+            else membership.AskWithoutSession(proposedOn: 0); // one of the two agents may be another one now
+        }
 
         public void Propose(long revision, MembershipView view)
         {
+            if (!membership._machine!.IsMember)
+            {
+                membership.AskWithoutSession(proposedOn: revision);
+                return;
+            }
             // What cannot go now would be overtaken; the machine proposes again.
             if (!membership._fabric.IsConnected(MembershipView.Coordinator)) return;
             membership.Send(MembershipView.Coordinator, MessageType.ProposeView, revision, ViewRecord.Write(view));

@@ -97,6 +97,9 @@ public sealed partial class MembershipMachine
     /// <summary>Until when this node's guests may run, by its clock; long ago if it never had a lease.</summary>
     public long LeaseUntilTicks => _leaseUntil;
 
+    /// <summary>Whether a member's agent has been started again, and waits to be in the view as that; as of its last heartbeat.</summary>
+    public bool IsComingBack(NodeId node) => PlaceOf(node) is >= 0 and var place && _peers[place].IsComingBack;
+
     /// <summary>Whether a member is suspected.</summary>
     public bool IsSuspected(NodeId node) => PlaceOf(node) is >= 0 and var place && _peers[place].IsSuspected;
 
@@ -177,6 +180,7 @@ public sealed partial class MembershipMachine
         {
             if (heartbeat.Incarnation <= peer.Incarnation) return; // sent before it was in the view
             if ((heartbeat.Flags & HeartbeatFlags.Settled) != 0) peer.RestartSettledIn = heartbeat.View;
+            peer.IsComingBack = true;
             peer.HeardAt = nowTicks;
             peer.IsRefused = false;
             return;

@@ -26,6 +26,7 @@ internal struct Peer
     public long SaidAcknowledged; // this node's clock
     public MemberSet SaidVotes;
     public ViewNumber RestartSettledIn; // said by an agent of it that is not in the view yet
+    public bool IsComingBack; // there is such an agent; for others to know, nothing is decided by it
 
     public static Peer Of(Member member, long now, long promisedUntil) => new()
     {

@@ -21,11 +21,11 @@ internal sealed class FabricNode : IAsyncDisposable
 
     public FabricNode(IFrameReceiver? receiver = null, FabricOptions? options = null, ClusterSecret? secret = null,
         string cluster = "test", IPAddress? address = null, Func<Reactor, IPEndPoint, ITransport>? transport = null, Reactor? reactor = null,
-        FaultPlan? faults = null)
+        FaultPlan? faults = null, int port = 0)
     {
         Reactor = reactor ?? new Reactor();
         Gate = new PeerGate(cluster, secret ?? Secret, Log.Enqueue) { Faults = faults };
-        Address = Gate.Listen(new IPEndPoint(address ?? IPAddress.Loopback, 0));
+        Address = Gate.Listen(new IPEndPoint(address ?? IPAddress.Loopback, port));
         ITransport carrier = transport?.Invoke(Reactor, Address) ?? new TcpTransport();
         Gate.Transport = carrier.Kind;
         Fabric = new SessionFabric(Reactor, Gate, carrier, options ?? new FabricOptions(), Log.Enqueue) { Receiver = receiver ?? Recorder, Faults = faults };
