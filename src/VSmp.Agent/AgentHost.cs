@@ -128,7 +128,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             case MessageType.RegionMirror or MessageType.RegionMirrored:
                 if (_isReady) _mirrors.OnFrame(peer, in header);
                 break;
-            case >= MessageType.RegionFreeze and <= MessageType.RegionThaw:
+            case (>= MessageType.RegionFreeze and <= MessageType.RegionThaw) or MessageType.RegionsHeld:
                 if (_isReady) _recovery.OnFrame(peer, in header, payload);
                 break;
             case MessageType.NodeAsk or MessageType.NodeAnswer:
@@ -161,15 +161,18 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     /// <inheritdoc/>
     public void OnPeerUp(NodeId peer)
     {
-        if (_peers.Find(peer) is { } p) p.IsUp = true;
-        if (_isReady) SendReport(peer);
+        if (_peers.Find(peer) is not { } p) return;
+        p.IsConnected = true;
+        p.IsUp = !p.IsReturning;
+        if (_isReady && p.IsReturning) _recovery.AskHeld(peer);
+        else if (_isReady) SendReport(peer);
     }
 
     /// <inheritdoc/>
     public void OnPeerDown(NodeId peer, string reason)
     {
         // Nothing is decided by that: the membership tells when the node may be treated as lost.
-        if (_peers.Find(peer) is { } p) p.IsUp = false;
+        if (_peers.Find(peer) is { } p) p.IsConnected = p.IsUp = false;
     }
 
     /// <inheritdoc/>
@@ -194,9 +197,10 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _gate.Faults = _options.IsDevelopment ? new FaultPlan() : null;
         _fabric = new SessionFabric(_reactor, _gate, transport, new FabricOptions { LossTimeoutMicroseconds = SessionLossMicroseconds }, Log.Warn) { Faults = _gate.Faults };
         _parts.Add(_fabric);
-        _membership = new ClusterMembership(_reactor, _fabric, _gate, this, Log.Info);
+        _membership = new ClusterMembership(_reactor, _fabric, _gate, this, Log.Info) { IdentityFile = _options.Folder.MemberFile };
         _membership.NodeJoined += OnNodeJoined;
         _membership.NodeLeft += OnNodeLeft;
+        _membership.NodeRestarted += OnNodeRestarted;
         _membership.LeaseChanged += OnLeaseChanged;
         // The others have dropped what this node's guests had with them.
         _membership.Expelled += reason => ShutDown($"this node is in the cluster no more: {reason}", ExitCodes.AgentLost);
@@ -223,6 +227,11 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
 
     private async Task BecomeMemberAsync()
     {
+        if (_options.Predecessor is { } before)
+        {
+            await _membership.RestartAsync(before).ConfigureAwait(false);
+            return;
+        }
         if (_options.Membership is { } etcd)
         {
             var store = new EtcdViewStore(etcd, _options.Cluster, _ => { }); // whether etcd can be reached, the membership says
@@ -253,7 +262,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _mover = new HomeMover(self, _reactor, _pager, _peers, _reservations, _recovery, _mirrors);
         _runs = new Runs(_capacity, _pager, _reactor);
         _drain = new DrainServer(self, _reactor, _pager, _peers, _reservations, _runs, SendReports, ShutDown) { IsCoordinator = !_membership.IsDecidedByMajority && self == MembershipView.Coordinator };
-        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _recovery, _options.Folder);
+        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _recovery, _options.Folder) { Incarnation = _membership.Incarnation };
         _pager.Progressed += _jobs.ContinueReleases;
         _pager.Progressed += _reservations.Continue;
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
@@ -277,6 +286,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _reactor.AtTurnEnd(_fabric.Flush);
         _reactor.Every(ReportPeriodMicroseconds, SendReports);
         _isReady = true;
+        AwaitReturning();
         KeepToLease();
         OnLeaseChanged(_membership.HasLease);
         SendReports();
@@ -294,10 +304,48 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         {
             _jobs.OnPeerLost(member.Id, $"node {member.Name} is lost: {reason}");
             _reservations.OnPeerLost(member.Id);
-            _queries.OnPeerLost(member.Id);
+            _queries.OnPeerLost(member.Id, $"node {member.Name} is gone");
         }
         _peers.Remove(member.Id);
-        if (_isReady) _recovery.OnNodeLost(member.Id, member.Name);
+        if (!_isReady) return;
+        _recovery.OnNodeLost(member.Id, member.Name);
+        _reservations.OnPeerReturned();
+    }
+
+    /// <summary>
+    /// The agent of a node is another one, with what the last had recorded: what was asked of that is answered here, or asked anew once it has said what it has.
+    /// </summary>
+    private void OnNodeRestarted(Member member)
+    {
+        string text = $"the agent of node {member.Name} was started again";
+        Log.Warn(text);
+        _peers.Find(member.Id)?.OnRestarted();
+        if (!_isReady) return;
+        _jobs.OnPeerLost(member.Id, text);
+        _queries.OnPeerLost(member.Id, text);
+        _recovery.OnNodeRestarted(member.Id);
+        _reservations.OnPeerRestarted(member.Id);
+    }
+
+    /// <summary>Who takes the place of an agent before it asks all others what they have of its regions, and tells them what it has of theirs.</summary>
+    private void AwaitReturning()
+    {
+        _recovery.Returned += OnReturned;
+        Peer[] others = [.. _peers.All.Where(p => p.Node != _membership.Self)];
+        if (_membership.Incarnation > 0)
+        {
+            foreach (Peer peer in others) peer.OnRestarted();
+            _recovery.OnRestartedHere(others.Select(p => p.Node));
+        }
+        foreach (Peer peer in others.Where(p => p.IsReturning)) _recovery.OnNodeRestarted(peer.Node);
+    }
+
+    private void OnReturned(NodeId node)
+    {
+        if (_peers.Find(node) is not { } peer) return;
+        peer.OnReturned();
+        SendReport(node);
+        _reservations.OnPeerReturned();
     }
 
     /// <summary>Guests may run no more, or again: without a lease no fault is resolved.</summary>
@@ -328,6 +376,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     {
         CommandException c => c,
         ClusterSecretException s => new CommandException(ExitCodes.Refused, s.Message),
+        MembershipException m when options.Predecessor is not null => new CommandException(ExitCodes.AgentLost, m.Message),
         MembershipException m => new CommandException(m.Status switch
         {
             HandshakeStatus.NameTaken => ExitCodes.Taken,
@@ -383,7 +432,11 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
 
     private void SendReports()
     {
-        foreach (Peer peer in _peers.All) SendReport(peer.Node);
+        foreach (Peer peer in _peers.All)
+        {
+            if (peer is { IsReturning: true, IsConnected: true }) _recovery.AskHeld(peer.Node); // again: it may not have been ready
+            else SendReport(peer.Node);
+        }
     }
 
     private void SendReport(NodeId peer)

@@ -57,6 +57,9 @@ internal sealed class AgentFolder
     /// <summary>Is there if the agent is of a development cluster: faults may be injected, and the agent be killed and paused.</summary>
     public string DevelopmentFile => File("development");
 
+    /// <summary>Which member of the cluster the agent is (<see cref="Membership.MemberIdentity"/>), for one that is started after it.</summary>
+    public string MemberFile => File("member");
+
     /// <summary>Whether the folder is there.</summary>
     public bool Exists => Directory.Exists(Path);
 
@@ -174,7 +177,7 @@ internal sealed class AgentFolder
         }
         if (wasMounted) done.Add($"unmounted the frames of agent {Name}");
         if (!Exists) return done;
-        foreach (string file in new[] { ControlSocket, GuestSocket, GuestsFile, DevelopmentFile, PidFile, KeeperFile }) System.IO.File.Delete(file);
+        foreach (string file in new[] { ControlSocket, GuestSocket, GuestsFile, DevelopmentFile, MemberFile, PidFile, KeeperFile }) System.IO.File.Delete(file);
         if (Directory.Exists(Frames)) Directory.Delete(Frames, recursive: true);
         return done;
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Net;
 using VSmp.Agent.Keeping;
+using VSmp.Agent.Membership;
 using VSmp.Agent.Membership.Etcd;
 
 namespace VSmp.Agent.Control;
@@ -31,6 +32,9 @@ internal sealed record AgentOptions
 
     /// <summary>Without etcd: an agent of the cluster to join, or null to found the cluster.</summary>
     public IPEndPoint? Join { get; init; }
+
+    /// <summary>What an agent of this node that was killed has left of its membership, whose place this one takes; null: it founds, or joins.</summary>
+    public MemberIdentity? Predecessor { get; init; }
 
     /// <summary>The cluster's secret: a file that only its owner may read.</summary>
     public required string SecretFile { get; init; }

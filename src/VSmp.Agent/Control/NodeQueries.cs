@@ -70,12 +70,12 @@ internal sealed class NodeQueries(NodeId self, IFabric fabric, Peers peers, Func
     }
 
     /// <summary>A peer is lost: it answers no more.</summary>
-    public void OnPeerLost(NodeId peer)
+    public void OnPeerLost(NodeId peer, string text)
     {
         foreach ((uint number, var pending) in _pending.Where(p => p.Value.Node == peer).ToArray())
         {
             _pending.Remove(number);
-            pending.Done.SetException(new ControlException($"node {peers.NameOf(peer)} is gone", ExitCodes.NoAgent));
+            pending.Done.SetException(new ControlException(text, ExitCodes.NoAgent));
         }
     }
 

@@ -84,6 +84,12 @@ internal sealed class Peer(NodeId node, string name, string address)
     public string Name { get; } = name;
     public string Address { get; } = address;
     public bool IsUp { get; set; }
+    /// <summary>Whether there is a session with it, whatever may be asked of it yet.</summary>
+    public bool IsConnected { get; set; }
+
+    /// <summary>Whether its agent, or this one, was started again, and it has not said yet what it has: until then it is not up.</summary>
+    public bool IsReturning { get; private set; }
+
     public NodeReport Report { get; private set; }
 
     /// <summary>Whether it is being emptied, to leave: it gets nothing new.</summary>
@@ -94,6 +100,22 @@ internal sealed class Peer(NodeId node, string name, string address)
 
     /// <summary>Of its memory, the part that is free.</summary>
     public double FreeFraction => Report.ContributedBytes == 0 ? 0 : FreeExtents * (double)ExtentNumber.Bytes / Report.ContributedBytes;
+
+    /// <summary>Its agent, or this one, is another one: nothing is to be asked of it until it has said what it has.</summary>
+    public void OnRestarted()
+    {
+        IsReturning = true;
+        IsUp = false;
+        Report = default;
+        FreeExtents = 0;
+    }
+
+    /// <summary>It has said what it has.</summary>
+    public void OnReturned()
+    {
+        IsReturning = false;
+        IsUp = IsConnected;
+    }
 
     /// <summary>Takes its report.</summary>
     public void OnReport(in NodeReport report)

@@ -17,7 +17,8 @@ namespace VSmp.Agent.Guests;
 /// not; so only what finds no place elsewhere has its home here, as far as the run's budget allows. Where a run's memory is mirrored, each extent gets a
 /// second home on yet another node; what has its home here needs none, for if this node is lost, so is the program. Owned by the reactor.
 /// </summary>
-internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Capacity capacity, Peers peers, string framesFolder)
+/// <remarks>Reservations.Returning.cs: what is asked of agents that are started again.</remarks>
+internal sealed partial class Reservations(NodeId self, Pager pager, IFabric fabric, Capacity capacity, Peers peers, string framesFolder)
 {
     /// <summary>How often what a peer refused is planned anew with what it says to have left.</summary>
     private const int MaxRounds = 4;
@@ -25,7 +26,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
     private readonly Dictionary<ulong, Pending> _pending = [];
     private readonly Dictionary<ulong, (RegionId Region, NodeId To, Action<bool> Done)> _lateMirrors = [];
     private readonly List<Pending> _awaitFrames = [];
-    private readonly List<Pending> _awaitRecovery = []; // their region's directories are being rebuilt
+    private readonly List<Pending> _awaitRecovery = []; // their region's directories are being rebuilt, or a node is coming back that may have room
     private ulong _lastRequest;
 
     /// <summary>Raised when a guest has given an extent back, before its home hears of it.</summary>
@@ -98,7 +99,7 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         }
         // Where a reservation is still under way, extents may be granted that nobody will use: those homes, and mirrors, are told as well.
         homes.UnionWith(_lateMirrors.Values.Where(m => m.Region == guest.Region.Id).Select(m => m.To));
-        foreach (Pending request in _pending.Values.Select(p => p.Parent!).Concat(_awaitFrames).Where(p => p.Guest == guest).Distinct().ToArray())
+        foreach (Pending request in _pending.Values.Select(p => p.Parent!).Concat(_awaitFrames).Concat(_awaitRecovery).Where(p => p.Guest == guest).Distinct().ToArray())
         {
             homes.UnionWith(request.Asked);
             foreach ((ExtentNumber _, Placement at) in request.Granted)
@@ -269,7 +270,8 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         if (request.Wanted.Count > 0 && plan.Count == 0 && TryChoose(request, ask: true, out Placement asked)) PlanOne(request, asked, plan);
         if (request.Wanted.Count > 0 && plan.Count == 0)
         {
-            Fail(request);
+            if (peers.All.Any(p => p.IsReturning)) _awaitRecovery.Add(request);
+            else Fail(request);
             return;
         }
         // What found no place now may find one when the answers say how much room there really is.
@@ -346,8 +348,9 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         if (!_pending.Remove(header.Argument0, out Pending? part) || part.To != peer) return;
         Pending parent = part.Parent!;
         peers.SetFree(peer, (uint)header.Argument1);
-        bool granted = header.Count > 0;
-        if (!granted)
+        bool granted = header.Count > 0 && !part.IsVoid;
+        if (part.IsVoid && header.Count > 0) SendRelease(peer, header.Region, part.Wanted.Peek(), (uint)part.Wanted.Count);
+        if (!granted && !part.IsVoid)
         {
             // It says how much it does have: asked for that, it may say yes.
             if (header.Argument1 == 0 || parent.Rounds >= MaxRounds) parent.Full.Add(peer);
@@ -546,6 +549,10 @@ internal sealed class Reservations(NodeId self, Pager pager, IFabric fabric, Cap
         public NodeId To { get; set; } = NodeId.None;
         public Placement At { get; init; }
         public bool IsMirrorGranted { get; set; }
+
+        /// <summary>The other node that it is about has forgotten it: what this one grants is given back.</summary>
+        public bool IsVoid { get; set; }
+
         public int Outstanding { get; set; }
         public int Rounds { get; set; }
     }

@@ -32,6 +32,12 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     private ulong _lastJob;
     private ulong _lastRegion;
 
+    /// <summary>How often this node's agent has been started again: numbers that those before have given are not given again.</summary>
+    public uint Incarnation
+    {
+        init => _lastJob = _lastRegion = (ulong)value << 32;
+    }
+
     /// <summary>A number for a region that this node makes.</summary>
     public RegionId NewRegionId() => RegionId.Create(self, ++_lastRegion);
 

@@ -79,6 +79,9 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
     /// <summary>This node's number; <see cref="NodeId.None"/> before it is a member.</summary>
     public NodeId Self { get; private set; } = NodeId.None;
 
+    /// <summary>How often this node's agent has been started again since the node joined.</summary>
+    public uint Incarnation => _machine?.Incarnation ?? 0;
+
     /// <summary>The current view's number; 0 before this node is a member.</summary>
     public ViewNumber View => Current?.Number ?? default;
 

@@ -7,12 +7,12 @@ namespace VSmp.Agent.Recovery;
 
 /// <summary>
 /// A <see cref="RecoveryPlan"/> as bytes, the payload of a RegionFreeze:
-/// <code>is any user lost 8 │ zero 8 │ lost nodes 16 │ users 16 │ moves 16 │ numbers of lost nodes and users, 16 each
+/// <code>is any user lost 8 │ zero 8 │ lost nodes 16 │ users 16 │ moves 16 │ forgetful nodes 16 │ numbers of lost nodes (forgetful ones last) and users, 16 each
 /// │ moves: first extent 32, count 16, home 16, mirror 16</code>
 /// </summary>
 internal static class PlanFormat
 {
-    private const int HeadBytes = 8;
+    private const int HeadBytes = 10;
     private const int MoveBytes = 10;
 
     /// <summary>As bytes.</summary>
@@ -23,8 +23,9 @@ internal static class PlanFormat
         BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(2), (ushort)plan.Lost.Count);
         BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(4), (ushort)plan.Users.Count);
         BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(6), (ushort)plan.Moves.Count);
+        BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(8), (ushort)plan.Forgetful.Count);
         int at = HeadBytes;
-        foreach (NodeId node in plan.Lost.Concat(plan.Users))
+        foreach (NodeId node in plan.Lost.Except(plan.Forgetful).Concat(plan.Forgetful).Concat(plan.Users))
         {
             BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(at), node.Value);
             at += 2;
@@ -46,7 +47,8 @@ internal static class PlanFormat
         if (bytes.Length < HeadBytes || bytes[0] > 1 || bytes[1] != 0) return null;
         int lost = BinaryPrimitives.ReadUInt16LittleEndian(bytes[2..]), users = BinaryPrimitives.ReadUInt16LittleEndian(bytes[4..]);
         int moved = BinaryPrimitives.ReadUInt16LittleEndian(bytes[6..]), movesAt = HeadBytes + (2 * (lost + users));
-        if (bytes.Length != movesAt + (MoveBytes * moved) || users == 0) return null;
+        int forgetful = BinaryPrimitives.ReadUInt16LittleEndian(bytes[8..]);
+        if (bytes.Length != movesAt + (MoveBytes * moved) || users == 0 || forgetful > lost) return null;
         var nodes = new NodeId[lost + users];
         for (int i = 0; i < nodes.Length; i++) nodes[i] = new NodeId(BinaryPrimitives.ReadUInt16LittleEndian(bytes[(HeadBytes + (2 * i))..]));
         var moves = new HomeMove[moved];
@@ -56,6 +58,6 @@ internal static class PlanFormat
             moves[i] = new HomeMove(new ExtentNumber(BinaryPrimitives.ReadUInt32LittleEndian(move)), BinaryPrimitives.ReadUInt16LittleEndian(move[4..]),
                 new NodeId(BinaryPrimitives.ReadUInt16LittleEndian(move[6..])), new NodeId(BinaryPrimitives.ReadUInt16LittleEndian(move[8..])));
         }
-        return new RecoveryPlan(nodes[..lost], nodes[lost..], bytes[0] == 1) { Moves = moves };
+        return new RecoveryPlan(nodes[..lost], nodes[lost..], bytes[0] == 1) { Moves = moves, Forgetful = nodes[(lost - forgetful)..lost] };
     }
 }

@@ -101,7 +101,7 @@ internal sealed partial class RecoveryServer
         if (_adoptions.ContainsKey(region.Id)) return; // when the answers are there
         Interrupting?.Invoke(region);
         if (FindHomesForOrphans(region)) return;
-        region.HasLostNode = true;
+        region.HasLostNode |= LostFor(region).Any(lost => IsTouchedBy(region, lost) || IsInvolved(region, lost));
         Begin(region, []);
     }
 
@@ -109,9 +109,10 @@ internal sealed partial class RecoveryServer
     {
         var participants = new HashSet<NodeId>();
         region.AddParticipants(participants);
-        string[] names = [.. _names.Where(n => IsTouchedBy(region, n.Key)).Select(n => n.Value)];
+        HashSet<NodeId> lost = LostFor(region);
+        string[] names = [.. lost.Where(n => IsTouchedBy(region, n)).Select(NameOfLost)];
         MoveHomes(region, participants);
-        participants.RemoveWhere(_lost.Contains);
+        participants.RemoveWhere(lost.Contains);
         _underWay.TryGetValue(region.Id, out LedRecovery? earlier);
         Generation generation = (earlier?.Leader.Generation ?? region.Generation).Next();
         var recovery = new LedRecovery(region, earlier?.Leader ?? new RecoveryLeader(), [.. participants], Reactor.Clock());
@@ -119,14 +120,14 @@ internal sealed partial class RecoveryServer
         recovery.Lost.UnionWith(names);
         // What was moving moves on, unless one of the two is lost: then the other is the home, as after any loss.
         recovery.Moves.AddRange(moves);
-        recovery.Moves.AddRange(earlier?.Moves.Where(m => !_lost.Contains(m.Home) && !_lost.Contains(m.Mirror)) ?? []);
+        recovery.Moves.AddRange(earlier?.Moves.Where(m => !lost.Contains(m.Home) && !lost.Contains(m.Mirror)) ?? []);
         _underWay[region.Id] = recovery;
         recovery.Leader.Begin(generation, participants, region.HomesAmong(participants));
         region.Generation = generation;
         int others = participants.Contains(_self) ? participants.Count - 1 : participants.Count;
-        string why = names.Length > 0 ? $"{string.Join(", ", names)} lost" : $"{recovery.Moves.Sum(m => m.Count)} extents get another home";
+        string why = names.Length > 0 ? $"{string.Join(", ", names)} lost" : recovery.Moves.Count == 0 ? "an agent was started again" : $"{recovery.Moves.Sum(m => m.Count)} extents get another home";
         Log.Info($"recovery of {region.Name}: {why}; {others} other nodes take part");
-        var plan = new RecoveryPlan([.. _lost], region.Users, IsAnyUserLost: false) { Moves = recovery.Moves }; // without any of its users a region is not recovered
+        var plan = new RecoveryPlan([.. lost], region.Users, IsAnyUserLost: false) { Moves = recovery.Moves, Forgetful = [.. lost.Except(_lost)] }; // without any of its users a region is not recovered
         byte[] bytes = PlanFormat.Write(plan);
         bool takesPart = participants.Contains(_self);
         // Here first: the agent that comes after this one must know of every generation that others may have heard of.
@@ -146,20 +147,21 @@ internal sealed partial class RecoveryServer
     private bool FindHomesForOrphans(LedRegion region)
     {
         HomeMap homes = region.Homes;
+        HashSet<NodeId> lost = LostFor(region);
         _adoptions[region.Id] = 1; // this one: an answer may be there at once
         for (uint e = 0; e < region.ExtentCount;)
         {
             ExtentNumber first = new(e);
             NodeId home = homes.HomeOf(first);
             uint count = 0;
-            while (e + count < region.ExtentCount && IsOrphan(homes, new ExtentNumber(e + count), home)) count++;
+            while (e + count < region.ExtentCount && IsOrphan(homes, lost, new ExtentNumber(e + count), home)) count++;
             e += Math.Max(count, 1);
             if (count == 0) continue;
-            NodeId adopter = region.Choose(home, _lost, isHome: true);
+            NodeId adopter = region.Choose(home, lost, isHome: true);
             if (adopter.IsNone)
             {
                 _adoptions.Remove(region.Id);
-                region.Fail($"node {_names[home]} is lost");
+                region.Fail($"node {NameOfLost(home)} is lost");
                 return true;
             }
             count = (uint)Math.Min(count, Math.Max(1, _reservations.FreeExtentsOf(adopter)));
@@ -172,8 +174,8 @@ internal sealed partial class RecoveryServer
         return false; // only this node itself was asked, if any
     }
 
-    private bool IsOrphan(HomeMap homes, ExtentNumber extent, NodeId home) => !home.IsNone && homes.HomeOf(extent) == home && _lost.Contains(home)
-        && (homes.MirrorOf(extent) is var mirror && (mirror.IsNone || _lost.Contains(mirror)));
+    private static bool IsOrphan(HomeMap homes, HashSet<NodeId> lost, ExtentNumber extent, NodeId home) => !home.IsNone && homes.HomeOf(extent) == home
+        && lost.Contains(home) && (homes.MirrorOf(extent) is var mirror && (mirror.IsNone || lost.Contains(mirror)));
 
     private void OnAdopted(LedRegion region, NodeId adopter, ExtentNumber first, uint count, bool granted)
     {
@@ -184,10 +186,11 @@ internal sealed partial class RecoveryServer
             return;
         }
         HomeMap homes = region.Homes;
+        HashSet<NodeId> lost = LostFor(region);
         for (uint i = 0; i < count && granted; i++)
         {
             ExtentNumber extent = new(first.Value + i);
-            if (IsOrphan(homes, extent, homes.HomeOf(extent))) homes.PlaceMirror(extent, adopter);
+            if (IsOrphan(homes, lost, extent, homes.HomeOf(extent))) homes.PlaceMirror(extent, adopter);
             else _reservations.ReleaseMirror(region.Id, adopter, extent, 1);
         }
         if (--_adoptions[region.Id] > 0) return;
@@ -199,17 +202,18 @@ internal sealed partial class RecoveryServer
     private void MoveHomes(LedRegion region, HashSet<NodeId> participants)
     {
         HomeMap homes = region.Homes;
+        HashSet<NodeId> lost = LostFor(region);
         for (uint e = 0; e < region.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);
             NodeId home = homes.HomeOf(extent), mirror = homes.MirrorOf(extent);
             if (home.IsNone) continue;
-            if (_lost.Contains(mirror))
+            if (lost.Contains(mirror))
             {
                 mirror = NodeId.None;
                 homes.PlaceMirror(extent, mirror);
             }
-            if (_lost.Contains(home))
+            if (lost.Contains(home))
             {
                 homes.Place(extent, mirror);
                 homes.PlaceMirror(extent, NodeId.None);
@@ -265,6 +269,7 @@ internal sealed partial class RecoveryServer
             if (participant != _self) Send(participant, MessageType.RegionThaw, region.Id, generation, []);
         }
         _underWay.Remove(region.Id);
+        _forgotten.Remove(region.Id); // nothing of it is there any more; it may get something new
         PagedRegion? here = _pager.Find(region.Id);
         if (here is not null && recovery.Participants.Contains(_self)) _pager.Thaw(here);
         long now = Reactor.Clock();

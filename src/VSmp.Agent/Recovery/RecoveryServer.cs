@@ -15,7 +15,8 @@ namespace VSmp.Agent.Recovery;
 /// Brings regions back after a node was lost: leads for those that were made here, takes part for the others. The protocol is
 /// <see cref="RecoveryController"/>'s and <see cref="RecoveryLeader"/>'s; here it meets the fabric. Owned by the reactor.
 /// </summary>
-/// <remarks>This file: the part of users, homes and mirrors. RecoveryServer.Leading.cs: the leader's.</remarks>
+/// <remarks>This file: the part of users, homes and mirrors. RecoveryServer.Leading.cs: the leader's. RecoveryServer.Returning.cs: what agents that were started
+/// again still have.</remarks>
 internal sealed partial class RecoveryServer
 {
     /// <summary>Losses that are remembered.</summary>
@@ -54,10 +55,12 @@ internal sealed partial class RecoveryServer
     {
         _lost.Add(node);
         _names[node] = name;
+        _awaited.Remove(node);
         foreach (LedRegion region in Led.ToArray())
         {
             if (!region.IsOver && (IsTouchedBy(region, node) || IsInvolved(region, node))) Begin(region);
         }
+        BeginReturned();
         foreach ((NodeId from, FrameHeader header, byte[] plan) in _early.ToArray())
         {
             if (!TryFreeze(from, in header, plan)) continue;
@@ -86,6 +89,8 @@ internal sealed partial class RecoveryServer
         _reported.Remove(region);
         _early.RemoveAll(e => e.Header.Region == region);
         _afterFreeze.RemoveAll(a => a.Region == region);
+        _forgotten.Remove(region);
+        _toReturn.Remove(region);
     }
 
     /// <summary>A frame about a recovery.</summary>
@@ -115,6 +120,9 @@ internal sealed partial class RecoveryServer
             case MessageType.RegionThaw:
                 RequireLeader(peer, in header);
                 if (_pager.Find(header.Region) is { } region && Pager.GenerationOf(region) == header.Generation) _pager.Thaw(region);
+                break;
+            case MessageType.RegionsHeld:
+                OnHeld(peer, in header, payload);
                 break;
         }
     }
@@ -206,7 +214,7 @@ internal sealed partial class RecoveryServer
     private bool TryFreeze(NodeId leader, in FrameHeader header, byte[] bytes)
     {
         RecoveryPlan plan = PlanFormat.Read(bytes) ?? throw new ProtocolViolationException($"{leader} has a plan for {header.Region} that makes no sense");
-        foreach (NodeId lost in plan.Lost)
+        foreach (NodeId lost in plan.Lost.Except(plan.Forgetful))
         {
             if (lost == _self || _peers.Find(lost) is not null) return false;
         }
@@ -230,7 +238,7 @@ internal sealed partial class RecoveryServer
         _pager.Freeze(region, generation, plan);
     }
 
-    private string NameOfLost(NodeId node) => _names.GetValueOrDefault(node, node.ToString());
+    private string NameOfLost(NodeId node) => _names.TryGetValue(node, out string? name) ? name : _peers.NameOf(node);
 
     private void OnClaims(NodeId from, in FrameHeader header, ReadOnlySpan<byte> payload)
     {

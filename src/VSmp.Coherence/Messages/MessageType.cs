@@ -169,6 +169,8 @@ public enum MessageType : byte
     RegionMirror = 102,
     /// <summary>The mirror has all of these extents, or the former one nothing more to do with them: to the leader.</summary>
     RegionMirrored = 103,
+    /// <summary>Which regions of the receiver's making the sender has, after one of the two agents was started again.</summary>
+    RegionsHeld = 104,
 
     // The session itself; never seen above the fabric.
 

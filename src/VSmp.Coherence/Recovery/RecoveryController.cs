@@ -14,6 +14,9 @@ public sealed record RecoveryPlan(IReadOnlyList<NodeId> Lost, IReadOnlyList<Node
     /// <summary>Extents whose home and mirror change places. Nobody of them is lost.</summary>
     public IReadOnlyList<HomeMove> Moves { get; init; } = [];
 
+    /// <summary>Of those that are lost, members all the same: their agents were started again, and know nothing of this region any more.</summary>
+    public IReadOnlyList<NodeId> Forgetful { get; init; } = [];
+
     /// <summary>Whether a node is lost.</summary>
     public bool IsLost(NodeId node) => Lost.Contains(node);
 }

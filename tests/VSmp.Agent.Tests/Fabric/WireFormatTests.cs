@@ -67,7 +67,7 @@ public sealed class WireFormatTests
             + "InstallAck=35 Nack=37 Writeback=38 DataE=39 WritebackClean=40 DiffAck=41 MirrorAck=42 Poisoned=43 Recalled=44 ReserveExtents=64 ReserveReply=65 ReleaseExtents=66 DropRegion=67 "
             + "DropRegionAck=68 JobCall=72 JobReply=73 JobRankGone=74 JobAttach=75 JobAttachReply=76 JobDetach=77 JobAbort=78 JobWrites=79 "
             + "NodeReport=80 ViewChange=81 Leave=82 AskView=83 ProposeView=84 NodeAsk=85 NodeAnswer=86 JobStart=88 JobOutput=89 JobOutputAck=90 JobSignal=91 JobNotices=92 JobInput=93 JobInputAck=94 "
-            + "RegionFreeze=96 RegionFrozen=97 RegionRebuild=98 RegionClaims=99 RegionRebuilt=100 RegionThaw=101 RegionMirror=102 RegionMirrored=103 "
+            + "RegionFreeze=96 RegionFrozen=97 RegionRebuild=98 RegionClaims=99 RegionRebuilt=100 RegionThaw=101 RegionMirror=102 RegionMirrored=103 RegionsHeld=104 "
             + "SessionAck=128 SessionClose=129", Values<MessageType>());
         Assert.Equal("None=0 Zero=1 NoData=2 Prefetch=4 FromOwner=8", Values<MessageFlags>());
         Assert.Equal("Request=0 Forward=1 Response=2", Values<VirtualNetwork>());
