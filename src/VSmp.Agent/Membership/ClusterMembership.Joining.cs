@@ -191,12 +191,12 @@ internal sealed partial class ClusterMembership
     private void GoOut(string reason)
     {
         bool wished = _left is not null;
+        ForgetIdentity();
         (_left ??= new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously)).TrySetResult();
         _joined?.TrySetException(new MembershipException(HandshakeStatus.NotAMember, reason));
         _cameBack?.TrySetException(new MembershipException(HandshakeStatus.NotAMember, reason));
         OnLeaseRanOut();
         _machine = null; // it is silent from now on
-        ForgetIdentity();
         if (!wished) Expelled?.Invoke(reason);
     }
 

@@ -45,6 +45,7 @@ internal sealed class MirrorServer
         _recovery = recovery;
         reactor.Every(CopyPeriodMicroseconds, Copy, () => _copying.Count + _parting.Count > 0);
         reactor.Every(LookPeriodMicroseconds, Look, () => _mayLackMirrors); // asked every turn: no more than a look at a field
+        recovery.Adopted += OnAdopted;
         recovery.Recovered += OnRecovered;
         recovery.Dropped += Forget;
         pager.Removed += Forget;
@@ -165,6 +166,16 @@ internal sealed class MirrorServer
             region.Homes.PlaceMirror(extent, mirror);
             _restoring.Add((region.Id, extent), mirror);
             SendMirror(region, extent, home, mirror);
+        }
+    }
+
+    /// <summary>An agent before this one led the region: which of its mirrors had all is not known, so all are filled again, once the region is recovered.</summary>
+    private void OnAdopted(LedRegion region)
+    {
+        for (uint e = 0; e < region.ExtentCount; e++)
+        {
+            ExtentNumber extent = new(e);
+            if (region.Homes.MirrorOf(extent) is { IsNone: false } mirror) _restoring[(region.Id, extent)] = mirror;
         }
     }
 

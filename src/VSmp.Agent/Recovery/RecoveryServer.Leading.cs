@@ -121,11 +121,17 @@ internal sealed partial class RecoveryServer
         // What was moving moves on, unless one of the two is lost: then the other is the home, as after any loss.
         recovery.Moves.AddRange(moves);
         recovery.Moves.AddRange(earlier?.Moves.Where(m => !lost.Contains(m.Home) && !lost.Contains(m.Mirror)) ?? []);
+        bool isAdopted = _adopted.Contains(region.Id);
+        if (isAdopted)
+        {
+            recovery.Moves.Clear();
+            recovery.Moves.AddRange(Places(region));
+        }
         _underWay[region.Id] = recovery;
         recovery.Leader.Begin(generation, participants, region.HomesAmong(participants));
         region.Generation = generation;
         int others = participants.Contains(_self) ? participants.Count - 1 : participants.Count;
-        string why = names.Length > 0 ? $"{string.Join(", ", names)} lost" : recovery.Moves.Count == 0 ? "an agent was started again" : $"{recovery.Moves.Sum(m => m.Count)} extents get another home";
+        string why = names.Length > 0 ? $"{string.Join(", ", names)} lost" : isAdopted || recovery.Moves.Count == 0 ? "an agent was started again" : $"{recovery.Moves.Sum(m => m.Count)} extents get another home";
         Log.Info($"recovery of {region.Name}: {why}; {others} other nodes take part");
         var plan = new RecoveryPlan([.. lost], region.Users, IsAnyUserLost: false) { Moves = recovery.Moves, Forgetful = [.. lost.Except(_lost)] }; // without any of its users a region is not recovered
         byte[] bytes = PlanFormat.Write(plan);
@@ -269,6 +275,7 @@ internal sealed partial class RecoveryServer
             if (participant != _self) Send(participant, MessageType.RegionThaw, region.Id, generation, []);
         }
         _underWay.Remove(region.Id);
+        _adopted.Remove(region.Id);
         _forgotten.Remove(region.Id); // nothing of it is there any more; it may get something new
         PagedRegion? here = _pager.Find(region.Id);
         if (here is not null && recovery.Participants.Contains(_self)) _pager.Thaw(here);

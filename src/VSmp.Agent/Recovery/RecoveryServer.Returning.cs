@@ -3,6 +3,7 @@ using System.Buffers.Binary;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
+using VSmp.Coherence.Recovery;
 using ProtocolViolationException = VSmp.Coherence.ProtocolViolationException;
 
 namespace VSmp.Agent.Recovery;
@@ -20,9 +21,13 @@ internal sealed partial class RecoveryServer
     private readonly Dictionary<NodeId, HashSet<RegionId>> _held = []; // what they have said so far
     private readonly Dictionary<RegionId, HashSet<NodeId>> _forgotten = []; // who is a member, and knows nothing of a region
     private readonly HashSet<RegionId> _toReturn = []; // to be recovered when all have said what they have
+    private readonly HashSet<RegionId> _adopted = []; // led by an agent before, who may have been killed before others heard where homes are
 
     /// <summary>Raised when a node has said what it has: it may be asked for things again.</summary>
     public event Action<NodeId>? Returned;
+
+    /// <summary>Raised for each region that an agent of this node led before, and that is to be recovered: how far its mirrors were filled is not known any more.</summary>
+    public event Action<LedRegion>? Adopted;
 
     /// <summary>The agent of a node is another one: until it has said what it has, nothing that concerns it goes on.</summary>
     public void OnNodeRestarted(NodeId node)
@@ -34,12 +39,49 @@ internal sealed partial class RecoveryServer
         _afterFreeze.RemoveAll(a => a.Region.Creator == node);
     }
 
-    /// <summary>This node's agent is another one: its regions are recovered as soon as the others have said what they have of them.</summary>
+    /// <summary>
+    /// This node's agent is another one: its regions are recovered as soon as the others have said what they have of them. Homes and mirrors that are no members
+    /// any more were excluded meanwhile, and may be acted upon.
+    /// </summary>
     public void OnRestartedHere(IEnumerable<NodeId> others)
     {
         foreach (NodeId node in others) OnNodeRestarted(node);
-        foreach (LedRegion region in Led) _toReturn.Add(region.Id);
+        foreach (LedRegion region in Led.ToArray())
+        {
+            for (uint e = 0; e < region.ExtentCount; e++)
+            {
+                ExtentNumber extent = new(e);
+                NoteIfGone(region.Homes.HomeOf(extent));
+                NoteIfGone(region.Homes.MirrorOf(extent));
+                region.HasLostNode |= region.IsMirrored && region.IsBare(extent);
+            }
+            _toReturn.Add(region.Id);
+            _adopted.Add(region.Id);
+            Adopted?.Invoke(region);
+        }
         BeginReturned();
+    }
+
+    private void NoteIfGone(NodeId node)
+    {
+        if (!node.IsNone && node != _self && _peers.Find(node) is null) _lost.Add(node);
+    }
+
+    /// <summary>Where all homes and mirrors of a region are, as what is to be done by those who do not know it yet.</summary>
+    private static List<HomeMove> Places(LedRegion region)
+    {
+        var places = new List<HomeMove>();
+        for (uint e = 0; e < region.ExtentCount; e++)
+        {
+            ExtentNumber extent = new(e);
+            NodeId home = region.Homes.HomeOf(extent), mirror = region.Homes.MirrorOf(extent);
+            if (home.IsNone) continue;
+            bool isNext = places.Count > 0 && places[^1] is var last && last.Home == home && last.Mirror == mirror && last.First.Value + last.Count == e
+                && last.Count < ushort.MaxValue;
+            if (isNext) places[^1] = places[^1] with { Count = places[^1].Count + 1 };
+            else places.Add(new HomeMove(extent, 1, home, mirror));
+        }
+        return places;
     }
 
     /// <summary>Asks a node what it has, and tells it what this one has. To be asked again until it has answered: it may not be ready.</summary>

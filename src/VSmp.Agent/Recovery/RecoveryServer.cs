@@ -91,6 +91,7 @@ internal sealed partial class RecoveryServer
         _afterFreeze.RemoveAll(a => a.Region == region);
         _forgotten.Remove(region);
         _toReturn.Remove(region);
+        _adopted.Remove(region);
     }
 
     /// <summary>A frame about a recovery.</summary>

@@ -71,7 +71,7 @@ public sealed class WireFormatTests
             + "SessionAck=128 SessionClose=129", Values<MessageType>());
         Assert.Equal("None=0 Zero=1 NoData=2 Prefetch=4 FromOwner=8", Values<MessageFlags>());
         Assert.Equal("Request=0 Forward=1 Response=2", Values<VirtualNetwork>());
-        Assert.Equal("Session=1 Join=2", Values<HandshakePurpose>());
+        Assert.Equal("Session=1 Join=2 Record=3", Values<HandshakePurpose>());
         Assert.StartsWith(
             "Ok=0 OtherVersion=1 OtherCluster=2 WrongSecret=3 OtherEpoch=4 NotAMember=5 OtherSession=6 NameTaken=7 Redirect=8 "
             + "Full=9 NotReady=10 BadRequest=11 OtherTransport=12 OtherMembership=13 ", Values<HandshakeStatus>(), StringComparison.Ordinal);

@@ -13,13 +13,14 @@ public sealed class FormatTests
     [Fact]
     public void A_plan_is_read_as_it_was_written_and_nothing_else_is_read()
     {
-        var plan = new RecoveryPlan([new NodeId(3), new NodeId(300)], [new NodeId(1)], IsAnyUserLost: true) { Moves = [new HomeMove(new ExtentNumber(0x01020304), 5, new NodeId(6), new NodeId(7))] };
+        var plan = new RecoveryPlan([new NodeId(3), new NodeId(300)], [new NodeId(1)], IsAnyUserLost: true) { Moves = [new HomeMove(new ExtentNumber(0x01020304), 5, new NodeId(6), new NodeId(7))], Forgetful = [new NodeId(300)] };
         byte[] bytes = PlanFormat.Write(plan);
-        Assert.Equal("0100020001000100" + "03002C010100" + "04030201" + "050006000700", Convert.ToHexString(bytes));
+        Assert.Equal("01000200010001000100" + "03002C010100" + "04030201" + "050006000700", Convert.ToHexString(bytes));
         RecoveryPlan read = PlanFormat.Read(bytes)!;
         Assert.Equal(plan.Lost, read.Lost);
         Assert.Equal(plan.Users, read.Users);
         Assert.Equal(plan.Moves, read.Moves);
+        Assert.Equal(plan.Forgetful, read.Forgetful);
         Assert.True(read.IsAnyUserLost);
         for (int length = 0; length < bytes.Length; length++) Assert.Null(PlanFormat.Read(bytes.AsSpan(0, length)));
         Assert.Null(PlanFormat.Read([.. bytes, 0]));
