@@ -93,7 +93,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         {
             host.Open();
             thread.Start();
-            await host.BecomeMemberAsync().ConfigureAwait(false);
+            await host.BecomeMemberAsync(cancel).ConfigureAwait(false);
             await host._reactor.Ask(host.Build).ConfigureAwait(false);
         }
         catch (Exception e) when (ExplainFailure(e, options) is { } explained)
@@ -225,17 +225,18 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         return error == 0 ? address : throw new IOException($"the keeper does not hold the sockets: {Errno.Text(error)}");
     }
 
-    private async Task BecomeMemberAsync()
+    private async Task BecomeMemberAsync(CancellationToken cancel)
     {
-        if (_options.Predecessor is { } before)
-        {
-            await _membership.RestartAsync(before).ConfigureAwait(false);
-            return;
-        }
         if (_options.Membership is { } etcd)
         {
             var store = new EtcdViewStore(etcd, _options.Cluster, _ => { }); // whether etcd can be reached, the membership says
-            await _membership.FoundOrJoinAsync(store, etcd.ToString(), _options.Name, _address, _options.MemoryBytes, EtcdRecord.PresenceTimeToLive).ConfigureAwait(false);
+            if (_options.Predecessor is { } last) await _membership.RestartAsync(last, store, etcd.ToString(), EtcdRecord.PresenceTimeToLive, cancel).ConfigureAwait(false);
+            else await _membership.FoundOrJoinAsync(store, etcd.ToString(), _options.Name, _address, _options.MemoryBytes, EtcdRecord.PresenceTimeToLive).ConfigureAwait(false);
+            return;
+        }
+        if (_options.Predecessor is { } before)
+        {
+            await _membership.RestartAsync(before).ConfigureAwait(false);
             return;
         }
         if (_options.Join is { } seed)

@@ -41,6 +41,7 @@ internal sealed partial class ClusterMembership
         if (_machine is not null) throw new InvalidOperationException("this node is a member already");
         _cameBack = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         MakeMachine(self, view.Epoch);
+        _etcd?.Watch(revision);
         foreach (Member member in view.Members)
         {
             if (member.Id != self) _heartbeats.Add(member);
@@ -107,9 +108,9 @@ internal sealed partial class ClusterMembership
 
     private void OnAskedForRecord(IncomingJoin asked)
     {
-        if (_machine is not { IsMember: true } machine || Self != MembershipView.Coordinator)
+        if (_machine is not { IsMember: true } machine || IsDecidedByMajority || Self != MembershipView.Coordinator)
         {
-            asked.Reply(HandshakeStatus.NotReady, []);
+            asked.Reply(IsDecidedByMajority ? HandshakeStatus.OtherMembership : HandshakeStatus.NotReady, []); // the record is in the store
             return;
         }
         ReadOnlySpan<byte> body = asked.Request;
@@ -132,6 +133,8 @@ internal sealed partial class ClusterMembership
     {
         _shunned.Remove(member.Id);
         _doubts.Remove(member.Id);
+        _succeeded.Remove(member.Id);
+        _lostInDoubt.Remove(member.Id); // that session is void for both
         _log($"membership: the agent of {member.Name} ({member.Id}) was started again, for the {member.Incarnation}. time");
         if (_fabric.HasSession(member.Id))
         {

@@ -19,7 +19,7 @@ namespace VSmp.Agent.Membership;
 /// <remarks>
 /// This file: what others see, and frames. ClusterMembership.Driving.cs: what the machine is told and wants. ClusterMembership.Joining.cs: founding,
 /// joining and leaving. ClusterMembership.Majority.cs and .MajorityJoining.cs: the same without a coordinator, where the record is in etcd.
-/// ClusterMembership.Restarting.cs: coming back as a member's next agent.
+/// ClusterMembership.Restarting.cs and .MajorityRestarting.cs: coming back as a member's next agent.
 /// </remarks>
 internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
 {
