@@ -140,6 +140,9 @@ internal sealed unsafe class StateFile : PageRecords, IDisposable
     /// <inheritdoc/>
     public override ref ulong HomeWordOf(PageNumber page) => ref WordOf(HomeBlockOf(page.Extent), page);
 
+    /// <inheritdoc/>
+    protected override void Write(ref ulong word, ulong value) => Volatile.Write(ref word, value);
+
     /// <summary>What is recorded of an extent.</summary>
     public ExtentRecord this[ExtentNumber extent]
     {

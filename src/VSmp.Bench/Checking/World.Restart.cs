@@ -106,6 +106,8 @@ internal sealed partial class World
 
         public override ref ulong HomeWordOf(PageNumber page) => ref WordOf(world._homeWords, page);
 
+        protected override void Write(ref ulong word, ulong value) => word = value;
+
         private ref ulong WordOf(ulong[] words, PageNumber page)
         {
             if (page.Value < (ulong)world.Scenario.Pages) return ref words[(node * world.Scenario.Pages) + (int)page.Value];

@@ -132,9 +132,12 @@ public abstract class PageRecords
     private static ulong Word(byte state, byte flags, ushort owner, PageVersion version) =>
         state | (ulong)flags << 8 | (ulong)owner << 16 | (ulong)version.Value << 32;
 
-    private static void Put(ref ulong word, ulong value)
+    /// <summary>Writes a word at once, after all that was written before it.</summary>
+    protected abstract void Write(ref ulong word, ulong value);
+
+    private void Put(ref ulong word, ulong value)
     {
-        if (word != value) Volatile.Write(ref word, value); // pages of the file that are never written take no memory
+        if (word != value) Write(ref word, value); // pages of a file that are never written take no memory
     }
 
     private static InvalidDataException Nonsense(ulong word) => new($"0x{word:x16} is no record of a page");
