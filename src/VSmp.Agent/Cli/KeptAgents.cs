@@ -25,11 +25,11 @@ internal static class KeptAgents
     public static string[] CommandLine(string keeper, IEnumerable<string> agent) =>
         [keeper, "--restart-limit", RestartLimit.ToString(CultureInfo.InvariantCulture), "--", .. agent];
 
-    /// <summary>Where the keeper lies: beside the command, or where <c>make install</c> puts it.</summary>
+    /// <summary>Where the keeper lies: beside the command, or where <c>make install</c> puts it; beside the folder of a command that has one of its own (vsmp-bench).</summary>
     /// <exception cref="CommandException">In neither.</exception>
     public static string FindKeeper() =>
-        new[] { AppContext.BaseDirectory, Path.Combine(AppContext.BaseDirectory, "..", "lib", "vsmp") }
-            .Select(folder => Path.GetFullPath(Path.Combine(folder, KeeperName)))
+        new[] { "", Path.Combine("..", "lib", "vsmp"), ".." }
+            .Select(folder => Path.GetFullPath(Path.Combine(AppContext.BaseDirectory, folder, KeeperName)))
             .FirstOrDefault(File.Exists)
         ?? throw new CommandException(ExitCodes.Failed, $"{KeeperName} is not beside the vsmp command: run make build, or install again");
 }
