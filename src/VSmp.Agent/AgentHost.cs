@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Net;
 using System.Runtime.InteropServices;
+using VSmp.Agent.Adopting;
 using VSmp.Agent.Control;
 using VSmp.Agent.Elasticity;
 using VSmp.Agent.Fabric;
@@ -60,7 +61,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private AgentControl _control = null!;
     private Sampler _sampler = null!;
     private GuestStops? _guestStops;
-    private readonly bool _isKept = KeeperClient.IsThere; // and starts another agent if this one is killed
+    private KeptNode? _left; // what a keeper has of the agent before this one
     private string? _ending;
     private int _exitCode = ExitCodes.Ok;
 
@@ -186,7 +187,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     /// <summary>What can be had without the others: memory and an address.</summary>
     private void Open()
     {
-        _parts.Add(FramesMount.Create(_options.Folder.Frames, _options.MemoryBytes, _isKept));
+        _parts.Add(_options.Predecessor is null
+            ? FramesMount.Create(_options.Folder.Frames, _options.MemoryBytes, isRecording: _options.Keeper is not null)
+            : FramesMount.TakeOver(_options.Folder.Frames));
         _gate = new PeerGate(_options.Cluster, ClusterSecret.Load(_options.SecretFile), Log.Warn);
         _parts.Add(_gate);
         _address = Listen();
@@ -216,10 +219,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     {
         if (_options.Keeper is not { } keeper) return _gate.Listen(_options.Listen);
         _parts.Add(keeper);
-        using var node = KeptNode.Of(keeper.List());
-        int ended = KeptGuests.EndLeftovers(keeper, node);
-        if (ended > 0) Log.Error($"ended {ended} {(ended == 1 ? "guest" : "guests")} of the agent that was killed");
-        if (node.Sockets is { } kept) return _gate.Listen(kept.Listener, kept.Datagrams);
+        _left = KeptNode.Of(keeper.List());
+        _parts.Add(_left);
+        if (_left.Sockets is { } kept) return _gate.Listen(kept.Listener, kept.Datagrams);
         IPEndPoint address = _gate.Listen(_options.Listen);
         int error = keeper.Hold(KeptNode.SocketsKey, HoldKind.Other, [_gate.Descriptors.Listener, _gate.Descriptors.Datagrams], default);
         return error == 0 ? address : throw new IOException($"the keeper does not hold the sockets: {Errno.Text(error)}");
@@ -255,7 +257,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private bool Build()
     {
         NodeId self = _membership.Self;
-        _pager = new Pager(self, _reactor, _fabric, () => _peers.NodeLimit) { IsRecording = _isKept };
+        _pager = new Pager(self, _reactor, _fabric, () => _peers.NodeLimit) { IsRecording = _options.Keeper is not null };
         _parts.Add(_pager);
         _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         _recovery = new RecoveryServer(self, _pager, _fabric, _peers, _reservations);
@@ -267,7 +269,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _pager.Progressed += _jobs.ContinueReleases;
         _pager.Progressed += _reservations.Continue;
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
-        KeptGuests? kept = _options.Keeper is null ? null : new KeptGuests(_options.Keeper, _runs, KeptNode.FirstKey);
+        KeptGuests? kept = _options.Keeper is null ? null : new KeptGuests(_options.Keeper, _runs, _left!.NextKey);
         _guests = new GuestServer(_reactor, _pager, _reservations, _runs, _jobs, socket, OpenDevice(), _options.Name,
             _options.Folder.Frames, WindowExtents, kept);
         _guests.GuestsChanged += OnGuestsChanged;
@@ -286,12 +288,22 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _reactor.AtTurnEnd(_pager.OnTurnEnd);
         _reactor.AtTurnEnd(_fabric.Flush);
         _reactor.Every(ReportPeriodMicroseconds, SendReports);
+        if (_left is not null) TakeOver(_left);
         _isReady = true;
         AwaitReturning();
         KeepToLease();
         OnLeaseChanged(_membership.HasLease);
         SendReports();
         return true;
+    }
+
+    /// <summary>What an agent before this one has left here: as a member it is taken over, otherwise there can be nothing.</summary>
+    private void TakeOver(KeptNode left)
+    {
+        KeeperClient keeper = _options.Keeper!;
+        if (_options.Predecessor is null) KeptGuests.End(keeper, left, left.Guests, "its agent was killed before it was a member of the cluster");
+        else Log.Info(new NodeAdopter(keeper, left, new RegionAdopter(_pager, _capacity, _options.Folder.Frames), _runs, _guests).Adopt());
+        left.Dispose();
     }
 
     private void OnNodeJoined(Member member) => _peers.Add(member.Id, member.Name, member.Address.ToString());

@@ -41,6 +41,12 @@ internal sealed class FramesMount : IDisposable
         return new FramesMount(path);
     }
 
+    /// <summary>Takes over the one that an agent before this one has mounted, with what is in it.</summary>
+    /// <exception cref="CommandException">It is not there.</exception>
+    public static FramesMount TakeOver(string path) => UnixFile.IsMounted(path)
+        ? new FramesMount(path)
+        : throw new CommandException(ExitCodes.AgentLost, $"{path}, where the frames of the agent that was killed are, is not mounted any more");
+
     /// <inheritdoc/>
     public void Dispose()
     {

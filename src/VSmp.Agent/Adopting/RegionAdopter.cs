@@ -24,8 +24,7 @@ internal sealed class RegionAdopter(Pager pager, Capacity capacity, string frame
         var found = new List<RegionId>();
         foreach (string path in Directory.EnumerateFiles(framesFolder, "*" + StateFile.Suffix))
         {
-            ReadOnlySpan<char> name = Path.GetFileName(path.AsSpan())[..^StateFile.Suffix.Length];
-            if (name.Length == 16 && ulong.TryParse(name, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong id)) found.Add(new RegionId(id));
+            if (IsNameOf(Path.GetFileName(path.AsSpan()), out RegionId id)) found.Add(id);
         }
         found.Sort((a, b) => a.Value.CompareTo(b.Value));
         return found;
@@ -97,11 +96,22 @@ internal sealed class RegionAdopter(Pager pager, Capacity capacity, string frame
         if (error is not (0 or Errno.ESRCH)) mapping.Guest.Kill($"its threads could not be woken: {Errno.Text(error)}");
     }
 
-    /// <summary>Deletes what was left of a region that is not adopted.</summary>
-    public void Discard(RegionId id)
+    /// <summary>Deletes what was left of regions that are not adopted. Nobody may use them any more.</summary>
+    public void DiscardOthers()
     {
-        string path = FrameFile.PathOf(framesFolder, id);
-        foreach (string file in (string[])[path + StateFile.Suffix, path + KeptFile.Suffix, path]) File.Delete(file);
+        foreach (string path in Directory.GetFiles(framesFolder))
+        {
+            if (!IsNameOf(Path.GetFileName(path.AsSpan()), out RegionId id) || pager.Find(id) is null) File.Delete(path);
+        }
+    }
+
+    /// <summary>Names begin with the region's number; what follows says which file of it it is.</summary>
+    private static bool IsNameOf(ReadOnlySpan<char> name, out RegionId id)
+    {
+        const int Digits = 16;
+        bool isOne = name.Length >= Digits & ulong.TryParse(name[..Math.Min(Digits, name.Length)], NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong number);
+        id = new RegionId(number);
+        return isOne;
     }
 
     private static Region NewRegion(StateFile records, Run? run)

@@ -8,6 +8,7 @@ using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Interop;
 using VSmp.Agent.Keeping;
+using VSmp.Agent.Membership;
 using VSmp.Agent.Membership.Etcd;
 using VSmp.Coherence;
 
@@ -101,7 +102,9 @@ internal static class AgentCommand
 
         using KeeperClient? keeper = ConnectToKeeper();
         AgentFolder folder = RunDirectory.OfCurrentUser(cluster).Agent(name);
-        using IDisposable claim = folder.Claim(groupId, out IReadOnlyList<string> cleaned, keeper?.Process);
+        MemberIdentity? predecessor = keeper is { IsRestarted: true } ? ReadPredecessor(folder) : null;
+        if (predecessor is null) HostMemory.CheckFits(memory); // else it is in use already
+        using IDisposable claim = folder.Claim(groupId, out IReadOnlyList<string> cleaned, keeper?.Process, takesOver: predecessor is not null);
         foreach (string what in cleaned) Log.Warn($"a crash left things behind: {what}");
         if (given.Development) File.WriteAllText(folder.DevelopmentFile, "");
         using CancellationTokenSource stop = new();
@@ -120,7 +123,8 @@ internal static class AgentCommand
             {
                 Cluster = cluster,
                 Name = name,
-                MemoryBytes = memory,
+                MemoryBytes = predecessor?.Member.ContributedBytes ?? memory, // the others go by what the node has said once
+                Predecessor = predecessor,
                 Listen = listen,
                 Transport = transport,
                 Join = join,
@@ -163,6 +167,16 @@ internal static class AgentCommand
     {
         try { return KeeperClient.Connect(); }
         catch (IOException e) { throw new CommandException(ExitCodes.Usage, $"this agent was not started by a keeper, though it looks so: {e.Message}"); }
+    }
+
+    /// <summary>Who was a member takes its place again; who was none yet, or none any more, begins as the first one did.</summary>
+    private static MemberIdentity? ReadPredecessor(AgentFolder folder)
+    {
+        try { return MemberIdentity.Read(folder.MemberFile); }
+        catch (Exception e) when (e is InvalidDataException or IOException or UnauthorizedAccessException)
+        {
+            throw new CommandException(ExitCodes.AgentLost, e.Message);
+        }
     }
 
     private static void CheckGid(TransportChoice transport, IPEndPoint listen)
@@ -222,7 +236,6 @@ internal static class AgentCommand
             throw new CommandException(ExitCodes.Usage,
                 $"--memory: {Sizes.Format(bytes.Value)} is too little to be of use: {Sizes.Format(MinMemoryBytes)} at least");
         }
-        HostMemory.CheckFits(bytes.Value);
         return bytes.Value / ExtentNumber.Bytes * ExtentNumber.Bytes;
     }
 

@@ -97,13 +97,14 @@ internal sealed class AgentFolder
 
     /// <summary>
     /// Makes the folder and takes it for this process, for as long as the result is not disposed of. What an agent of that name
-    /// left behind when it crashed is cleaned up first.
+    /// left behind when it crashed is cleaned up first, unless this one takes it over.
     /// </summary>
     /// <param name="groupId">A group whose members may use the agent, or null.</param>
     /// <param name="cleaned">What was found and done, in words for the user.</param>
     /// <param name="keeper">Who has started this process and holds what must outlive it, or null.</param>
+    /// <param name="takesOver">Whether this agent goes on with the frames and the guests that are there.</param>
     /// <exception cref="CommandException">Another agent of that name runs, or a path is too long for a socket.</exception>
-    public IDisposable Claim(uint? groupId, out IReadOnlyList<string> cleaned, ProcessIdentity? keeper = null)
+    public IDisposable Claim(uint? groupId, out IReadOnlyList<string> cleaned, ProcessIdentity? keeper = null, bool takesOver = false)
     {
         if (Encoding.UTF8.GetByteCount(ControlSocket) > UnixSocket.MaxPathBytes)
         {
@@ -119,7 +120,7 @@ internal sealed class AgentFolder
             UnixFile.Restrict(Path, groupId, isDirectory: true);
             claim = new FileStream(File("lock"), FileMode.OpenOrCreate, System.IO.FileAccess.ReadWrite, FileShare.None);
             if (Keeper() is { } other && other != keeper && !ProcessControl.WaitForExit(other, KeeperEndMilliseconds)) throw Taken();
-            cleaned = Sweep();
+            cleaned = takesOver ? [] : Sweep();
             if (keeper is not null) System.IO.File.WriteAllText(KeeperFile, $"{keeper}\n");
             System.IO.File.WriteAllText(PidFile, $"{ProcessIdentity.Of(Environment.ProcessId)}\n");
             return claim;
@@ -166,7 +167,7 @@ internal sealed class AgentFolder
         int guests = EndGuests();
         if (guests > 0) done.Add($"ended {guests} leftover {(guests == 1 ? "guest" : "guests")} of agent {Name}");
         bool wasMounted = false;
-        while (IsMounted(Frames))
+        while (UnixFile.IsMounted(Frames))
         {
             if (Libc.Unmount(Frames, Libc.MNT_DETACH) < 0)
             {
@@ -209,16 +210,5 @@ internal sealed class AgentFolder
             ended++;
         }
         return ended;
-    }
-
-    private static bool IsMounted(string path)
-    {
-        foreach (string line in System.IO.File.ReadLines("/proc/self/mountinfo"))
-        {
-            // proc(5): the fifth field is the mount point; no name that we allow needs its octal escapes.
-            string[] fields = line.Split(' ', 6);
-            if (fields.Length > 5 && fields[4] == path) return true;
-        }
-        return false;
     }
 }

@@ -15,7 +15,8 @@ namespace VSmp.Agent.Guests;
 /// <summary>
 /// The socket of the guests: processes of a run attach here, reserve and give back memory. Owned by the reactor.
 /// </summary>
-internal sealed class GuestServer : IReactorHandler, IDisposable
+/// <remarks>GuestServer.Adopting.cs: those that had attached to an agent before this one.</remarks>
+internal sealed partial class GuestServer : IReactorHandler, IDisposable
 {
     private const int MaxConnections = 4096;
 
@@ -197,8 +198,13 @@ internal sealed class GuestServer : IReactorHandler, IDisposable
 
     private void Add(Guest guest, int? rank)
     {
-        guest.Run.Guests.Add(guest);
         _kept?.Add(guest, rank);
+        Watch(guest);
+    }
+
+    private void Watch(Guest guest)
+    {
+        guest.Run.Guests.Add(guest);
         _reactor.Watch((int)guest.Process.DangerousGetHandle(), EpollEvents.Readable, new DeathWatch(this, guest));
         GuestsChanged?.Invoke();
     }

@@ -74,4 +74,16 @@ internal static unsafe partial class UnixFile
 
     [LibraryImport("libc", EntryPoint = "getgrnam", StringMarshalling = StringMarshalling.Utf8)]
     private static partial byte* GetGroup(string name);
+
+    /// <summary>Whether a file system is mounted there.</summary>
+    public static bool IsMounted(string path)
+    {
+        foreach (string line in File.ReadLines("/proc/self/mountinfo"))
+        {
+            // proc(5): the fifth field is the mount point; no name that we allow needs its octal escapes.
+            string[] fields = line.Split(' ', 6);
+            if (fields.Length > 5 && fields[4] == path) return true;
+        }
+        return false;
+    }
 }

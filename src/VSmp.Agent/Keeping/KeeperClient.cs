@@ -52,8 +52,8 @@ internal sealed partial class KeeperClient : IReactorHandler, IDisposable
     /// <summary>There is no keeper any more: if this agent dies now, guests that wait for pages read zeros.</summary>
     public event Action? Lost;
 
-    /// <summary>Whether a keeper has started this process, and <see cref="Connect"/> was not called yet.</summary>
-    public static bool IsThere => !string.IsNullOrEmpty(Environment.GetEnvironmentVariable(SocketVariable));
+    /// <summary>Whether this process was started in place of another one, that was killed.</summary>
+    public bool IsRestarted { get; private init; }
 
     /// <summary>Connects with the keeper that has started this process; null if none has.</summary>
     /// <exception cref="IOException">The environment names a socket that is none.</exception>
@@ -61,11 +61,12 @@ internal sealed partial class KeeperClient : IReactorHandler, IDisposable
     {
         string? text = Environment.GetEnvironmentVariable(SocketVariable);
         if (string.IsNullOrEmpty(text)) return null;
+        bool isRestarted = !string.IsNullOrEmpty(Environment.GetEnvironmentVariable(RestartedVariable));
         // It is ours, and of no process that we start.
         Environment.SetEnvironmentVariable(SocketVariable, null);
         Environment.SetEnvironmentVariable(RestartedVariable, null);
         return int.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out int fd)
-            ? new KeeperClient(UnixSocket.Adopt(fd, UnixSocketType.SequencedPacket))
+            ? new KeeperClient(UnixSocket.Adopt(fd, UnixSocketType.SequencedPacket)) { IsRestarted = isRestarted }
             : throw new IOException($"{SocketVariable}={text} is no descriptor");
     }
 

@@ -35,25 +35,40 @@ internal sealed class KeptGuests
         keeper.Resumed += OnResumed;
     }
 
-    /// <summary>
-    /// Ends what is left of an agent that was killed, and that this build cannot take over: a guest without its agent's knowledge must not live.
-    /// Before the reactor runs.
-    /// </summary>
-    /// <returns>How many guests were ended.</returns>
-    public static int EndLeftovers(KeeperClient keeper, KeptNode node)
+    /// <summary>Ends guests that nobody takes over: a guest without its agent's knowledge must not live. Waits for their end. Before the keeper is watched.</summary>
+    /// <param name="keeper">The keeper.</param>
+    /// <param name="node">What it holds.</param>
+    /// <param name="guests">Which; of those that are dead, and of the memory of all of them, nothing is held afterwards.</param>
+    /// <param name="why">For the log and for messages.</param>
+    /// <returns>How many were alive.</returns>
+    /// <exception cref="IOException">One cannot be ended, or there is no keeper any more.</exception>
+    public static int End(KeeperClient keeper, KeptNode node, IReadOnlyCollection<KeptGuest> guests, string why)
     {
         const int PatienceMilliseconds = 5_000;
-        KeptGuest[] alive = [.. node.Guests.Where(guest => !guest.IsGone)];
-        foreach (KeptGuest guest in alive) _ = keeper.Kill(guest.Key, "its agent was killed, and the one that was started again knows nothing of it");
+        KeptGuest[] alive = [.. guests.Where(guest => !guest.IsGone)];
+        foreach (KeptGuest guest in alive) _ = keeper.Kill(guest.Key, why);
         foreach (KeptGuest guest in alive)
         {
             // Who is not dead would read zeros when its memory is dropped.
             if (!ProcessControl.WaitForExit(guest.Process, PatienceMilliseconds))
                 throw new IOException($"process {guest.Who.Process.ProcessId}, a guest of the agent that was here before, cannot be ended");
         }
-        foreach (KeptMapping mapping in node.Mappings) _ = keeper.Drop(mapping.Key);
-        foreach (KeptGuest guest in node.Guests) _ = keeper.Drop(guest.Key);
+        foreach (KeptGuest guest in guests) Drop(keeper, node, guest);
         return alive.Length;
+    }
+
+    /// <summary>A guest has nothing yet: its process may attach anew.</summary>
+    public static void Drop(KeeperClient keeper, KeptNode node, KeptGuest guest)
+    {
+        foreach (KeptMapping mapping in node.MappingsOf(guest)) _ = keeper.Drop(mapping.Key);
+        _ = keeper.Drop(guest.Key);
+    }
+
+    /// <summary>A process that is held already was taken over, with its mappings.</summary>
+    public void Adopt(Guest guest, HoldKey key, IEnumerable<(Mapping Mapping, HoldKey Key)> mappings)
+    {
+        _guests.Add(guest, key);
+        foreach ((Mapping mapping, HoldKey mappingKey) in mappings) _mappings.Add(mapping, mappingKey);
     }
 
     /// <summary>A process has attached.</summary>

@@ -48,6 +48,9 @@ internal sealed record KeptNode(KeptSockets? Sockets, IReadOnlyList<KeptGuest> G
         }
     }
 
+    /// <summary>The memory of one of the processes.</summary>
+    public IEnumerable<KeptMapping> MappingsOf(KeptGuest guest) => Mappings.Where(mapping => mapping.Range.Guest == guest.Key);
+
     /// <inheritdoc/>
     public void Dispose()
     {
@@ -78,10 +81,28 @@ internal sealed record KeptSockets(SafeFileHandle Listener, SafeFileHandle Datag
 /// <param name="Who">Who it is.</param>
 /// <param name="IsGone">It is dead.</param>
 /// <param name="Process">Its pidfd.</param>
-internal sealed record KeptGuest(HoldKey Key, GuestRecord Who, bool IsGone, SafeFileHandle Process);
+internal sealed record KeptGuest(HoldKey Key, GuestRecord Who, bool IsGone, SafeFileHandle Process)
+{
+    /// <summary>The pidfd, which is the caller's from now on.</summary>
+    public SafeFileHandle TakeProcess()
+    {
+        var taken = new SafeFileHandle(Process.DangerousGetHandle(), ownsHandle: true);
+        Process.SetHandleAsInvalid();
+        return taken;
+    }
+}
 
 /// <summary>Memory of an attached process.</summary>
 /// <param name="Key">What it is held under.</param>
 /// <param name="Range">Whose, of what, and where.</param>
 /// <param name="Userfaultfd">What tells of its faults.</param>
-internal sealed record KeptMapping(HoldKey Key, MappingRecord Range, SafeFileHandle Userfaultfd);
+internal sealed record KeptMapping(HoldKey Key, MappingRecord Range, SafeFileHandle Userfaultfd)
+{
+    /// <summary>The userfaultfd, which is the caller's from now on.</summary>
+    public int TakeUserfaultfd()
+    {
+        int taken = (int)Userfaultfd.DangerousGetHandle();
+        Userfaultfd.SetHandleAsInvalid();
+        return taken;
+    }
+}

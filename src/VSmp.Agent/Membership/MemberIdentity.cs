@@ -23,8 +23,8 @@ internal sealed record MemberIdentity(NodeId Self, long Revision, MembershipView
     private const uint Magic = 0x44495356;
     private const ushort Format = 1;
 
-    /// <summary>Where the agent before listened.</summary>
-    public IPEndPoint Address => View.Find(Self)!.Address;
+    /// <summary>The member, as the view has it.</summary>
+    public Member Member => View.Find(Self)!;
 
     /// <summary>Puts it in place of what the file had.</summary>
     /// <exception cref="IOException">It could not be written; the file is as it was.</exception>

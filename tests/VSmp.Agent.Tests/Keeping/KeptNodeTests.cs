@@ -58,7 +58,7 @@ public sealed partial class KeptNodeTests
             Assert.Equal(address, gate.Listen(node.Sockets.Listener, node.Sockets.Datagrams));
             Assert.Equal(address, Sockets.LocalAddress(gate.Descriptors.Datagrams));
 
-            Assert.Equal(2, KeptGuests.EndLeftovers(client, node));
+            Assert.Equal(2, KeptGuests.End(client, node, node.Guests, "the test is over"));
             Assert.True(guest.WaitForExit(KeeperPrograms.Patience));
             using var left = KeptNode.Of(client.List());
             Assert.Equal((0, 0), (left.Guests.Count, left.Mappings.Count));

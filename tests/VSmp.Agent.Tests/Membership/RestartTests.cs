@@ -223,7 +223,7 @@ public sealed class RestartTests
         public async Task<RestartMember> RestartAsync(int index)
         {
             MemberIdentity before = MemberIdentity.Read(Nodes[index].Membership.IdentityFile!)!;
-            RestartMember member = Start(index, before.Address.Port);
+            RestartMember member = Start(index, before.Member.Address.Port);
             await member.Membership.RestartAsync(before);
             return member;
         }

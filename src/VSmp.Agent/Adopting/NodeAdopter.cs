@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Guests;
+using VSmp.Agent.Keeping;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Adopting;
+
+/// <summary>
+/// Takes over what an agent of this node that was killed has left: regions, and the programs that use them. What cannot be taken over is ended, or deleted,
+/// before anybody can see that it is not what it was. On the reactor's thread, before it watches the keeper.
+/// </summary>
+/// <param name="keeper">Holds the programs, and their memory.</param>
+/// <param name="node">What it holds.</param>
+/// <param name="regions">Adopts regions.</param>
+/// <param name="runs">The runs, which have been restored.</param>
+/// <param name="guests">Serves the programs from now on.</param>
+internal sealed class NodeAdopter(KeeperClient keeper, KeptNode node, RegionAdopter regions, Runs runs, GuestServer guests)
+{
+    private const string Unknown = "its agent was killed, and the next one cannot take it over";
+
+    /// <summary>Takes over what it can.</summary>
+    /// <returns>What was done, for the log.</returns>
+    /// <exception cref="IOException">There is no room, no keeper any more, or a guest cannot be ended.</exception>
+    public string Adopt()
+    {
+        int homeCount = 0, guestCount = 0;
+        var left = new List<KeptGuest>(node.Guests);
+        foreach (RegionId id in regions.Find())
+        {
+            try
+            {
+                (string name, _, RegionTraits traits) = regions.Look(id);
+                if ((traits & RegionTraits.IsUsed) == 0)
+                {
+                    _ = regions.Adopt(id, run: null);
+                    homeCount++;
+                }
+                else if ((traits & RegionTraits.IsShared) == 0 && UserOf(id) is var (user, run))
+                {
+                    _ = guests.Adopt(user, [.. node.MappingsOf(user)], regions.Adopt(id, run));
+                    _ = left.Remove(user);
+                    guestCount++;
+                }
+                else
+                {
+                    Log.Info($"region {name} is not taken over: nobody of this node uses it any more");
+                }
+            }
+            catch (InvalidDataException e)
+            {
+                Log.Error($"{id} is not taken over: {e.Message}");
+            }
+        }
+        // Who has attached, and was not told yet, has nothing: it will attach again.
+        KeptGuest[] early = [.. left.Where(guest => !guest.IsGone && guest.Who.Rank is null && !node.MappingsOf(guest).Any())];
+        foreach (KeptGuest guest in early) KeptGuests.Drop(keeper, node, guest);
+        int ended = KeptGuests.End(keeper, node, [.. left.Except(early)], Unknown);
+        regions.DiscardOthers();
+        string text = $"took over {guestCount} {(guestCount == 1 ? "guest" : "guests")}, and {homeCount} {(homeCount == 1 ? "region" : "regions")} of other nodes, of an agent that was killed";
+        return ended == 0 ? text : $"{text}; {ended} {(ended == 1 ? "guest" : "guests")} could not be taken over, and {(ended == 1 ? "was" : "were")} ended";
+    }
+
+    /// <summary>The program whose region it is, if it lives, and has been told that it may use it.</summary>
+    private (KeptGuest User, Run Run)? UserOf(RegionId id)
+    {
+        KeptGuest? user = node.Guests.FirstOrDefault(guest => guest.Who.Region == id && !guest.IsGone && node.MappingsOf(guest).Any());
+        return user is not null && runs.Find(user.Who.RunToken) is { } run ? (user, run) : null;
+    }
+}

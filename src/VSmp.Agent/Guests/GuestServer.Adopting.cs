@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Adopting;
+using VSmp.Agent.Keeping;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Guests;
+
+/// <content>Programs that had attached to an agent before this one.</content>
+internal sealed partial class GuestServer
+{
+    /// <summary>Takes over a program that lives on; it finds out when it asks for something next.</summary>
+    /// <param name="process">The program, as its keeper has it; its pidfd goes over to the guest.</param>
+    /// <param name="mappings">Its memory; the userfaultfds go over to the mappings.</param>
+    /// <param name="region">Its region, adopted.</param>
+    public Guest Adopt(KeptGuest process, IReadOnlyCollection<KeptMapping> mappings, PagedRegion region)
+    {
+        var guest = new Guest(process.Who.Process.ProcessId, region.Run!, region, process.TakeProcess(), _reactor.NowMicroseconds);
+        for (uint e = 0; e < (uint)region.Layout.ExtentCount; e++)
+        {
+            if (region.Layout.IsOpen(new ExtentNumber(e))) guest.ReservedExtents++;
+        }
+        var adopted = new List<(Mapping, HoldKey)>();
+        foreach (KeptMapping kept in mappings)
+        {
+            MappingRecord range = kept.Range;
+            var mapping = new Mapping(guest, region, kept.TakeUserfaultfd(), range.Address, range.PageCount << PageNumber.Shift, range.First.Offset) { Bit = region.FreeBit() };
+            RegionAdopter.Map(_reactor, mapping, new FaultWatch(_pager, mapping));
+            adopted.Add((mapping, kept.Key));
+        }
+        _kept?.Adopt(guest, process.Key, adopted);
+        Watch(guest);
+        return guest;
+    }
+}
