@@ -25,7 +25,10 @@
 #define LONGEST_PAUSE_NANOSECONDS (5000 * NANOSECONDS_PER_MILLISECOND)
 #define GUESTS_END_MILLISECONDS 5000
 
-enum { RESTARTS_MAX = 1000 };
+enum {
+    RESTARTS_MAX = 1000,
+    FRUITLESS_MAX = 10, // starts in a row after which no agent got so far as to have a lease
+};
 
 static char **command;
 static unsigned restart_limit;
@@ -36,6 +39,7 @@ static pid_t pid; // 0: it is away
 static uint64_t started_at, pause_nanoseconds;
 static uint32_t restarts;
 static uint64_t restarted_at[RESTARTS_MAX]; // the last ones, in a ring
+static uint32_t fruitless;
 static int back_off_timer = -1;
 static bool is_ending; // it was asked to end: it will not be started again
 static bool has_hung_up; // SIGHUP was passed on: if that ends it, the same
@@ -118,7 +122,7 @@ static void start_again(void);
 
 static void restart_later(void) {
     const uint64_t now = boot_nanoseconds();
-    if (now - started_at >= PERIOD_NANOSECONDS) pause_nanoseconds = 0;
+    if (now - started_at >= PERIOD_NANOSECONDS) pause_nanoseconds = fruitless = 0;
     // Of the last `restart_limit` ones, the first.
     const bool is_full = restarts >= restart_limit;
     if (restart_limit == 0) give_up("the agent was killed, and is not to be started again");
@@ -127,6 +131,7 @@ static void restart_later(void) {
         snprintf(why, sizeof why, "the agent was started again %u times within a minute", restart_limit);
         give_up(why);
     }
+    if (fruitless++ == FRUITLESS_MAX) give_up("the agent was started again and again, and did not get so far as to serve");
     const uint64_t pause = pause_nanoseconds;
     pause_nanoseconds = pause == 0 ? FIRST_PAUSE_NANOSECONDS : pause * 2;
     if (pause_nanoseconds > LONGEST_PAUSE_NANOSECONDS) pause_nanoseconds = LONGEST_PAUSE_NANOSECONDS;
@@ -156,6 +161,8 @@ void agent_start(char **the_command, unsigned the_limit, const struct inherited 
     say("cannot start the agent: %s", strerror(errno));
     exit(EXIT_FAILED);
 }
+
+void agent_on_lease(void) { pause_nanoseconds = fruitless = 0; }
 
 void agent_on_back_off(void) {
     uint64_t expirations;

@@ -25,6 +25,9 @@ void agent_start(char **command, unsigned restart_limit, const struct inherited 
 // A child has ended.
 void agent_on_child(void);
 
+// It has a lease: it serves, and was not started in vain.
+void agent_on_lease(void);
+
 // It is time to start it again.
 void agent_on_back_off(void);
 

@@ -305,6 +305,7 @@ static void on_message(int *fds, unsigned fd_count) {
         break;
     case VSMP_KEEPER_LEASE:
         reply.status = lease_set(m->a, (m->flags & VSMP_KEEPER_RELEASE) != 0);
+        if (reply.status == 0) agent_on_lease();
         break;
     case VSMP_KEEPER_STATE:
         describe(&link_.reply_data);

@@ -11,10 +11,10 @@ internal static class KeptAgents
     public const string KeeperName = "vsmp-keeper";
 
     /// <summary>
-    /// How often a keeper starts an agent again. An agent that is started again would have to adopt what the one before had, guests and pages and
-    /// its place among the members, and none can yet: the node ends with its agent. The limit is raised when they can. The systemd unit has it, too.
+    /// How often a keeper starts an agent again within a minute. One that serves, and is killed by what it serves, again and again, must come to an end;
+    /// whoever kills agents to see what happens should not reach it. The systemd unit has it, too.
     /// </summary>
-    public const int RestartLimit = 0;
+    public const int RestartLimit = 100;
 
     /// <summary>The exit code of a keeper that has given its agent up.</summary>
     public const int GivenUp = 70;

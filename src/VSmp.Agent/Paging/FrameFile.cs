@@ -59,6 +59,17 @@ internal sealed unsafe class FrameFile : IDisposable
     /// <summary>Where the frame file of a region is.</summary>
     public static string PathOf(string folder, RegionId region) => System.IO.Path.Combine(folder, $"{region.Value:x16}");
 
+    /// <summary>Whether there are frames from a page on, or none, and up to which page.</summary>
+    public (bool IsOfFrames, PageNumber End) RunAt(PageNumber page)
+    {
+        const long Whole = long.MaxValue - (PageNumber.Bytes - 1);
+        long at = (long)page.Offset, next = Libc.LSeek(Descriptor, at, Libc.SEEK_DATA);
+        if (next < 0 && Errno.Last != Errno.ENXIO) throw Errno.Exception("cannot read the frame file");
+        bool isOfFrames = next == at;
+        if (isOfFrames && (next = Libc.LSeek(Descriptor, at, Libc.SEEK_HOLE)) < 0) throw Errno.Exception("cannot read the frame file");
+        return (isOfFrames, new PageNumber((ulong)(next < 0 ? Whole : next) >> PageNumber.Shift)); // no frames up to the end
+    }
+
     /// <summary>Whether a page has a frame that was written, or mapped.</summary>
     public bool Has(PageNumber page) => Libc.LSeek(Descriptor, (long)page.Offset, Libc.SEEK_DATA) == (long)page.Offset;
 

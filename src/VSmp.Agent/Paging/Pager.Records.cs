@@ -131,13 +131,19 @@ internal sealed unsafe partial class Pager
     private static void FreeLeftovers(Region region, FrameFile frames)
     {
         ulong first = 0;
-        for (ulong at = 0; at <= region.PageCount; at++)
+        for (uint e = 0; e < (uint)region.ExtentCount; e++)
         {
-            bool isNeeded = at == region.PageCount || IsNeeded(region, new PageNumber(at));
-            if (!isNeeded) continue;
-            if (at > first) frames.Punch(new PageNumber(first), at - first);
-            first = at + 1;
+            ExtentNumber extent = new(e);
+            if (!region.IsOpen(extent) && !region.IsTouched(extent) && !region.Mirrored.IsTouched(extent)) continue; // most of them, where there is room to grow
+            for (uint i = 0; i < ExtentNumber.Pages; i++)
+            {
+                PageNumber page = extent.FirstPage.Plus(i);
+                if (!IsNeeded(region, page)) continue;
+                if (page.Value > first) frames.Punch(new PageNumber(first), page.Value - first);
+                first = page.Value + 1;
+            }
         }
+        if (first < region.PageCount) frames.Punch(new PageNumber(first), region.PageCount - first);
     }
 
     private static bool IsNeeded(Region region, PageNumber page)
@@ -154,18 +160,34 @@ internal sealed unsafe partial class Pager
     /// <summary>Copies stand in the queue of eviction, in whatever order.</summary>
     private static void QueueCopies(PagedRegion region, Run run)
     {
-        for (ulong at = 0; at < region.Layout.PageCount; at++)
+        for (uint e = 0; e < (uint)region.Layout.ExtentCount; e++)
         {
-            var page = new PageNumber(at);
-            if (!region.Layout.IsOpen(page.Extent) || region.Layout.IsHome(page.Extent)) continue;
-            if (region.Protocol.CopyOf(page) != PageCopy.None) run.Copies.OnInstalled(region, page, run.Budget.LimitPages);
+            ExtentNumber extent = new(e);
+            if (!region.Layout.IsOpen(extent) || region.Layout.IsHome(extent)) continue;
+            for (uint i = 0; i < ExtentNumber.Pages; i++)
+            {
+                PageNumber page = extent.FirstPage.Plus(i);
+                if (region.Protocol.CopyOf(page) != PageCopy.None) run.Copies.OnInstalled(region, page, run.Budget.LimitPages);
+            }
         }
     }
 
     /// <summary>The frames and kept copies of a region, for who adopts it.</summary>
+    /// <remarks>Pages are looked at in ascending order, and what is done to one changes no other: the file is asked once for each run of frames, or of holes.</remarks>
     private sealed class FramesLeft(PagedRegion region, Pager pager) : IFramesLeft
     {
-        public bool HasFrame(PageNumber page) => region.Frames.Has(page);
+        private PageNumber _runStart, _runEnd;
+        private bool _isRunOfFrames;
+
+        public bool HasFrame(PageNumber page)
+        {
+            if (page.Value < _runStart.Value || page.Value >= _runEnd.Value)
+            {
+                _runStart = page;
+                (_isRunOfFrames, _runEnd) = region.Frames.RunAt(page);
+            }
+            return _isRunOfFrames;
+        }
 
         public bool IsKept(PageNumber page) => region.Kept.Contains(page);
 
