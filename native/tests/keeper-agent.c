@@ -299,9 +299,12 @@ int main(int argc, char **argv) {
         Lend(argument);
     else if (strcmp(what, "exit") == 0)
         return atoi(argument);
-    else if (strcmp(what, "die") == 0)
+    else if (strcmp(what, "serve") == 0) {
+        check(lease(now() + 10000 * MILLISECOND, 0) == 0, "a lease");
+        raise(atoi(argument));
+    } else if (strcmp(what, "die") == 0)
         raise(atoi(argument));
     else
-        check(false, "usage: keeper-agent errors|most|few|nonsense SEED|clean|wait|lend PATH|exit CODE|die SIGNAL");
+        check(false, "usage: keeper-agent errors|most|few|nonsense SEED|clean|wait|lend PATH|exit CODE|die SIGNAL|serve SIGNAL");
     return passed(what);
 }
