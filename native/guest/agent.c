@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "system.h"
@@ -43,6 +44,14 @@ static char socket_path[sizeof((struct sockaddr_un *)NULL)->sun_path];
 static char run_token[256];
 static enum { UNREAD, ABSENT, PRESENT } configuration = UNREAD;
 static uint32_t last_serial;
+static uint64_t region; // what this program has attached to
+static bool is_kept; // another agent takes the place of ours if that is killed
+
+// How long an agent is waited for that takes the place of one that was killed; where it is not known whether one does, less.
+#define PATIENCE_SECONDS 60
+#define ATTACH_PATIENCE_SECONDS 10
+#define PAUSE_NANOSECONDS 10000000
+#define WORTH_TELLING_SECONDS 2
 
 bool agent_configured(void) {
     // Before libc is initialised, the dynamic linker may call malloc already: too early to tell.
@@ -178,7 +187,8 @@ static long receive_message(int fd, struct reply *reply) {
     return received;
 }
 
-// One request, one reply. 0, the reply's status, or ECONNRESET/EPROTO; `what` is for the message, which is said here.
+// One request, one reply. 0, the reply's status, or EPROTO; `what` is for the message, which is said here. ECONNRESET, and nothing
+// said: there is no agent any more.
 static int ask(int fd, uint16_t type, uint64_t a, uint64_t b, uint64_t c, const char *text, int fd_to_pass, struct reply *reply,
                const char *what) {
     struct vsmp_guest_message request = {.magic = VSMP_GUEST_MAGIC,
@@ -194,7 +204,6 @@ static int ask(int fd, uint16_t type, uint64_t a, uint64_t b, uint64_t c, const 
     if (result > 0) result = receive_message(fd, reply);
     if (result <= 0) {
         reply->fd_count = 0;
-        say_seldom("the agent went away while this program asked it to %s: no more pooled memory; see `vsmp status`", what);
         return ECONNRESET;
     }
     const struct vsmp_guest_message *message = &reply->message;
@@ -214,13 +223,73 @@ static int ask(int fd, uint16_t type, uint64_t a, uint64_t b, uint64_t c, const 
     return message->status;
 }
 
+static void say_gone(const char *what) {
+    say_seldom("the agent went away while this program asked it to %s: no more pooled memory; see `vsmp status`", what);
+}
+
+static time_t seconds_now(void) {
+    struct timespec now;
+    SYSTEM_CALL(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+    return now.tv_sec;
+}
+
+static void pause_shortly(void) {
+    const struct timespec pause = {.tv_nsec = PAUSE_NANOSECONDS};
+    SYSTEM_CALL(SYS_nanosleep, &pause, NULL);
+}
+
+static int connect_to_agent(void) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    memcpy(address.sun_path, socket_path, sizeof address.sun_path);
+    long fd = SYSTEM_CALL(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), error;
+    if (fd < 0) return (int)fd;
+    do error = SYSTEM_CALL(SYS_connect, fd, &address, sizeof address);
+    while (error == -EINTR);
+    if (error == 0) return move_up((int)fd);
+    SYSTEM_CALL(SYS_close, fd);
+    return (int)error;
+}
+
+// Whether an agent may be there in a moment: it has not made its socket, or does not listen yet.
+static bool may_come(int error) { return error == ENOENT || error == ECONNREFUSED || error == ECONNRESET; }
+
+// Connects with the agent that takes the place of the one that was killed, and has taken this program over. 0 or an errno value,
+// which is ECONNRESET if there is none in time.
+static int resume(time_t since) {
+    for (bool is_told = false;; pause_shortly()) {
+        const int fd = connect_to_agent();
+        int error = -fd;
+        if (fd >= 0) {
+            struct reply reply;
+            error = ask(fd, VSMP_GUEST_RESUME, region, 0, 0, run_token, -1, &reply, "go on with this program");
+            if (error == 0) {
+                close_own(&connection);
+                own(&connection, fd);
+                return 0;
+            }
+            SYSTEM_CALL(SYS_close, fd);
+        }
+        const time_t waited = seconds_now() - since;
+        if (!may_come(error)) return error;
+        if (waited >= PATIENCE_SECONDS) return ECONNRESET;
+        if (waited >= WORTH_TELLING_SECONDS && !is_told) say("the agent was killed; this program waits for the next one");
+        is_told = waited >= WORTH_TELLING_SECONDS;
+    }
+}
+
+// Each of these requests may be repeated: it asks for what is to be, not for what is to be changed.
 static int ask_range(uint16_t type, uint64_t offset, uint64_t length, const char *what) {
     if (!still_ours(&connection)) {
         say_seldom("cannot %s: the connection to the agent was closed by this program", what);
         return ENOMEM;
     }
     struct reply reply;
-    return ask(connection.number, type, offset, length, 0, NULL, -1, &reply, what);
+    int error = ask(connection.number, type, offset, length, 0, NULL, -1, &reply, what);
+    const time_t since = error == ECONNRESET ? seconds_now() : 0;
+    while (error == ECONNRESET && is_kept && (error = resume(since)) == 0)
+        error = ask(connection.number, type, offset, length, 0, NULL, -1, &reply, what);
+    if (error == ECONNRESET) say_gone(what);
+    return error;
 }
 
 static int reserve(void *context, uint64_t offset, uint64_t length) {
@@ -293,22 +362,12 @@ static int place(struct window *window) {
     return 0;
 }
 
-static int connect_to_agent(void) {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    memcpy(address.sun_path, socket_path, sizeof address.sun_path);
-    long fd = SYSTEM_CALL(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0), error;
-    if (fd < 0) return (int)fd;
-    do error = SYSTEM_CALL(SYS_connect, fd, &address, sizeof address);
-    while (error == -EINTR);
-    if (error == 0) return move_up((int)fd);
-    SYSTEM_CALL(SYS_close, fd);
-    return (int)error;
-}
-
 static int attach_over(int fd, struct window *window, struct reply *hello) {
     int error = ask(fd, VSMP_GUEST_HELLO, 0, 0, 0, run_token, -1, hello, "attach this program to the pool");
     if (error != 0) return error;
     window->length = hello->message.b;
+    region = hello->message.a;
+    is_kept = (hello->message.c & VSMP_GUEST_IS_KEPT) != 0;
     const bool with_device = (hello->message.c & VSMP_GUEST_HAS_DEVICE) != 0;
     if (hello->fd_count != (with_device ? 2u : 1u) || window->length == 0 || window->length % VSMP_EXTENT_BYTES != 0) {
         say_seldom("cannot attach this program to the pool: the agent's answer lacks the frame file");
@@ -335,15 +394,9 @@ static int attach_over(int fd, struct window *window, struct reply *hello) {
                "attach this program to the pool");
 }
 
-int agent_attach(struct window *window) {
-    int fd = connect_to_agent();
-    if (fd < 0) {
-        say_seldom("cannot attach this program to the pool: no agent answers at %s (%s); see `vsmp status`, `vsmp up`",
-                   socket_path, strerrordesc_np(-fd));
-        return -fd;
-    }
+// 0, or an errno value, with nothing left of the attempt; ECONNRESET, and nothing said: the agent was lost over it.
+static int try_attach(struct window *window, int fd) {
     own(&connection, fd);
-
     struct reply hello = {.fds = {-1, -1}};
     *window = (struct window){0};
     int error = attach_over(fd, window, &hello);
@@ -354,4 +407,21 @@ int agent_attach(struct window *window) {
         agent_forget();
     }
     return error;
+}
+
+int agent_attach(struct window *window) {
+    const time_t since = seconds_now();
+    for (bool was_there = false;; pause_shortly()) {
+        const int fd = connect_to_agent();
+        const int error = fd < 0 ? -fd : try_attach(window, fd);
+        was_there |= fd >= 0 || error == ECONNREFUSED; // one that was killed has left its socket behind
+        const time_t patience = was_there ? ATTACH_PATIENCE_SECONDS : 1;
+        if ((error == ECONNRESET || (fd < 0 && may_come(error))) && seconds_now() - since < patience) continue;
+        if (fd < 0)
+            say_seldom("cannot attach this program to the pool: no agent answers at %s (%s); see `vsmp status`, `vsmp up`",
+                       socket_path, strerrordesc_np(error));
+        else if (error == ECONNRESET)
+            say_gone("attach this program to the pool");
+        return error;
+    }
 }

@@ -15,6 +15,10 @@
 //     │ MAP  + userfaultfd                    │
 //     │ ────────────────────────────────────► │  serves faults from here on
 //     │ RESERVE, RELEASE, DISCARD …           │
+//     ┊                                       ┊  is killed; its keeper starts another one
+//     │ (connects again) RESUME               │
+//     │ ────────────────────────────────────► │  has taken the guest over
+//     │ the request that was not answered     │  (each may be repeated)
 //
 // A rank of a job (native/spmd) may have several out, one for each of its threads, told apart by their serial numbers:
 //
@@ -39,7 +43,7 @@
 #include <stdint.h>
 
 #define VSMP_GUEST_MAGIC 0x31475356u // "VSG1"
-#define VSMP_GUEST_VERSION 2u
+#define VSMP_GUEST_VERSION 3u
 #define VSMP_GUEST_TEXT_MAX 960u
 #define VSMP_GUEST_DATA_MAX (32u << 10) // of a broadcast, in place of text
 #define VSMP_PAGE_BYTES 4096ull
@@ -47,7 +51,8 @@
 
 enum vsmp_guest_type {
     // Guest: text = the run's token (environment VSMP_RUN). Reply: a = region, b = bytes of the window (the frame file's
-    // length), descriptors: frame file and, if flags has VSMP_GUEST_HAS_DEVICE, /dev/userfaultfd.
+    // length), c = flags, descriptors: frame file and, if flags has VSMP_GUEST_HAS_DEVICE, /dev/userfaultfd. A guest that has
+    // attached, has nothing reserved, and whose connection is gone may attach anew.
     VSMP_GUEST_HELLO = 1,
     // Guest: a = address, b = length, c = offset in the frame file; descriptor: the userfaultfd, registered for MISSING, MINOR
     // and WP over the whole of it.
@@ -60,6 +65,9 @@ enum vsmp_guest_type {
     // Guest: a = offset, b = length, both multiples of the page. The contents are dropped: the range reads zeros once the reply
     // is there. The reservation stays.
     VSMP_GUEST_DISCARD = 5,
+    // Guest, as the first request on a connection that takes the place of one that was lost: a = region, text = the run's token.
+    // The reply's status is EACCES where the agent does not know it.
+    VSMP_GUEST_RESUME = 6,
 
     // Of ranks only. MAP, from a rank: also d = region.
 
@@ -99,6 +107,7 @@ enum vsmp_guest_type {
 
 #define VSMP_GUEST_REPLY 0x8000u // set in `type` of a reply
 #define VSMP_GUEST_HAS_DEVICE 0x1ull // HELLO and JOIN replies, in `c`: /dev/userfaultfd comes along
+#define VSMP_GUEST_IS_KEPT 0x2ull // HELLO replies, in `c`: if this agent is killed, another one takes its place
 
 struct vsmp_guest_message {
     uint32_t magic;

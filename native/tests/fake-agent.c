@@ -4,7 +4,8 @@
 // process, without a cluster behind. It is strict where an agent may be generous: a fault on memory that was not reserved, a
 // release of what was not reserved, a request it does not know end the run as failed, whatever the program says.
 //
-//   fake-agent [--limit MIB] [--window MIB] [--device] [--refuse] [--die-after N] [--report FILE] -- PROGRAM [ARGS…]
+//   fake-agent [--limit MIB] [--window MIB] [--device] [--refuse] [--die-after N] [--restart-every N] [--report FILE]
+//              -- PROGRAM [ARGS…]
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -34,12 +35,14 @@
 #define TOKEN "token-of-the-run"
 #define MAX_GUESTS 64
 #define RUN_PAGES 16
+#define AWAY_MILLISECONDS 15
 #define PAGE ((uint64_t)VSMP_PAGE_BYTES)
 
 struct guest {
     int socket, file, faults; // -1: none
     pid_t pid;
-    uint64_t base;
+    uint64_t base, region; // region 0: it has said nothing yet
+    bool must_repeat; // it has got no answer from an agent that was "killed"
     uint8_t *reserved; // per extent
     uint8_t *present; // per page
 };
@@ -48,6 +51,8 @@ static struct guest guests[MAX_GUESTS];
 static unsigned guest_count;
 static uint64_t window_bytes = 64ull << 30, limit_extents = UINT64_MAX;
 static uint64_t reserved_extents, peak_extents, faults_served, pages_filled, guests_seen, requests, die_after;
+static uint64_t restart_every, restarts;
+static int listener = -1;
 static bool with_device, refuse;
 static unsigned violations;
 static char directory[64], socket_path[96];
@@ -112,6 +117,40 @@ static void *table(uint64_t bytes) {
     return pages;
 }
 
+static struct guest *find(pid_t pid, const struct guest *but) {
+    for (unsigned i = 0; i < guest_count; i++)
+        if (guests[i].pid == pid && &guests[i] != but) return &guests[i];
+    return NULL;
+}
+
+// Every so often this agent is killed, as its guest sees it: the request is carried out or not, and there is no answer; for a
+// moment there is no socket, or one at which nobody listens.
+static bool is_killed_now(void) { return restart_every != 0 && ++requests % restart_every == 0; }
+
+static void be_killed(struct guest *guest) {
+    close(listener);
+    listener = -1;
+    if (restarts++ % 2 == 0) unlink(socket_path);
+    close(guest->socket);
+    guest->socket = -1;
+    guest->must_repeat = true;
+}
+
+static void on_resume(struct guest *guest, const struct vsmp_guest_message *request, const char *text) {
+    struct guest *former = find(guest->pid, guest);
+    if (former == NULL || former->socket >= 0 || former->region != request->a || strcmp(text, TOKEN) != 0) {
+        violation("RESUME of region %lu by process %d", request->a, guest->pid);
+        reply(guest, request, EACCES, 0, 0, 0, "not known here", NULL, 0);
+        return;
+    }
+    const int socket = guest->socket;
+    *guest = *former;
+    guest->socket = socket;
+    *former = guests[--guest_count];
+    if (guest == &guests[guest_count]) guest = former; // it was the last one
+    reply(guest, request, 0, 0, 0, 0, "", NULL, 0);
+}
+
 static void on_hello(struct guest *guest, const struct vsmp_guest_message *request, const char *text) {
     if (strcmp(text, TOKEN) != 0) {
         violation("HELLO with token '%s'", text);
@@ -122,14 +161,15 @@ static void on_hello(struct guest *guest, const struct vsmp_guest_message *reque
         reply(guest, request, EPERM, 0, 0, 0, "this agent takes no guests", NULL, 0);
         return;
     }
-    guests_seen++;
+    guest->region = ++guests_seen;
     guest->file = memfd_create("frames", MFD_CLOEXEC);
     if (guest->file < 0 || ftruncate(guest->file, (off_t)window_bytes) != 0) fail("frame file");
     guest->reserved = table(window_bytes / VSMP_EXTENT_BYTES);
     guest->present = table(window_bytes / PAGE);
     int fds[2] = {guest->file, -1};
     if (with_device && (fds[1] = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC)) < 0) fail("/dev/userfaultfd");
-    reply(guest, request, 0, guests_seen, window_bytes, with_device ? VSMP_GUEST_HAS_DEVICE : 0, "", fds, with_device ? 2 : 1);
+    const uint64_t flags = (with_device ? VSMP_GUEST_HAS_DEVICE : 0) | (restart_every != 0 ? VSMP_GUEST_IS_KEPT : 0);
+    reply(guest, request, 0, guest->region, window_bytes, flags, "", fds, with_device ? 2 : 1);
     if (with_device) close(fds[1]);
 }
 
@@ -151,6 +191,7 @@ static void on_range(struct guest *guest, const struct vsmp_guest_message *reque
     }
     for (uint64_t i = first; i < last; i++) {
         const bool wanted = request->type != VSMP_GUEST_RESERVE;
+        if (guest->reserved[i] != wanted && guest->must_repeat) continue; // it was carried out
         if (guest->reserved[i] != wanted)
             violation("request %u: extent %lu is%s reserved", request->type, i, wanted ? " not" : "");
         if (request->type != VSMP_GUEST_DISCARD) {
@@ -164,6 +205,7 @@ static void on_range(struct guest *guest, const struct vsmp_guest_message *reque
             fail("fallocate");
         memset(guest->present + offset / PAGE, 0, length / PAGE);
     }
+    if (guest->socket >= 0) guest->must_repeat = false;
     reply(guest, request, 0, 0, 0, 0, "", NULL, 0);
 }
 
@@ -187,9 +229,31 @@ static bool on_request(struct guest *guest) {
         return false;
     }
     request.text[request.message.text_bytes] = 0;
+    const bool is_killed = is_killed_now();
+    if (is_killed) be_killed(guest); // the answer goes nowhere
+    if (is_killed && restarts % 4 < 2) {
+        if (fd >= 0) close(fd);
+        return guest->region != 0; // it was not carried out either
+    }
     switch (request.message.type) {
-    case VSMP_GUEST_HELLO:
+    case VSMP_GUEST_HELLO: {
+        struct guest *former = find(guest->pid, guest);
+        if (former != NULL && former->must_repeat && former->socket < 0) { // it did not hear that it is attached
+            if (former < guest) {
+                struct guest swapped = *former;
+                *former = *guest;
+                *guest = swapped;
+                struct guest *other = former;
+                former = guest;
+                guest = other;
+            }
+            end_guest(former);
+        }
         on_hello(guest, &request.message, request.text);
+        break;
+    }
+    case VSMP_GUEST_RESUME:
+        on_resume(guest, &request.message, request.text);
         break;
     case VSMP_GUEST_MAP:
         if (fd < 0 || request.message.b != window_bytes || request.message.c != 0)
@@ -247,10 +311,14 @@ static void on_faults(struct guest *guest) {
         if (messages[i].event == UFFD_EVENT_PAGEFAULT) on_fault(guest, &messages[i]);
 }
 
-static int listen_at_new_path(void) {
+static void choose_path(void) {
     snprintf(directory, sizeof directory, "/tmp/vsmp-fake-XXXXXX");
     if (mkdtemp(directory) == NULL) fail("mkdtemp");
     snprintf(socket_path, sizeof socket_path, "%s/agent", directory);
+}
+
+static int listen_at_path(void) {
+    unlink(socket_path);
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     strcpy(address.sun_path, socket_path);
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -280,7 +348,7 @@ static pid_t start_program(char **argv) {
 }
 
 // Serves until the program ends; returns its exit code as a shell would.
-static int serve(int listener, pid_t program) {
+static int serve(pid_t program) {
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
@@ -292,14 +360,17 @@ static int serve(int listener, pid_t program) {
             polled[2 + 2 * i] = (struct pollfd){.fd = guests[i].faults, .events = POLLIN};
             polled[3 + 2 * i] = (struct pollfd){.fd = guests[i].socket, .events = POLLIN};
         }
-        if (poll(polled, 2 + 2 * served, -1) < 0 && errno != EINTR) fail("poll");
+        const bool is_back = poll(polled, 2 + 2 * served, listener < 0 ? AWAY_MILLISECONDS : -1) == 0;
+        if (is_back) listener = listen_at_path();
         for (unsigned i = served; i-- > 0;) {
             if (polled[2 + 2 * i].revents & POLLIN) on_faults(&guests[i]);
             if (polled[3 + 2 * i].revents != 0 && !on_request(&guests[i])) end_guest(&guests[i]);
         }
-        if (polled[0].revents != 0 && guest_count < MAX_GUESTS) {
+        if (polled[0].revents != 0 && listener >= 0 && guest_count < MAX_GUESTS) {
             int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-            if (fd >= 0) guests[guest_count++] = (struct guest){.socket = fd, .file = -1, .faults = -1};
+            struct ucred peer = {0};
+            if (fd >= 0 && getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &(socklen_t){sizeof peer}) == 0)
+                guests[guest_count++] = (struct guest){.socket = fd, .file = -1, .faults = -1, .pid = peer.pid};
         }
         int status;
         if (polled[1].revents != 0 && waitpid(program, &status, WNOHANG) == program)
@@ -321,28 +392,32 @@ int main(int argc, char **argv) {
             window_bytes = strtoull(argv[++i], NULL, 10) << 20;
         else if (i + 1 < argc && strcmp(argv[i], "--die-after") == 0)
             die_after = strtoull(argv[++i], NULL, 10);
+        else if (i + 1 < argc && strcmp(argv[i], "--restart-every") == 0)
+            restart_every = strtoull(argv[++i], NULL, 10);
         else if (i + 1 < argc && strcmp(argv[i], "--report") == 0)
             report = argv[++i];
         else
             break;
     }
     if (i + 1 >= argc || strcmp(argv[i], "--") != 0) {
-        fprintf(stderr, "usage: fake-agent [--limit MIB] [--window MIB] [--device] [--refuse] [--die-after N] [--report FILE] "
-                        "-- PROGRAM [ARGS…]\n");
+        fprintf(stderr,
+                "usage: fake-agent [--limit MIB] [--window MIB] [--device] [--refuse] [--die-after N] [--restart-every N] "
+                "[--report FILE] -- PROGRAM [ARGS…]\n");
         return 125;
     }
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGCHLD);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    int listener = listen_at_new_path();
-    int status = serve(listener, start_program(argv + i + 1));
+    choose_path();
+    listener = listen_at_path();
+    int status = serve(start_program(argv + i + 1));
     unlink(socket_path);
     rmdir(directory);
     FILE *out = report != NULL ? fopen(report, "w") : NULL;
     if (out != NULL) {
-        fprintf(out, "guests=%lu faults=%lu pages=%lu peakMiB=%lu violations=%u\n", guests_seen, faults_served, pages_filled,
-                peak_extents * 2, violations);
+        fprintf(out, "guests=%lu faults=%lu pages=%lu peakMiB=%lu restarts=%lu violations=%u\n", guests_seen, faults_served,
+                pages_filled, peak_extents * 2, restarts, violations);
         fclose(out);
     }
     return violations > 0 ? 124 : status;

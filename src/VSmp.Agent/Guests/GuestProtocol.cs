@@ -11,6 +11,7 @@ internal enum GuestRequest : ushort
     Reserve = 3,
     Release = 4,
     Discard = 5,
+    Resume = 6,
     Join = 16,
     Attach = 17,
     Mapped = 18,
@@ -37,8 +38,8 @@ internal struct GuestMessage
     public const int MaxTextBytes = 960;
     public const int MaxDataBytes = 32 << 10;
     public const uint MagicValue = 0x31475356;
-    public const ushort CurrentVersion = 2;
-    public const ulong HasDevice = 1;
+    public const ushort CurrentVersion = 3;
+    public const ulong HasDevice = 1, IsKept = 2;
 
     [FieldOffset(0)] public uint Magic;
     [FieldOffset(4)] public ushort Version;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Agent.Adopting;
+using VSmp.Agent.Interop;
 using VSmp.Agent.Keeping;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
@@ -31,5 +32,15 @@ internal sealed partial class GuestServer
         _kept?.Adopt(guest, process.Key, adopted);
         Watch(guest);
         return guest;
+    }
+
+    /// <summary>The guest of a process that has lost its connection; null if it is none of ours.</summary>
+    private Guest? FindToResume(PeerCredentials peer, string token, RegionId region)
+    {
+        Guest? guest = _runs.FindGuest(peer.ProcessId);
+        if (guest is null or { IsRank: true } || guest.Run.Token != token || guest.Region.Id != region) return null;
+        // One connection each: answers to requests on another are not waited for.
+        foreach (GuestConnection former in _connections.Where(c => c.Guest == guest).ToArray()) former.Close();
+        return _runs.FindGuest(peer.ProcessId) == guest ? guest : null;
     }
 }

@@ -188,8 +188,10 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
         if (peer.UserId != run.Request.UserId && peer.UserId != 0) return (null, null, "the run belongs to another user", Errno.EACCES);
         if (_runs.FindGuest(peer.ProcessId) is { } former)
         {
-            // The same process with a new program (exec): its former address space is gone, which no pidfd tells.
-            if (!IsAddressSpaceGone(former)) return (null, null, "the process is attached already", Errno.EBUSY);
+            // The same process with a new program (exec): its former address space is gone, which no pidfd tells. Or it was not told by an agent that was
+            // killed that it is attached, and begins anew.
+            bool isUnaware = former.ReservedExtents == 0 && !_connections.Exists(c => c.Guest == former);
+            if (!isUnaware && !IsAddressSpaceGone(former)) return (null, null, "the process is attached already", Errno.EBUSY);
             OnGone(former);
         }
         SafeFileHandle? process = ProcessControl.Open(peer.ProcessId);
@@ -253,6 +255,9 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
 
         public UnixSocket Socket { get; }
 
+        /// <summary>Who is attached by it.</summary>
+        public Guest? Guest => _guest;
+
         public void OnReady(EpollEvents events)
         {
             if ((events & EpollEvents.Writable) != 0) Flush();
@@ -300,6 +305,9 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
                 case GuestRequest.Hello when _guest is null:
                     OnHello(in m, Encoding.UTF8.GetString(_buffer, GuestMessage.Bytes, (int)m.TextBytes));
                     break;
+                case GuestRequest.Resume when _guest is null:
+                    OnResume(in m, Encoding.UTF8.GetString(_buffer, GuestMessage.Bytes, (int)m.TextBytes));
+                    break;
                 case GuestRequest.Join when _guest is null:
                     OnJoin(in m, Encoding.UTF8.GetString(_buffer, GuestMessage.Bytes, (int)m.TextBytes));
                     break;
@@ -330,9 +338,16 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
             GuestMessage reply = ReplyTo(in m);
             reply.A = guest.Region.Id.Value;
             reply.B = (ulong)guest.Region.Layout.ExtentCount * ExtentNumber.Bytes;
-            reply.C = _server._device >= 0 ? GuestMessage.HasDevice : 0;
+            reply.C = (_server._device >= 0 ? GuestMessage.HasDevice : 0) | (_server._kept is not null ? GuestMessage.IsKept : 0);
             int frames = guest.Region.Frames.Descriptor;
             Send(ref reply, [], _server._device >= 0 ? [frames, _server._device] : [frames]);
+        }
+
+        private void OnResume(in GuestMessage m, string token)
+        {
+            _guest = _server.FindToResume(Socket.Peer, token, new RegionId(m.A));
+            if (_guest is null) Reply(in m, Errno.EACCES, "this agent has not taken the process over from the one that was killed");
+            else Reply(in m, 0, "");
         }
 
         private void OnJoin(in GuestMessage m, string token)
