@@ -60,6 +60,9 @@ internal sealed class AgentFolder
     /// <summary>Which member of the cluster the agent is (<see cref="Membership.MemberIdentity"/>), for one that is started after it.</summary>
     public string MemberFile => File("member");
 
+    /// <summary>What runs there are (<see cref="Guests.RunRecord"/>), for an agent that is started after this one.</summary>
+    public string RunsFolder => File("runs");
+
     /// <summary>Whether the folder is there.</summary>
     public bool Exists => Directory.Exists(Path);
 
@@ -180,6 +183,7 @@ internal sealed class AgentFolder
         if (!Exists) return done;
         foreach (string file in new[] { ControlSocket, GuestSocket, GuestsFile, DevelopmentFile, MemberFile, PidFile, KeeperFile }) System.IO.File.Delete(file);
         if (Directory.Exists(Frames)) Directory.Delete(Frames, recursive: true);
+        if (Directory.Exists(RunsFolder)) Directory.Delete(RunsFolder, recursive: true);
         return done;
     }
 

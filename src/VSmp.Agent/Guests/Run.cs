@@ -13,7 +13,7 @@ namespace VSmp.Agent.Guests;
 /// </summary>
 internal sealed class Run(string token, RunRequest request, ulong localBytes, IRunObserver observer, long nowMicroseconds)
 {
-    private int _regionsMade;
+    private bool _hasLostNode;
     private readonly ulong _localExtents = localBytes / ExtentNumber.Bytes;
 
     /// <summary>What its guests show to attach.</summary>
@@ -23,7 +23,16 @@ internal sealed class Run(string token, RunRequest request, ulong localBytes, IR
     public RunRequest Request { get; } = request;
 
     /// <summary>Who hears what happens to it.</summary>
-    public IRunObserver Observer { get; } = observer;
+    public IRunObserver Observer { get; private set; } = observer;
+
+    /// <summary>Whether <c>vsmp run</c>, which had begun it at an agent that was killed, has not come to this one yet.</summary>
+    public bool IsAwaitingSupervisor => Observer is AwaitedSupervisor;
+
+    /// <summary>How often its agent was started again since it began.</summary>
+    public int AgentRestarts { get; init; }
+
+    /// <summary>Something that <see cref="RunRecord"/> has of it is another now.</summary>
+    public event Action<Run>? Changed;
 
     /// <summary>The job that its processes are ranks of, or null.</summary>
     public NodeJob? Job { get; set; }
@@ -41,7 +50,16 @@ internal sealed class Run(string token, RunRequest request, ulong localBytes, IR
     /// Whether a node that it had memory on was lost: what it asks for from then on it gets though there may be no second home for it, until a node
     /// with room is there.
     /// </summary>
-    public bool HasLostNode { get; set; }
+    public bool HasLostNode
+    {
+        get => _hasLostNode;
+        set
+        {
+            if (_hasLostNode == value) return;
+            _hasLostNode = value;
+            Changed?.Invoke(this);
+        }
+    }
 
     /// <summary>Whether its user knows that some of its memory has no second home.</summary>
     public bool WasToldOfMissingMirrors { get; set; }
@@ -52,11 +70,37 @@ internal sealed class Run(string token, RunRequest request, ulong localBytes, IR
     /// <summary>When it began.</summary>
     public long StartedMicroseconds { get; } = nowMicroseconds;
 
+    /// <summary>Regions that have a name already.</summary>
+    public int RegionsMade { get; private set; }
+
     /// <summary>The name of its next region: the run's own name for the first, with the process for the others.</summary>
     public string NextRegionName(int processId)
     {
         string name = Request.Name ?? Path.GetFileName(Request.Program);
-        return _regionsMade++ == 0 && Request.Name is not null ? name : $"{name}.{processId}";
+        bool isFirst = RegionsMade++ == 0;
+        Changed?.Invoke(this);
+        return isFirst && Request.Name is not null ? name : $"{name}.{processId}";
+    }
+
+    /// <summary>Takes over what is recorded of it.</summary>
+    public void Restore(RunRecord record)
+    {
+        RegionsMade = record.RegionsMade;
+        _hasLostNode = record.HasLostNode;
+    }
+
+    /// <summary>
+    /// Its <c>vsmp run</c> is back: it is told what it has missed, and of all guests, as when they attached. Only while <see cref="IsAwaitingSupervisor"/>.
+    /// </summary>
+    public void Resume(IRunObserver supervisor)
+    {
+        var awaited = (AwaitedSupervisor)Observer;
+        Observer = supervisor;
+        awaited.TellAll(supervisor);
+        foreach (Guest guest in Guests)
+        {
+            foreach (Mapping mapping in guest.Mappings.Where(m => !m.IsGone)) supervisor.OnGuestAttached(guest.ProcessId, mapping.Userfaultfd);
+        }
     }
 
     /// <summary>Its figures.</summary>

@@ -1,21 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Security.Cryptography;
 using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
 
 namespace VSmp.Agent.Guests;
 
 /// <summary>The runs of this node. Owned by the reactor.</summary>
-internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor)
+/// <param name="capacity">Where their budgets are taken from.</param>
+/// <param name="pager">Evicts within them.</param>
+/// <param name="reactor">The reactor.</param>
+/// <param name="folder">Where runs are recorded for the agent that is started after this one; null: none will be.</param>
+internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor, string? folder = null)
 {
     /// <summary>
     /// A budget below this would have no room for the pages that one instruction of each of some dozens of threads can touch, and for what is
     /// read ahead.
     /// </summary>
-    private const ulong LeastLocalBytes = 2 * (ulong)ExtentNumber.Bytes;
+    internal const ulong LeastLocalBytes = 2 * (ulong)ExtentNumber.Bytes;
 
     private readonly Dictionary<string, Run> _runs = [];
+    private Action<Run>? _onAbandoned;
+
+    /// <summary>How long a run waits for its <c>vsmp run</c> after the agent was started again.</summary>
+    public long SupervisorPatienceMicroseconds { get; init; } = 30_000_000;
 
     /// <summary>All of them.</summary>
     public IReadOnlyCollection<Run> All => _runs.Values;
@@ -50,9 +59,44 @@ internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor)
         }
         string token = request.Job?.Token ?? Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
         var run = new Run(token, request, local, observer, reactor.NowMicroseconds);
-        _runs.Add(token, run);
-        pager.AddRun(run);
+        try { Record(run); }
+        catch (IOException e)
+        {
+            capacity.RemoveCache(local);
+            throw new ControlException($"the run cannot be recorded: {e.Message}");
+        }
+        Add(run);
         return run;
+    }
+
+    /// <summary>
+    /// Makes a run again that was begun at an agent which was killed: under its token, with its budget, for regions and guests that are still there. Before
+    /// commands can connect.
+    /// </summary>
+    /// <returns>The run; null, and an error in the log: its budget is not free, so nothing of it can be adopted.</returns>
+    public Run? Restore(RunRecord record)
+    {
+        if (_runs.ContainsKey(record.Token)) throw new InvalidOperationException("the run is there already");
+        if (!capacity.TryAddCache(record.LocalBytes))
+        {
+            Log.Error($"the run of {record.Request.Program} cannot go on: {record.LocalBytes >> 20} MiB of local memory are not free");
+            Forget(record.Token);
+            return null;
+        }
+        Run run = new(record.Token, record.Request, record.LocalBytes, new AwaitedSupervisor(), reactor.NowMicroseconds) { AgentRestarts = record.AgentRestarts + 1 };
+        run.Restore(record);
+        RecordAgain(run);
+        Add(run);
+        if (_onAbandoned is not null) AwaitSupervisor(run);
+        return run;
+    }
+
+    /// <summary>From now on, runs whose <c>vsmp run</c> does not come back to them in time are given up.</summary>
+    /// <param name="onAbandoned">Ends such a run.</param>
+    public void AwaitSupervisors(Action<Run> onAbandoned)
+    {
+        _onAbandoned = onAbandoned;
+        foreach (Run run in _runs.Values.Where(r => r.IsAwaitingSupervisor)) AwaitSupervisor(run);
     }
 
     /// <summary>Closes a run whose guests are gone, and gives its budget back.</summary>
@@ -61,5 +105,38 @@ internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor)
         if (!_runs.Remove(run.Token)) return;
         pager.RemoveRun(run);
         capacity.RemoveCache(run.CacheBytes);
+        run.Changed -= RecordAgain;
+        if (run.Request.Job is null) Forget(run.Token);
     }
+
+    private void Add(Run run)
+    {
+        _runs.Add(run.Token, run);
+        pager.AddRun(run);
+        run.Changed += RecordAgain;
+    }
+
+    private void Record(Run run)
+    {
+        if (folder is not null && run.Request.Job is null) RunRecord.Of(run).Write(folder);
+    }
+
+    private void RecordAgain(Run run)
+    {
+        try { Record(run); }
+        catch (IOException e) { Log.Warn($"the run of {run.Request.Program} is recorded as it was: {e.Message}"); }
+    }
+
+    private void Forget(string token)
+    {
+        if (folder is not null) RunRecord.Delete(folder, token);
+    }
+
+    private void AwaitSupervisor(Run run) => reactor.After(SupervisorPatienceMicroseconds, () =>
+    {
+        if (!run.IsAwaitingSupervisor || Find(run.Token) != run) return;
+        // Who suspends a program suspends its vsmp run as well: that one comes when it goes on.
+        if (ProcessIdentity.Of(run.Request.ProcessId) is { IsStopped: true }) AwaitSupervisor(run);
+        else _onAbandoned!(run);
+    });
 }

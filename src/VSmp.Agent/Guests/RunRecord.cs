@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Guests;
+
+/// <summary>
+/// What an agent that a keeper has started leaves on its node of a run, for the one that is started after it: the file <c>runs/TOKEN</c> in the agent's
+/// folder, JSON. It is there before anybody knows the token, and until the run has ended. It is replaced whole; that it outlives the agent's process is
+/// enough. Runs of jobs have none: ranks end with their agent.
+/// </summary>
+/// <param name="Format">Of the file: <see cref="CurrentFormat"/>.</param>
+/// <param name="Token">What its guests show to attach.</param>
+/// <param name="Request">What was asked for, as it is in force.</param>
+/// <param name="LocalBytes">Its budget.</param>
+/// <param name="HasLostNode">As in <see cref="Run.HasLostNode"/>.</param>
+/// <param name="RegionsMade">Regions that have a name already.</param>
+/// <param name="AgentRestarts">How often its agent was started again since it began.</param>
+internal sealed record RunRecord(int Format, string Token, RunRequest Request, ulong LocalBytes, bool HasLostNode, int RegionsMade, int AgentRestarts)
+{
+    /// <summary>The format that this build reads and writes.</summary>
+    public const int CurrentFormat = 1;
+
+    private const int TokenDigits = 32, MaximumBytes = PrivateFile.MaximumBytes;
+    private const string NextSuffix = ".new";
+
+    /// <summary>What is to be recorded of a run.</summary>
+    public static RunRecord Of(Run run) =>
+        new(CurrentFormat, run.Token, run.Request, run.LocalBytes, run.HasLostNode, run.RegionsMade, run.AgentRestarts);
+
+    /// <summary>Puts it in place of what the folder has of the run. The folder is made if it is not there.</summary>
+    /// <exception cref="IOException">It could not be written, or is too long to be read again; what was there is as it was.</exception>
+    public void Write(string folder)
+    {
+        byte[] json = JsonSerializer.SerializeToUtf8Bytes(this, RunRecordJson.Default.RunRecord);
+        if (json.Length > MaximumBytes) throw new IOException($"the request is {json.Length} bytes long as it is recorded, more than {MaximumBytes}");
+        const UnixFileMode Owner = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+        try
+        {
+            Directory.CreateDirectory(folder, Owner | UnixFileMode.UserExecute);
+            string path = Path.Combine(folder, Token), next = path + NextSuffix;
+            using (FileStream file = new(next, new FileStreamOptions { Mode = FileMode.Create, Access = FileAccess.Write, UnixCreateMode = Owner })) file.Write(json);
+            File.Move(next, path, overwrite: true);
+        }
+        catch (UnauthorizedAccessException e) { throw new IOException(e.Message, e); }
+    }
+
+    /// <summary>The run has ended.</summary>
+    public static void Delete(string folder, string token)
+    {
+        try { File.Delete(Path.Combine(folder, token)); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { Log.Warn($"the record of a run that has ended stays: {e.Message}"); }
+    }
+
+    /// <summary>All that are there. What cannot be a run's record is reported and left out: its guests cannot be served again.</summary>
+    public static IReadOnlyList<RunRecord> ReadAll(string folder)
+    {
+        List<RunRecord> records = [];
+        string[] files;
+        try { files = [.. Directory.EnumerateFileSystemEntries(folder).Order(StringComparer.Ordinal)]; }
+        catch (DirectoryNotFoundException) { return records; }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            Log.Warn($"no run can go on: {e.Message}");
+            return records;
+        }
+        foreach (string file in files)
+        {
+            if (file.EndsWith(NextSuffix, StringComparison.Ordinal)) continue; // the agent was killed while it wrote; what it was to replace is there
+            try { records.Add(Read(file)); }
+            catch (Exception e) when (e is InvalidDataException or PrivateFileException) { Log.Warn($"a run cannot go on: {e.Message}"); }
+        }
+        return records;
+    }
+
+    private static RunRecord Read(string path)
+    {
+        string text = PrivateFile.ReadText(path, "the record of a run", MaximumBytes, "");
+        RunRecord? record;
+        try { record = JsonSerializer.Deserialize(text, RunRecordJson.Default.RunRecord); }
+        catch (JsonException e) { throw new InvalidDataException($"{path} is no record of a run: {e.Message}", e); }
+        if (record?.WhatIsWrong(Path.GetFileName(path)) is { } wrong) throw new InvalidDataException($"{path} is no record of a run: {wrong}");
+        return record ?? throw new InvalidDataException($"{path} is no record of a run: there is nothing in it");
+    }
+
+    private string? WhatIsWrong(string fileName)
+    {
+        if (Format != CurrentFormat) return $"its format is {Format}, this agent reads {CurrentFormat}";
+        if (Token.Length != TokenDigits || !Token.All(char.IsAsciiHexDigitUpper) || Token != fileName) return "its token is none, or another file's";
+        if (string.IsNullOrEmpty(Request.Program) || Request.Job is not null) return "what was asked for is no program's run";
+        if (Request.Name is { } name && !RunDirectory.IsValidName(name)) return $"'{name}' is no name for a region";
+        if (Request.Redundancy is not (null or Redundancy.None or Redundancy.Mirror)) return "its redundancy is none that there is";
+        if (LocalBytes < Runs.LeastLocalBytes || LocalBytes % ExtentNumber.Bytes != 0) return $"a budget of {LocalBytes} bytes is none";
+        return RegionsMade < 0 || AgentRestarts < 0 ? "a count is negative" : null;
+    }
+}
+
+/// <summary>The records of runs as JSON.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, UseStringEnumConverter = true,
+    RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true)]
+[JsonSerializable(typeof(RunRecord))]
+internal sealed partial class RunRecordJson : JsonSerializerContext;
