@@ -62,6 +62,17 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     });
 
     /// <inheritdoc/>
+    public Task<RunTicket?> ResumeRunAsync(string token, uint userId, IRunObserver observer) => reactor.Ask(() =>
+    {
+        if (parts.Runs.Find(token) is not { Job: null } run) return null;
+        if (userId != run.Request.UserId && userId != 0) throw new ControlException("the run belongs to another user", ExitCodes.Refused);
+        if (!run.IsAwaitingSupervisor) throw new ControlException("the run has its vsmp run", ExitCodes.Taken);
+        if (_ending.ContainsKey(token)) throw new ControlException("the run is ended: its vsmp run did not come back to it in time", ExitCodes.AgentLost);
+        run.Resume(observer);
+        return new RunTicket(run.Token, options.Folder.GuestSocket, run.LocalBytes);
+    });
+
+    /// <inheritdoc/>
     public Task<JobTicket> BeginJobAsync(JobRequest request, IRunObserver observer) => reactor.Ask(() =>
         parts.Jobs.Begin(request with { Redundancy = request.Redundancy ?? options.Redundancy }, observer));
 
@@ -144,6 +155,16 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
             FinishEnding();
         });
         return ended.Task;
+    }
+
+    /// <summary>Runs that were restored wait for their <c>vsmp run</c> from now on: it can connect.</summary>
+    public void AwaitSupervisors() => parts.Runs.AwaitSupervisors(EndAbandoned);
+
+    /// <summary>Nobody is there any more who could tell how it ended.</summary>
+    private void EndAbandoned(Run run)
+    {
+        Log.Warn($"the run of {run.Request.Program} is ended: its vsmp run (process {run.Request.ProcessId}) is gone");
+        _ = EndRunAsync(run.Token);
     }
 
     /// <summary>A guest is gone, or a region of a job is: runs that only waited for it are closed.</summary>
@@ -259,6 +280,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
         return new RunStatistics
         {
             WallSeconds = (Reactor.Clock() - run.StartedMicroseconds) / 1e6,
+            AgentRestarts = run.AgentRestarts,
             FaultsRead = c.FaultsRead,
             FaultsWrite = c.FaultsWrite,
             PagesFetched = c.PagesFetched,

@@ -5,7 +5,7 @@ using VSmp.Agent.Interop;
 namespace VSmp.Agent.Control;
 
 /// <summary>
-/// One connection to the control socket. Requests are answered one after the other. A connection that has begun a run stays open
+/// One connection to the control socket. Requests are answered one after the other. A connection that has begun or resumed a run stays open
 /// and is told what happens to it; when it breaks, its run is ended.
 /// </summary>
 /// <param name="reactor">The control thread.</param>
@@ -165,7 +165,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         }
         reactor.Post(() =>
         {
-            if (request.Operation == ControlOperation.BeginRun && reply.Ticket is { } ticket)
+            if (request.Operation is ControlOperation.BeginRun or ControlOperation.ResumeRun && reply.Ticket is { } ticket)
             {
                 _runToken = ticket.Token;
                 if (_isClosed) _ = EndAbandonedRunAsync(ticket.Token);
@@ -198,6 +198,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             ControlOperation.Regions => new() { Regions = await agent.GetRegionsAsync().ConfigureAwait(false) },
             ControlOperation.StopGuest => new() { Found = await StopGuestAsync(request.ProcessId ?? 0).ConfigureAwait(false) },
             ControlOperation.BeginRun => new() { Ticket = await BeginRunAsync(request.Run).ConfigureAwait(false) },
+            ControlOperation.ResumeRun => await ResumeRunAsync(request.Token).ConfigureAwait(false),
             ControlOperation.GetRun => new() { Statistics = await agent.GetRunAsync(Token()).ConfigureAwait(false) },
             ControlOperation.EndRun => new() { Statistics = await agent.EndRunAsync(Token()).ConfigureAwait(false) },
             ControlOperation.BeginJob => new() { Job = await BeginJobAsync(request.Job).ConfigureAwait(false) },
@@ -248,6 +249,15 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         // Who asks is the kernel's word, not the request's.
         return await agent.BeginRunAsync(run with { ProcessId = peer.ProcessId, UserId = peer.UserId }, this)
             .ConfigureAwait(false);
+    }
+
+    private async Task<ControlReply> ResumeRunAsync(string? token)
+    {
+        if (token is null) throw new ControlException("the request names no run");
+        if (_runToken is not null) throw new ControlException("this connection has a run already");
+        return await agent.ResumeRunAsync(token, peer.UserId, this).ConfigureAwait(false) is { } ticket
+            ? new() { Ticket = ticket }
+            : new() { Found = false, Error = "the agent knows nothing of the run", ExitCode = ExitCodes.AgentLost };
     }
 
     private async Task<JobTicket> BeginJobAsync(JobRequest? job)

@@ -32,9 +32,10 @@ internal enum ControlOperation
     Faults = 20,
     Losses = 21,
     AskNode = 22,
+    ResumeRun = 23,
 }
 
-/// <summary>What a line from the agent tells without having been asked, on a connection that has begun a run.</summary>
+/// <summary>What a line from the agent tells without having been asked, on a connection that has begun or resumed a run.</summary>
 internal enum ControlEvent
 {
     Unknown = 0,
@@ -66,6 +67,9 @@ internal sealed record ControlRequest
 
     /// <summary>BeginRun: what the run wants. Process and user are filled in by the server, from the socket.</summary>
     public RunRequest? Run { get; init; }
+
+    /// <summary>ResumeRun: which.</summary>
+    public string? Token { get; init; }
 
     /// <summary>BeginJob: what the job wants.</summary>
     public JobRequest? Job { get; init; }
@@ -117,7 +121,7 @@ internal sealed record ControlReply
 
     public IReadOnlyList<LossStatus>? Losses { get; init; }
 
-    /// <summary>StopGuest: whether there was such a guest.</summary>
+    /// <summary>StopGuest: whether there was such a guest. ResumeRun: false, with <see cref="Error"/>, if there is no such run.</summary>
     public bool? Found { get; init; }
 
     public IReadOnlyList<FaultStatus>? Faults { get; init; }

@@ -29,6 +29,15 @@ internal interface IAgentControl
     Task<RunTicket> BeginRunAsync(RunRequest request, IRunObserver observer);
 
     /// <summary>
+    /// Goes on with a run that was begun at an agent of this node which was killed. The observer is told of all guests that are attached, and with the
+    /// userfaultfds that they have, as when they attached, before the task ends. Null: there is no such run.
+    /// </summary>
+    /// <param name="token">The run's token.</param>
+    /// <param name="userId">Who asks: the run's user, or root.</param>
+    /// <param name="observer">As for <see cref="BeginRunAsync"/>.</param>
+    Task<RunTicket?> ResumeRunAsync(string token, uint userId, IRunObserver observer);
+
+    /// <summary>
     /// Opens a job that this node leads: ranks on several nodes that share regions. Each node of the placement gets a run of its own for
     /// its ranks. Messages go to <paramref name="observer"/>.
     /// </summary>
@@ -185,6 +194,8 @@ internal sealed record RunTicket(string Token, string GuestSocket, ulong LocalBy
 internal sealed record RunStatistics
 {
     public double WallSeconds { get; init; }
+    /// <summary>How often the agent was killed and started again; all other figures but the time count from the last start.</summary>
+    public int AgentRestarts { get; init; }
     public ulong FaultsRead { get; init; }
     public ulong FaultsWrite { get; init; }
     public ulong PagesFetched { get; init; }

@@ -13,6 +13,12 @@ internal sealed class FakeAgent(string name) : IAgentControl
     public TaskCompletionSource<(RunRequest Request, IRunObserver Observer)> RunBegun { get; } =
         new(TaskCreationOptions.RunContinuationsAsynchronously);
 
+    /// <summary>Runs that can be resumed.</summary>
+    public HashSet<string> Known { get; init; } = [];
+
+    public TaskCompletionSource<(string Token, uint UserId, IRunObserver Observer)> RunResumed { get; } =
+        new(TaskCreationOptions.RunContinuationsAsynchronously);
+
     /// <summary>The token of the run that was ended.</summary>
     public Task<string> RunEnded => _runEnded.Task;
 
@@ -29,7 +35,7 @@ internal sealed class FakeAgent(string name) : IAgentControl
 
     public List<FaultOrder> Injected { get; } = [];
 
-    /// <summary>Called within BeginRun, as an agent whose first guest attaches at once.</summary>
+    /// <summary>Called within BeginRun and ResumeRun, as an agent whose first guest attaches at once.</summary>
     public Action<IRunObserver>? OnBegin { get; init; }
 
     public Exception? Failure { get; init; }
@@ -61,6 +67,14 @@ internal sealed class FakeAgent(string name) : IAgentControl
         OnBegin?.Invoke(observer);
         RunBegun.SetResult((request, observer));
         return Task.FromResult(new RunTicket("token-1", "/nowhere/guest.sock", 50 << 20));
+    }
+
+    public Task<RunTicket?> ResumeRunAsync(string token, uint userId, IRunObserver observer)
+    {
+        if (!Known.Contains(token)) return Task.FromResult<RunTicket?>(null);
+        OnBegin?.Invoke(observer);
+        _ = RunResumed.TrySetResult((token, userId, observer));
+        return Task.FromResult<RunTicket?>(new RunTicket(token, "/nowhere/guest.sock", 50 << 20));
     }
 
     public Task<JobTicket> BeginJobAsync(JobRequest request, IRunObserver observer) =>
@@ -97,8 +111,16 @@ internal sealed class FakeAgent(string name) : IAgentControl
         return Task.CompletedTask;
     }
 
+    /// <summary>Whether EndRun is heard, and never answered.</summary>
+    public bool IsMute { get; init; }
+
     public Task<RunStatistics> EndRunAsync(string token)
     {
+        if (IsMute)
+        {
+            _ = _runEnded.TrySetResult(token);
+            return new TaskCompletionSource<RunStatistics>().Task;
+        }
         _ = _runEnded.TrySetResult(token);
         return Task.FromResult(new RunStatistics
         {
@@ -132,14 +154,16 @@ internal sealed class FakeAgent(string name) : IAgentControl
 internal sealed class ServedAgent : IDisposable
 {
     private readonly IDisposable _claim;
-    private readonly ControlServer _server;
+    private readonly uint? _groupId;
+    private ControlServer _server;
 
-    public ServedAgent(FakeAgent agent, string name = "n0", uint? groupId = null)
+    public ServedAgent(FakeAgent agent, string name = "n0", uint? groupId = null, ProcessIdentity? keeper = null)
     {
+        _groupId = groupId;
         string cluster = $"test-{Guid.NewGuid():N}"[..20];
         Directory = RunDirectory.OfCurrentUser(cluster);
         Folder = Directory.Agent(name);
-        _claim = Folder.Claim(groupId, out _);
+        _claim = Folder.Claim(groupId, out _, keeper);
         _server = new ControlServer(Folder, groupId, agent);
     }
 
@@ -151,6 +175,9 @@ internal sealed class ServedAgent : IDisposable
 
     /// <summary>As an agent that dies: connections break, the folder stays.</summary>
     public void Die() => _server.Dispose();
+
+    /// <summary>As an agent that is started again after one has died.</summary>
+    public void Restart(FakeAgent agent) => _server = new ControlServer(Folder, _groupId, agent);
 
     public void Dispose()
     {
