@@ -11,7 +11,7 @@ namespace VSmp.Agent.Cli;
 
 /// <summary>
 /// Stands beside a program that runs on pooled memory: hands it our streams, signals and terminal, holds copies of its guests'
-/// userfaultfds so that none of them reads zeros if the agent dies, and ends them if it does.
+/// userfaultfds so that none of them reads zeros if the agent dies, and ends them if it does and nobody starts it again.
 /// </summary>
 internal sealed class RunSupervisor : IRunListener, IDisposable
 {
@@ -24,6 +24,7 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
     private readonly Lock _lock = new();
     private readonly Dictionary<int, HeldGuest> _guests = []; // under the lock
     private readonly ManualResetEventSlim _isOver = new();
+    private int _generation; // how often the agent has been started again; under the lock
     private SafeFileHandle? _program; // under the lock
     private bool _programHasEnded; // under the lock
     private volatile bool _isAgentLost;
@@ -84,9 +85,9 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
     /// <inheritdoc/>
     public void OnGuestAttached(int processId, int userfaultfd)
     {
-        HeldGuest guest = new(ProcessControl.Open(processId), new SafeFileHandle(userfaultfd, ownsHandle: true));
         lock (_lock)
         {
+            HeldGuest guest = new(ProcessControl.Open(processId), new SafeFileHandle(userfaultfd, ownsHandle: true)) { Generation = _generation };
             if (_guests.Remove(processId, out HeldGuest? earlier)) guest.Earlier = earlier; // a guest may attach more than one
             _guests[processId] = guest;
         }
@@ -99,6 +100,27 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
         {
             if (_guests.Remove(processId, out HeldGuest? guest)) guest.Dispose();
         }
+    }
+
+    /// <inheritdoc/>
+    public void OnResuming()
+    {
+        lock (_lock) _generation++;
+    }
+
+    /// <inheritdoc/>
+    public void OnResumed(TimeSpan away)
+    {
+        lock (_lock)
+        {
+            foreach ((int processId, HeldGuest guest) in _guests.ToArray())
+            {
+                if (guest.Generation == _generation) guest.DropFormer();
+                else if (guest.HasEnded && _guests.Remove(processId)) guest.Dispose();
+                // else: the agent does not know it yet, or is about to end it; until then it must not read zeros
+            }
+        }
+        Say(string.Create(CultureInfo.InvariantCulture, $"{_agent.Name}: its agent was killed and is back after {away.TotalSeconds:0.00} s"));
     }
 
     /// <inheritdoc/>
@@ -179,7 +201,7 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
     /// <returns>Whether the program's own exit code says how the run went.</returns>
     private bool EndRun(ChildExit exit, double wallSeconds, FileStream? file)
     {
-        RunStatistics statistics;
+        RunStatistics? statistics;
         try { statistics = _client.EndRun(); }
         catch (CommandException e)
         {
@@ -191,7 +213,9 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
             if (!endedWell) _ = EndLostRun();
             return endedWell;
         }
-        if (file is not null) RunCommand.WriteStatistics(file, statistics with { WallSeconds = wallSeconds }, ReportJson.Default.RunStatistics);
+        if (file is null) return true;
+        if (statistics is null) Say("no statistics of the run: the agent was killed when it had ended it");
+        else RunCommand.WriteStatistics(file, statistics with { WallSeconds = wallSeconds }, ReportJson.Default.RunStatistics);
         return true;
     }
 
@@ -221,6 +245,7 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
             catch (CommandException) { break; }
             double seconds = watch.Elapsed.TotalSeconds;
             ulong faults = now.FaultsRead + now.FaultsWrite;
+            if (faults < lastFaults) lastFaults = 0; // of an agent that was started again
             double perSecond = (faults - lastFaults) / Math.Max(seconds - lastSeconds, 0.001);
             (lastFaults, lastSeconds) = (faults, seconds);
             string line = string.Create(CultureInfo.InvariantCulture,

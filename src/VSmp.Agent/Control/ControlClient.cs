@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-using System.Collections.Concurrent;
 using System.Text.Json;
 using VSmp.Agent.Interop;
 
@@ -7,33 +6,30 @@ namespace VSmp.Agent.Control;
 
 /// <summary>
 /// The command's end of a control socket. Calls block; they may come from several threads. A thread of its own reads, so that a
-/// run hears at once of what happens to it.
+/// run hears at once of what happens to it. A program's run goes on when the agent was killed and its keeper starts it again.
 /// </summary>
-internal sealed class ControlClient : IDisposable
+internal sealed partial class ControlClient : IDisposable
 {
     private const int MaxProgramBytes = 60_000; // fits into a request, and into a frame
-    private const int MaxLineBytes = 16 * 1024 * 1024;
     private const int ExitMilliseconds = 1_000, SliceMilliseconds = 50;
     private static readonly TimeSpan CallTimeout = TimeSpan.FromSeconds(20);
 
-    private readonly string _agentName;
-    private readonly ProcessIdentity? _agent, _keeper; // when we connected
-    private readonly UnixSocket _socket;
+    private readonly AgentFolder _folder;
+    private readonly ProcessIdentity? _keeper; // when we connected
     private readonly IRunListener? _listener;
     private readonly Thread _reader;
-    private readonly Lock _sendLock = new();
-    private readonly ConcurrentDictionary<int, TaskCompletionSource<ControlReply>> _pending = new();
-    private readonly TaskCompletionSource _lost = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private volatile ControlReply? _refusal;
+    private readonly Lock _lock = new();
+    private ControlLink _reading; // what the reader reads from, under the lock
+    private volatile ControlLink _link; // what calls go over; where it is broken, its Next says what comes after it
     private volatile bool _isDisposed;
     private int _lastId;
 
     private ControlClient(AgentFolder agent, UnixSocket socket, IRunListener? listener)
     {
-        _agentName = agent.Name;
-        (_agent, _keeper) = listener is null ? (null, null) : (agent.Running(), agent.Keeper());
-        _socket = socket;
+        _folder = agent;
+        _keeper = listener is null ? null : agent.Keeper();
         _listener = listener;
+        _link = _reading = new ControlLink(socket, listener is null ? null : agent.Running());
         _reader = new Thread(Read) { Name = "control client", IsBackground = true };
         _reader.Start();
     }
@@ -41,12 +37,12 @@ internal sealed class ControlClient : IDisposable
     /// <summary>Connects to a local agent.</summary>
     /// <param name="agent">Its folder.</param>
     /// <param name="listener">Hears of what happens to a run that this connection begins, on the reading thread.</param>
-    /// <exception cref="CommandException">The agent does not run, or we may not use it.</exception>
+    /// <exception cref="CommandException">The agent does not run (nor does its keeper start it again soon), or we may not use it.</exception>
     public static ControlClient Connect(AgentFolder agent, IRunListener? listener = null)
     {
         try
         {
-            return new ControlClient(agent, UnixSocket.Connect(agent.ControlSocket, UnixSocketType.Stream), listener);
+            return new ControlClient(agent, Open(agent), listener);
         }
         catch (IOException e)
         {
@@ -54,15 +50,15 @@ internal sealed class ControlClient : IDisposable
                 ? new CommandException(ExitCodes.Refused,
                     $"you may not use agent {agent.Name}: it serves its owner, root, and the group it was started with (--group)")
                 : new CommandException(ExitCodes.NoAgent,
-                    $"agent {agent.Name} of cluster {agent.RunDirectory.Cluster} does not run");
+                    $"agent {agent.Name} of cluster {agent.RunDirectory.Cluster} {(agent.Keeper() is null ? "does not run" : "is being started again")}");
         }
     }
 
     /// <summary>
-    /// Whether the agent's process is known to have ended, though nothing may have been said of it yet: a guest that its keeper has killed
+    /// Whether the agent's process is known to have ended for good, though nothing may have been said of it yet: a guest that its keeper has killed
     /// for that reason may be seen to end first. For a connection with a listener.
     /// </summary>
-    public bool IsAgentGone => _agent is { IsAlive: false };
+    public bool IsAgentGone => _link.Agent is { IsAlive: false } && !MayResume;
 
     /// <inheritdoc cref="IAgentControl.GetStatusAsync"/>
     public ClusterStatus GetStatus() => Call(new() { Operation = ControlOperation.Status }).Status ?? throw Strange();
@@ -84,8 +80,11 @@ internal sealed class ControlClient : IDisposable
         Call(new() { Operation = ControlOperation.StopGuest, ProcessId = processId }).Found ?? throw Strange();
 
     /// <inheritdoc cref="IAgentControl.BeginRunAsync"/>
-    public RunTicket BeginRun(RunRequest request) =>
-        Call(new() { Operation = ControlOperation.BeginRun, Run = request }).Ticket ?? throw Strange();
+    public RunTicket BeginRun(RunRequest request)
+    {
+        _isOfJob = request.Job is not null;
+        return Call(new() { Operation = ControlOperation.BeginRun, Run = request }).Ticket ?? throw Strange();
+    }
 
     /// <inheritdoc cref="IAgentControl.BeginJobAsync"/>
     public JobTicket BeginJob(JobRequest request) =>
@@ -134,10 +133,15 @@ internal sealed class ControlClient : IDisposable
     public void EndJob() => _ = Call(new() { Operation = ControlOperation.EndJob });
 
     /// <inheritdoc cref="IAgentControl.GetRunAsync"/>
-    public RunStatistics GetRun() => Call(new() { Operation = ControlOperation.GetRun }).Statistics ?? throw Strange();
+    public RunStatistics GetRun() => Repeat(new() { Operation = ControlOperation.GetRun }).Statistics ?? throw Strange();
 
-    /// <inheritdoc cref="IAgentControl.EndRunAsync"/>
-    public RunStatistics EndRun() => Call(new() { Operation = ControlOperation.EndRun }).Statistics ?? throw Strange();
+    /// <summary>Closes the run: guests that are left are ended. While the agent is being started again, it is waited for.</summary>
+    /// <returns>The run's statistics; null if they are lost with an agent that was killed when it had closed the run.</returns>
+    public RunStatistics? EndRun()
+    {
+        try { return Repeat(new() { Operation = ControlOperation.EndRun }).Statistics ?? throw Strange(); }
+        catch (CommandException) when (_hasEnded) { return null; }
+    }
 
     /// <inheritdoc cref="IAgentControl.InjectAsync"/>
     public void Inject(FaultOrder order) => _ = Call(new() { Operation = ControlOperation.Inject, Fault = order });
@@ -162,105 +166,82 @@ internal sealed class ControlClient : IDisposable
     /// <inheritdoc/>
     public void Dispose()
     {
-        _isDisposed = true;
-        _socket.ShutDown();
+        lock (_lock)
+        {
+            if (_isDisposed) return;
+            _isDisposed = true;
+            _reading.ShutDown();
+        }
         _reader.Join();
-        _socket.Dispose();
+        _reading.Dispose();
+        _link.Dispose();
     }
 
-    private ControlReply Call(ControlRequest request, TimeSpan? timeout = null)
+    private static UnixSocket Open(AgentFolder agent)
     {
-        TaskCompletionSource<ControlReply> answer = new(TaskCreationOptions.RunContinuationsAsynchronously);
+        long deadline = Environment.TickCount64 + StartMilliseconds;
+        while (true)
+        {
+            try { return UnixSocket.Connect(agent.ControlSocket, UnixSocketType.Stream); }
+            catch (IOException e) when (e.HResult is Errno.ENOENT or Errno.ECONNREFUSED && Environment.TickCount64 < deadline && agent.Keeper() is not null)
+            {
+                Thread.Sleep(RetryMilliseconds); // its agent is being started
+            }
+        }
+    }
+
+    private ControlReply Call(ControlRequest request, TimeSpan? timeout = null) =>
+        TryCall(_link, request, timeout ?? CallTimeout) ?? throw new CommandException(ExitCodes.NoAgent, $"agent {_folder.Name} closed the connection");
+
+    /// <returns>Null: the connection has broken before there was an answer.</returns>
+    private ControlReply? TryCall(ControlLink link, ControlRequest request, TimeSpan timeout)
+    {
         int id = Interlocked.Increment(ref _lastId);
-        _pending[id] = answer;
+        Task<ControlReply> answer = link.Expect(id);
         try
         {
-            Send(request with { Id = id });
-            int first = Task.WaitAny([answer.Task, _lost.Task], timeout ?? CallTimeout);
-            if (first < 0)
-            {
-                throw new CommandException(ExitCodes.NoAgent,
-                    $"agent {_agentName} has not answered for {CallTimeout.TotalSeconds} s; see its log, or vsmp doctor");
-            }
-            ControlReply? reply = answer.Task.IsCompleted ? answer.Task.Result : _refusal;
-            if (reply is null) throw new CommandException(ExitCodes.NoAgent, $"agent {_agentName} closed the connection");
-            if (reply.Error is not null) throw new CommandException(reply.ExitCode ?? ExitCodes.Failed, reply.Error);
+            link.Send(request with { Id = id });
+            if (Task.WaitAny([answer, link.Broken], timeout) < 0) throw Slow();
+            ControlReply? reply = answer.IsCompleted ? answer.Result : link.Refusal;
+            if (reply?.Error is not null) throw new CommandException(reply.ExitCode ?? ExitCodes.Failed, reply.Error);
             return reply;
         }
         finally
         {
-            _ = _pending.TryRemove(id, out _);
-        }
-    }
-
-    private void Send(ControlRequest request)
-    {
-        byte[] json = JsonSerializer.SerializeToUtf8Bytes(request, ControlJson.Default.ControlRequest);
-        Array.Resize(ref json, json.Length + 1);
-        json[^1] = (byte)'\n';
-        lock (_sendLock)
-        {
-            for (int offset = 0; offset < json.Length;)
-            {
-                int sent = _socket.Send(json.AsSpan(offset), -1, wait: true);
-                if (sent < 0) return; // the reader learns of it too, and with luck of the reason
-                offset += sent;
-            }
+            link.Forget(id);
         }
     }
 
     private void Read()
     {
-        byte[] buffer = new byte[16 * 1024];
-        int buffered = 0;
-        Queue<int> descriptors = new();
-        List<int> received = [];
-        while (true)
+        ControlLink? link = _reading, next = link;
+        while (next is not null)
         {
-            if (buffered == buffer.Length)
-            {
-                if (buffer.Length >= MaxLineBytes) break;
-                Array.Resize(ref buffer, buffer.Length * 2);
-            }
-            received.Clear();
-            int bytes = _socket.Receive(buffer.AsSpan(buffered), received);
-            received.ForEach(descriptors.Enqueue);
-            if (bytes <= 0) break;
-            buffered += bytes;
-            int start = 0, length;
-            while ((length = buffer.AsSpan(start, buffered - start).IndexOf((byte)'\n')) >= 0)
-            {
-                if (!OnLine(buffer.AsSpan(start, length), descriptors)) goto Lost;
-                start += length + 1;
-            }
-            buffer.AsSpan(start, buffered - start).CopyTo(buffer);
-            buffered -= start;
+            link = next;
+            while (link.Receive(OnLine)) { }
+            link.Break();
+            next = Resume(link);
+            link.SetNext(next);
+            if (next is not null) link.Dispose();
         }
-    Lost:
-        while (descriptors.TryDequeue(out int descriptor)) _ = Libc.Close(descriptor);
-        _lost.SetResult();
         if (_listener is null) return;
-        AwaitNodeEnd();
+        AwaitNodeEnd(link);
         _listener.OnAgentLost();
     }
 
     /// <summary>
-    /// An agent that has ended is not lost for good as long as its keeper is there, who may start it again, and who ends the guests if not. One that
-    /// lives and has closed the connection wants no more of us.
+    /// An agent that has ended is not lost for good as long as its keeper is there, who may start it again, and who ends the guests if not; when it has
+    /// started another, that one knows nothing of us. One that lives and has closed the connection wants no more of us.
     /// </summary>
-    private void AwaitNodeEnd()
+    private void AwaitNodeEnd(ControlLink link)
     {
-        if (_keeper is not { } keeper || _agent is not { } agent || _isDisposed || _refusal is not null) return;
+        if (_keeper is not { } keeper || link.Agent is not { } agent || _isDisposed || link.Refusal is not null || _isGivenUp) return;
         if (!ProcessControl.WaitForExit(agent, ExitMilliseconds)) return;
-        while (!_isDisposed && !ProcessControl.WaitForExit(keeper, SliceMilliseconds)) { }
+        while (!_isDisposed && _folder.Running() is null && !ProcessControl.WaitForExit(keeper, SliceMilliseconds)) { }
     }
 
-    private bool OnLine(ReadOnlySpan<byte> line, Queue<int> descriptors)
+    private bool OnLine(ControlLink link, ControlReply reply)
     {
-        ControlReply? reply;
-        try { reply = JsonSerializer.Deserialize(line, ControlJson.Default.ControlReply); }
-        catch (JsonException) { return false; }
-        if (reply is null) return false;
         switch (reply.Event)
         {
             case ControlEvent.Message:
@@ -268,7 +249,7 @@ internal sealed class ControlClient : IDisposable
                 return true;
             case ControlEvent.GuestAttached:
                 // A descriptor arrives with the first byte of its line, so it is here when the line is complete.
-                if (!descriptors.TryDequeue(out int userfaultfd)) return false;
+                if (!link.Descriptors.TryDequeue(out int userfaultfd)) return false;
                 if (_listener is null) _ = Libc.Close(userfaultfd);
                 else _listener.OnGuestAttached(reply.ProcessId ?? 0, userfaultfd);
                 return true;
@@ -291,55 +272,13 @@ internal sealed class ControlClient : IDisposable
                 _listener?.OnSignalRanks(reply.Number ?? 0);
                 return true;
         }
-        if (reply.Id is int id && _pending.TryGetValue(id, out TaskCompletionSource<ControlReply>? answer))
-        {
-            answer.SetResult(reply);
-        }
-        else if (reply.Error is not null) _refusal = reply; // of the connection as a whole
+        if (reply.Ticket is { } ticket && !_isOfJob) _ticket = ticket;
+        link.OnReply(reply);
         return true;
     }
 
-    private CommandException Strange() => new(ExitCodes.Refused, $"agent {_agentName} gave an answer of another version of vsmp");
-}
+    private CommandException Slow() => new(ExitCodes.NoAgent,
+        $"agent {_folder.Name} has not answered for {CallTimeout.TotalSeconds} s; see its log, or vsmp doctor");
 
-/// <summary>Hears of a run on the client's side; called on the connection's reading thread.</summary>
-internal interface IRunListener
-{
-    /// <summary>A line for the user.</summary>
-    void OnMessage(string text);
-
-    /// <summary>A guest attached; the copy of its userfaultfd is the listener's to close.</summary>
-    void OnGuestAttached(int processId, int userfaultfd);
-
-    /// <summary>A guest ended or detached.</summary>
-    void OnGuestDetached(int processId);
-
-    /// <summary>A rank on another host has printed something, or its node tells its figures: a <see cref="RankStream"/>.</summary>
-    void OnRankOutput(int rank, int stream, byte[] data)
-    {
-    }
-
-    /// <summary>A rank on another host has ended.</summary>
-    void OnRankEnded(int rank, bool isSignaled, int status, string text)
-    {
-    }
-
-    /// <summary>The ranks that this process has started are to get a signal.</summary>
-    void OnSignalRanks(int signal)
-    {
-    }
-
-    /// <summary>A rank that this process has started, or is to start, is to read this on its standard input; empty: nothing more.</summary>
-    void OnRankInput(int rank, byte[] data)
-    {
-    }
-
-    /// <summary>A rank on another host has taken a piece of its input: it may get the next.</summary>
-    void OnRankInputTaken(int rank)
-    {
-    }
-
-    /// <summary>The node is dead (where the agent has a keeper, that is gone as well), or has closed the connection, or
-    /// <see cref="ControlClient.Dispose"/> was called.</summary>
-    void OnAgentLost();
+    private CommandException Strange() => new(ExitCodes.Refused, $"agent {_folder.Name} gave an answer of another version of vsmp");
 }

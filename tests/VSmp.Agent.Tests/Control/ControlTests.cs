@@ -112,7 +112,7 @@ public sealed class ControlTests
                     StringComparison.Ordinal);
                 Assert.Equal(0, Libc.Close(descriptor));
             }
-            Assert.Equal(3ul, client.EndRun().FaultsRead);
+            Assert.Equal(3ul, client.EndRun()?.FaultsRead);
         }
         Assert.Equal("token-1", await agent.RunEnded.WaitAsync(Patience, TestContext.Current.CancellationToken));
     }
@@ -138,7 +138,7 @@ public sealed class ControlTests
         _ = client.BeginRun(new RunRequest(null, "sort", null, 0, 0));
         served.Die();
         await listener.Lost.Task.WaitAsync(Patience, TestContext.Current.CancellationToken);
-        Assert.Equal(ExitCodes.NoAgent, Assert.Throws<CommandException>(client.EndRun).ExitCode);
+        Assert.Equal(ExitCodes.NoAgent, Assert.Throws<CommandException>(() => client.EndRun()).ExitCode);
     }
 
     [Fact]
