@@ -50,7 +50,7 @@ internal static class GuestCommand
     {
         Table table = new(new("node"), new("pid", true), new("program"), new("region"), new("user", true), new("pool", true),
             new("local", true), new("private", true), new("faults", true), new("age"));
-        foreach (AgentFolder agent in LocalAgents.Running(cluster))
+        foreach (AgentFolder agent in LocalAgents.RunningAll(cluster))
         {
             using ControlClient client = ControlClient.Connect(agent);
             foreach (GuestStatus guest in client.GetGuests())
@@ -66,7 +66,7 @@ internal static class GuestCommand
 
     private static int Stop(string cluster, int processId)
     {
-        foreach (AgentFolder agent in LocalAgents.Running(cluster))
+        foreach (AgentFolder agent in LocalAgents.RunningAll(cluster))
         {
             using ControlClient client = ControlClient.Connect(agent);
             if (!client.StopGuest(processId)) continue;
@@ -80,7 +80,7 @@ internal static class GuestCommand
     private static int ListRegions(string cluster)
     {
         Dictionary<string, RegionStatus> regions = [];
-        foreach (AgentFolder agent in LocalAgents.Running(cluster))
+        foreach (AgentFolder agent in LocalAgents.RunningAll(cluster))
         {
             using ControlClient client = ControlClient.Connect(agent);
             foreach (RegionStatus region in client.GetRegions())

@@ -46,7 +46,7 @@ internal static class Injections
     /// <summary>Kills a node, as the end of its host would, or its agent alone.</summary>
     public static void Kill(string cluster, string name, bool agentAlone)
     {
-        AgentFolder agent = Find(LocalAgents.Running(cluster), name);
+        AgentFolder agent = Find(LocalAgents.RunningWith(cluster, name), name);
         if (agentAlone || agent.Keeper() is not { } keeper)
         {
             Signal(cluster, name, Signals.SIGKILL);
@@ -67,7 +67,7 @@ internal static class Injections
     /// <param name="signal">SIGKILL, SIGSTOP or SIGCONT.</param>
     public static void Signal(string cluster, string name, int signal)
     {
-        AgentFolder agent = Find(LocalAgents.Running(cluster), name);
+        AgentFolder agent = Find(LocalAgents.RunningWith(cluster, name), name);
         if (CheckMaySignal(cluster, agent) is not { } process) return; // it has ended since
         string what = $"agent {name} (process {process.ProcessId})";
         _ = ProcessControl.Signal(process, signal);
@@ -80,7 +80,7 @@ internal static class Injections
     /// <summary>Has an agent inject a fault on the way to some nodes, or all.</summary>
     public static void Inject(string cluster, string name, FaultOrder order)
     {
-        AgentFolder agent = Find(LocalAgents.Running(cluster), name);
+        AgentFolder agent = Find(LocalAgents.RunningWith(cluster, name), name);
         Tell(agent, order);
         using ControlClient client = ControlClient.Connect(agent);
         FaultStatus[] faults = [.. client.GetFaults().Where(fault => fault.Kind == order.Kind)];

@@ -6,13 +6,26 @@ namespace VSmp.Agent.Cli;
 /// <summary>Finds agents of this host.</summary>
 internal static class LocalAgents
 {
+    /// <summary>How long an agent is waited for that its keeper starts again.</summary>
+    private const int StartMilliseconds = 2_000;
+
+    private const int RetryMilliseconds = 20;
+
     /// <summary>The running agents of a cluster on this host, that the user can see; at least one.</summary>
-    /// <exception cref="CommandException">None runs.</exception>
-    public static IReadOnlyList<AgentFolder> Running(string cluster)
+    /// <exception cref="CommandException">None runs, nor is started again soon.</exception>
+    public static IReadOnlyList<AgentFolder> Running(string cluster) => Running(cluster, _ => false);
+
+    /// <summary>The same; if that one was killed and its keeper starts it again, it is waited for.</summary>
+    public static IReadOnlyList<AgentFolder> RunningWith(string cluster, string? name) => Running(cluster, agent => agent.Name == name);
+
+    /// <summary>The same for every agent.</summary>
+    public static IReadOnlyList<AgentFolder> RunningAll(string cluster) => Running(cluster, _ => true);
+
+    private static AgentFolder[] Running(string cluster, Func<AgentFolder, bool> isWanted)
     {
         foreach (RunDirectory directory in RunDirectory.Candidates(cluster))
         {
-            AgentFolder[] running = [.. directory.Agents().Where(agent => agent.Running() is not null)];
+            AgentFolder[] running = Running(directory, isWanted);
             if (running.Length > 0) return running;
         }
         if (RunDirectory.Candidates(cluster).FirstOrDefault(directory => directory.IsClosedToUs) is { } closed)
@@ -25,10 +38,23 @@ internal static class LocalAgents
             $"no agent of cluster {cluster} runs on this host: vsmp up{other} starts some");
     }
 
+    private static AgentFolder[] Running(RunDirectory directory, Func<AgentFolder, bool> isWanted)
+    {
+        long deadline = Environment.TickCount64 + StartMilliseconds;
+        while (true)
+        {
+            AgentFolder[] agents = [.. directory.Agents()];
+            AgentFolder[] running = [.. agents.Where(agent => agent.Running() is not null)];
+            bool isEnough = !agents.Except(running).Any(agent => (running.Length == 0 || isWanted(agent)) && agent.Keeper() is not null);
+            if (isEnough || Environment.TickCount64 >= deadline) return running;
+            Thread.Sleep(RetryMilliseconds);
+        }
+    }
+
     /// <summary>The agent of a name, or the one with the fewest guests (of these, with the most memory free).</summary>
     public static AgentFolder Choose(string cluster, string? name)
     {
-        IReadOnlyList<AgentFolder> running = Running(cluster);
+        IReadOnlyList<AgentFolder> running = RunningWith(cluster, name);
         if (name is not null)
         {
             return running.FirstOrDefault(agent => agent.Name == name)
@@ -56,11 +82,15 @@ internal static class LocalAgents
 
     private static T TryEach<T>(IReadOnlyList<AgentFolder> running, Func<AgentFolder, T> attempt)
     {
-        running = [.. running.OrderBy(agent => agent.Running() is { IsStopped: true })]; // who is paused would not answer
-        for (int i = 0; ; i++)
+        // Who is paused would not answer, nor who is being started.
+        running = [.. running.OrderBy(agent => agent.Running() is not { IsStopped: false } || !File.Exists(agent.ControlSocket))];
+        long deadline = Environment.TickCount64 + StartMilliseconds;
+        for (int i = 0; ; i = (i + 1) % running.Count)
         {
             try { return attempt(running[i]); }
-            catch (CommandException e) when (e.ExitCode == ExitCodes.NoAgent && i + 1 < running.Count) { }
+            catch (CommandException e) when (e.ExitCode == ExitCodes.NoAgent
+                && (i + 1 < running.Count || (Environment.TickCount64 < deadline && running.Any(agent => agent.Keeper() is not null))))
+            { }
         }
     }
 }

@@ -27,7 +27,7 @@ internal static class ReportCommand
     private static int Lost(string cluster)
     {
         Table table = new(new("node"), new("pid", true), new("program"), new("region"), new("lost with"), new("lost", true), new("pages"));
-        foreach (AgentFolder agent in LocalAgents.Running(cluster))
+        foreach (AgentFolder agent in LocalAgents.RunningAll(cluster))
         {
             using ControlClient client = ControlClient.Connect(agent);
             foreach (LossStatus loss in client.GetLosses())

@@ -166,7 +166,7 @@ public sealed class RunTests : IDisposable
         using var document = JsonDocument.Parse(await File.ReadAllTextAsync(file, TestContext.Current.CancellationToken));
         File.Delete(file);
         Assert.Equal(
-            ["wallSeconds", "faultsRead", "faultsWrite", "pagesFetched", "pagesForeseen", "pagesEvicted", "pagesWrittenBack",
+            ["wallSeconds", "agentRestarts", "faultsRead", "faultsWrite", "pagesFetched", "pagesForeseen", "pagesEvicted", "pagesWrittenBack",
                 "bytesSent", "bytesReceived", "peakLocalBytes", "peakPoolBytes", "peakPrivateBytes", "faultMicroseconds", "peakHomeBytes", "fabric"],
             document.RootElement.EnumerateObject().Select(member => member.Name));
         Assert.True(document.RootElement.GetProperty("wallSeconds").GetDouble() > 0);
@@ -214,6 +214,81 @@ public sealed class RunTests : IDisposable
         Assert.Equal(5, exitCode);
         Assert.Equal("token-1", await _agent.RunEnded);
         _ = Libc.Kill(int.Parse(output, null), Signals.SIGKILL);
+    }
+
+    [Fact]
+    public async Task The_program_goes_on_when_the_agent_was_killed_and_is_started_again()
+    {
+        using Process keeper = Process.Start("sleep", "1000");
+        FakeAgent first = new("n0");
+        using ServedAgent served = new(first, keeper: ProcessIdentity.Of(keeper.Id));
+        using Process process = Vsmp.Start(served.Directory, "run", "sh", "-c", "echo ready; read x; exit 43");
+        Assert.Equal("ready", await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken));
+        served.Die();
+        FakeAgent next = new("n0") { Known = { "token-1" }, OnBegin = observer => observer.OnMessage("a guest of it was ended") };
+        served.Restart(next);
+        Assert.Equal("vsmp: n0: a guest of it was ended", await process.StandardError.ReadLineAsync(TestContext.Current.CancellationToken));
+        Assert.Matches(@"^vsmp: n0: its agent was killed and is back after \d+\.\d\d s$",
+            await process.StandardError.ReadLineAsync(TestContext.Current.CancellationToken));
+        process.StandardInput.Close();
+        Assert.Equal((43, "", ""), await Vsmp.FinishAsync(process));
+        Assert.Equal("token-1", await next.RunEnded.WaitAsync(Patience, TestContext.Current.CancellationToken));
+        keeper.Kill();
+    }
+
+    [Fact]
+    public async Task A_program_that_ends_while_its_agent_is_started_again_keeps_its_exit_code()
+    {
+        using Process keeper = Process.Start("sleep", "1000");
+        using ServedAgent served = new(new FakeAgent("n0"), keeper: ProcessIdentity.Of(keeper.Id));
+        using Process process = Vsmp.Start(served.Directory, "run", "sh", "-c", "echo ready; read x; echo ends; exit 43");
+        Assert.Equal("ready", await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken));
+        served.Die();
+        process.StandardInput.Close();
+        Assert.Equal("ends", await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken));
+        served.Restart(new FakeAgent("n0") { Known = { "token-1" } });
+        Assert.Equal(43, (await Vsmp.FinishAsync(process)).ExitCode);
+        keeper.Kill();
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task When_nobody_goes_on_with_the_run_its_guests_are_killed_and_the_command_says_so(bool isAgentBack)
+    {
+        using Process keeper = Process.Start("sleep", "1000");
+        FakeAgent first = new("n0");
+        using ServedAgent served = new(first, keeper: ProcessIdentity.Of(keeper.Id));
+        using Process process = Vsmp.Start(served.Directory, "run", "sh", "-c", "trap '' TERM; sleep 1000 & echo $!; wait");
+        int guest = int.Parse((await process.StandardOutput.ReadLineAsync(TestContext.Current.CancellationToken))!, null);
+        ProcessIdentity identity = ProcessIdentity.Of(guest)!.Value;
+        (_, IRunObserver observer) = await first.RunBegun.Task;
+        using (FileStream any = File.OpenRead("/dev/null")) observer.OnGuestAttached(guest, (int)any.SafeFileHandle.DangerousGetHandle());
+        served.Die();
+        Assert.True(identity.IsAlive);
+        if (isAgentBack) served.Restart(new FakeAgent("n0"));
+        else keeper.Kill();
+        var (exitCode, _, errors) = await Vsmp.FinishAsync(process);
+        Assert.Equal(ExitCodes.AgentLost, exitCode);
+        Assert.Contains("agent n0 was lost", errors, StringComparison.Ordinal);
+        Assert.False(identity.IsAlive);
+        if (isAgentBack) keeper.Kill();
+    }
+
+    [Fact]
+    public async Task Commands_wait_for_an_agent_that_is_started_again()
+    {
+        using Process keeper = Process.Start("sleep", "1000");
+        using ServedAgent served = new(new FakeAgent("n0"), keeper: ProcessIdentity.Of(keeper.Id));
+        served.Die();
+        string identity = await File.ReadAllTextAsync(served.Folder.PidFile, TestContext.Current.CancellationToken);
+        File.Delete(served.Folder.PidFile);
+        Task<(int ExitCode, string Output, string Errors)> status = Vsmp.RunAsync(served.Directory, "status"), guests = Vsmp.RunAsync(served.Directory, "guest", "ls");
+        served.Restart(new FakeAgent("n0"));
+        await File.WriteAllTextAsync(served.Folder.PidFile, identity, TestContext.Current.CancellationToken);
+        Assert.Equal((0, ""), ((await status).ExitCode, (await status).Errors));
+        Assert.Equal((0, ""), ((await guests).ExitCode, (await guests).Errors));
+        keeper.Kill();
     }
 
     [Fact]
