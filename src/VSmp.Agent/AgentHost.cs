@@ -263,7 +263,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _recovery = new RecoveryServer(self, _pager, _fabric, _peers, _reservations);
         _mirrors = new MirrorServer(self, _reactor, _pager, _fabric, _reservations, _recovery);
         _mover = new HomeMover(self, _reactor, _pager, _peers, _reservations, _recovery, _mirrors);
-        _runs = new Runs(_capacity, _pager, _reactor);
+        _runs = new Runs(_capacity, _pager, _reactor, _options.Keeper is null ? null : _options.Folder.RunsFolder);
         _drain = new DrainServer(self, _reactor, _pager, _peers, _reservations, _runs, SendReports, ShutDown) { IsCoordinator = !_membership.IsDecidedByMajority && self == MembershipView.Coordinator };
         _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _recovery, _options.Folder) { Incarnation = _membership.Incarnation };
         _pager.Progressed += _jobs.ContinueReleases;
@@ -289,6 +289,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _reactor.AtTurnEnd(_fabric.Flush);
         _reactor.Every(ReportPeriodMicroseconds, SendReports);
         if (_left is not null) TakeOver(_left);
+        _control.AwaitSupervisors();
         _isReady = true;
         AwaitReturning();
         KeepToLease();
@@ -301,7 +302,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private void TakeOver(KeptNode left)
     {
         KeeperClient keeper = _options.Keeper!;
-        if (_options.Predecessor is null) KeptGuests.End(keeper, left, left.Guests, "its agent was killed before it was a member of the cluster");
+        foreach (RunRecord run in RunRecord.ReadAll(_options.Folder.RunsFolder)) _ = _runs.Restore(run);
+        if (_options.Predecessor is null) _ = KeptGuests.End(keeper, left, left.Guests, "its agent was killed before it was a member of the cluster");
         else Log.Info(new NodeAdopter(keeper, left, new RegionAdopter(_pager, _capacity, _options.Folder.Frames), _runs, _guests).Adopt());
         left.Dispose();
     }

@@ -55,7 +55,10 @@ internal sealed class NodeAdopter(KeeperClient keeper, KeptNode node, RegionAdop
         // Who has attached, and was not told yet, has nothing: it will attach again.
         KeptGuest[] early = [.. left.Where(guest => !guest.IsGone && guest.Who.Rank is null && !node.MappingsOf(guest).Any())];
         foreach (KeptGuest guest in early) KeptGuests.Drop(keeper, node, guest);
-        int ended = KeptGuests.End(keeper, node, [.. left.Except(early)], Unknown);
+        KeptGuest[] lost = [.. left.Except(early)];
+        foreach (KeptGuest guest in lost.Where(guest => !guest.IsGone))
+            runs.Find(guest.Who.RunToken)?.Observer.OnMessage($"process {guest.Who.Process.ProcessId} ({guest.Who.Name}) was ended: {Unknown}");
+        int ended = KeptGuests.End(keeper, node, lost, Unknown);
         regions.DiscardOthers();
         string text = $"took over {guestCount} {(guestCount == 1 ? "guest" : "guests")}, and {homeCount} {(homeCount == 1 ? "region" : "regions")} of other nodes, of an agent that was killed";
         return ended == 0 ? text : $"{text}; {ended} {(ended == 1 ? "guest" : "guests")} could not be taken over, and {(ended == 1 ? "was" : "were")} ended";
