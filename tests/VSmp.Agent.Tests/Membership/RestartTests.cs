@@ -131,7 +131,7 @@ public sealed class RestartTests
         await using var cluster = await RestartCluster.MakeAsync(Patient, 2);
         string path = cluster.Nodes[1].Membership.IdentityFile!;
         MemberIdentity left = MemberIdentity.Read(path)!;
-        Assert.Equal((new NodeId(1), 2u, cluster.Nodes[1].Node.Address), (left.Self, left.View.Number.Value, left.Address));
+        Assert.Equal((new NodeId(1), 2u, cluster.Nodes[1].Node.Address), (left.Self, left.View.Number.Value, left.Member.Address));
         await cluster.Nodes[1].Membership.LeaveAsync(TimeSpan.FromSeconds(30));
         Assert.Null(MemberIdentity.Read(path));
     }
