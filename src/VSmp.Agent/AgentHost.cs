@@ -302,7 +302,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private void TakeOver(KeptNode left)
     {
         KeeperClient keeper = _options.Keeper!;
-        foreach (RunRecord run in RunRecord.ReadAll(_options.Folder.RunsFolder)) _ = _runs.Restore(run);
+        foreach (RunRecord run in RunRecord.ReadAll(_options.Folder.RunsFolder, Log.Warn)) _ = _runs.Restore(run);
         if (_options.Predecessor is null) _ = KeptGuests.End(keeper, left, left.Guests, "its agent was killed before it was a member of the cluster");
         else Log.Info(new NodeAdopter(keeper, left, new RegionAdopter(_pager, _capacity, _options.Folder.Frames), _runs, _guests).Adopt());
         left.Dispose();

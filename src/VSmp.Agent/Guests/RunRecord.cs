@@ -56,7 +56,9 @@ internal sealed record RunRecord(int Format, string Token, RunRequest Request, u
     }
 
     /// <summary>All that are there. What cannot be a run's record is reported and left out: its guests cannot be served again.</summary>
-    public static IReadOnlyList<RunRecord> ReadAll(string folder)
+    /// <param name="folder">The folder.</param>
+    /// <param name="warn">Gets what is left out, and why.</param>
+    public static IReadOnlyList<RunRecord> ReadAll(string folder, Action<string> warn)
     {
         List<RunRecord> records = [];
         string[] files;
@@ -64,14 +66,14 @@ internal sealed record RunRecord(int Format, string Token, RunRequest Request, u
         catch (DirectoryNotFoundException) { return records; }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            Log.Warn($"no run can go on: {e.Message}");
+            warn($"no run can go on: {e.Message}");
             return records;
         }
         foreach (string file in files)
         {
             if (file.EndsWith(NextSuffix, StringComparison.Ordinal)) continue; // the agent was killed while it wrote; what it was to replace is there
             try { records.Add(Read(file)); }
-            catch (Exception e) when (e is InvalidDataException or PrivateFileException) { Log.Warn($"a run cannot go on: {e.Message}"); }
+            catch (Exception e) when (e is InvalidDataException or PrivateFileException) { warn($"a run cannot go on: {e.Message}"); }
         }
         return records;
     }

@@ -61,7 +61,7 @@ public sealed class RestoredRunTests : IDisposable
         });
 
         (Runs runs, Capacity capacity) = NewRuns();
-        RunRecord record = Assert.Single(RunRecord.ReadAll(Folder.RunsFolder));
+        RunRecord record = Assert.Single(RunRecord.ReadAll(Folder.RunsFolder, _ => { }));
         Run again = (await _reactor.Ask(() => runs.Restore(record)))!;
         Assert.Equal((run.Token, run.LocalBytes, true, 1), (again.Token, again.LocalBytes, again.HasLostNode, again.AgentRestarts));
         Assert.Equal(Request("mine"), again.Request);
@@ -71,13 +71,13 @@ public sealed class RestoredRunTests : IDisposable
         Assert.Throws<ControlException>(() => runs.Begin(Request("mine"), new Told(), () => ""));
 
         // Killed again: that there is one more region, and one more restart, is known.
-        Assert.Equal((2, 1), RunRecord.ReadAll(Folder.RunsFolder).Select(r => (r.RegionsMade, r.AgentRestarts)).Single());
+        Assert.Equal((2, 1), RunRecord.ReadAll(Folder.RunsFolder, _ => { }).Select(r => (r.RegionsMade, r.AgentRestarts)).Single());
         await _reactor.Ask(() =>
         {
             runs.End(again);
             return true;
         });
-        Assert.Empty(RunRecord.ReadAll(Folder.RunsFolder));
+        Assert.Empty(RunRecord.ReadAll(Folder.RunsFolder, _ => { }));
         Assert.Equal(PoolBytes, capacity.FreeBytes);
     }
 
@@ -88,9 +88,9 @@ public sealed class RestoredRunTests : IDisposable
         _ = await _reactor.Ask(() => before.Begin(Request(), new Told(), () => ""));
         (Runs runs, Capacity capacity) = NewRuns();
         Assert.True(capacity.TryAddHome(capacity.FreeExtents - 1));
-        Assert.Null(await _reactor.Ask(() => runs.Restore(RunRecord.ReadAll(Folder.RunsFolder).Single())));
+        Assert.Null(await _reactor.Ask(() => runs.Restore(RunRecord.ReadAll(Folder.RunsFolder, _ => { }).Single())));
         Assert.Empty(runs.All);
-        Assert.Empty(RunRecord.ReadAll(Folder.RunsFolder));
+        Assert.Empty(RunRecord.ReadAll(Folder.RunsFolder, _ => { }));
     }
 
     [Fact]
@@ -128,7 +128,7 @@ public sealed class RestoredRunTests : IDisposable
         _ = await _reactor.Ask(() => before.Begin(Request(), new Told(), () => ""));
         (Runs runs, _) = NewRuns();
         AgentControl control = NewControl(runs);
-        Run run = (await _reactor.Ask(() => runs.Restore(RunRecord.ReadAll(Folder.RunsFolder).Single())))!;
+        Run run = (await _reactor.Ask(() => runs.Restore(RunRecord.ReadAll(Folder.RunsFolder, _ => { }).Single())))!;
         await _reactor.Ask(() =>
         {
             for (int i = 0; i < AwaitedSupervisor.MaxMessages + 5; i++) run.Observer.OnMessage($"line {i}");
@@ -171,7 +171,7 @@ public sealed class RestoredRunTests : IDisposable
         (Runs before, _) = NewRuns();
         _ = await _reactor.Ask(() => before.Begin(Request(), new Told(), () => ""));
         Runs runs = new(new Capacity(PoolBytes), _pager, _reactor, Folder.RunsFolder) { SupervisorPatienceMicroseconds = 1 };
-        RunRecord record = RunRecord.ReadAll(Folder.RunsFolder).Single();
+        RunRecord record = RunRecord.ReadAll(Folder.RunsFolder, _ => { }).Single();
         TaskCompletionSource<Run> abandoned = new(TaskCreationOptions.RunContinuationsAsynchronously);
         Run run = await _reactor.Ask(() =>
         {
@@ -195,7 +195,7 @@ public sealed class RestoredRunTests : IDisposable
         Run back = await _reactor.Ask(() => before.Begin(Request(), new Told(), () => ""));
         Run gone = await _reactor.Ask(() => before.Begin(Request(), new Told(), () => ""));
         Runs runs = new(new Capacity(PoolBytes), _pager, _reactor, Folder.RunsFolder) { SupervisorPatienceMicroseconds = 1000 };
-        IReadOnlyList<RunRecord> records = RunRecord.ReadAll(Folder.RunsFolder);
+        IReadOnlyList<RunRecord> records = RunRecord.ReadAll(Folder.RunsFolder, _ => { });
         TaskCompletionSource<string> firstLost = new(TaskCreationOptions.RunContinuationsAsynchronously), lastLost = new(TaskCreationOptions.RunContinuationsAsynchronously);
         _ = await _reactor.Ask(() =>
         {

@@ -24,17 +24,17 @@ public sealed class RunRecordTests : IDisposable
     [Fact]
     public void What_was_written_is_read_again_and_nobody_else_can()
     {
-        Assert.Empty(RunRecord.ReadAll(_folder));
+        Assert.Empty(RunRecord.ReadAll(_folder, _ => { }));
         RunRecord other = Sound with { Token = Token.Replace('0', '1'), Request = new RunRequest(null, "cat", null, 1, 0), HasLostNode = false };
         other.Write(_folder);
         Sound.Write(_folder);
-        Assert.Equal([Sound, other], RunRecord.ReadAll(_folder));
+        Assert.Equal([Sound, other], RunRecord.ReadAll(_folder, _ => { }));
         const UnixFileMode Owner = UnixFileMode.UserRead | UnixFileMode.UserWrite;
         Assert.Equal((Owner, Owner | UnixFileMode.UserExecute), (File.GetUnixFileMode(Path.Combine(_folder, Token)), File.GetUnixFileMode(_folder)));
 
         (Sound with { RegionsMade = 4 }).Write(_folder);
         RunRecord.Delete(_folder, other.Token);
-        Assert.Equal([Sound with { RegionsMade = 4 }], RunRecord.ReadAll(_folder));
+        Assert.Equal([Sound with { RegionsMade = 4 }], RunRecord.ReadAll(_folder, _ => { }));
         Assert.Equal([Token], Directory.EnumerateFiles(_folder).Select(Path.GetFileName));
     }
 
@@ -43,7 +43,7 @@ public sealed class RunRecordTests : IDisposable
     {
         Sound.Write(_folder);
         File.WriteAllText(Path.Combine(_folder, Token + ".new"), "{\"format\":1,\"tok");
-        Assert.Equal([Sound], RunRecord.ReadAll(_folder));
+        Assert.Equal([Sound], RunRecord.ReadAll(_folder, _ => { }));
         Sound.Write(_folder);
         Assert.Single(Directory.EnumerateFiles(_folder));
     }
@@ -59,7 +59,7 @@ public sealed class RunRecordTests : IDisposable
         for (int length = 0; length < whole.Length; length++)
         {
             File.WriteAllBytes(path, whole[..length]);
-            Assert.Equal([other], RunRecord.ReadAll(_folder));
+            Assert.Equal([other], RunRecord.ReadAll(_folder, _ => { }));
         }
     }
 
@@ -93,10 +93,10 @@ public sealed class RunRecordTests : IDisposable
         JsonNode json = JsonNode.Parse(File.ReadAllText(path))!;
         json[member] = JsonNode.Parse(value);
         File.WriteAllText(path, json.ToJsonString());
-        Assert.Empty(RunRecord.ReadAll(_folder));
+        Assert.Empty(RunRecord.ReadAll(_folder, _ => { }));
         json.AsObject().Remove(member);
         File.WriteAllText(path, json.ToJsonString());
-        Assert.Empty(RunRecord.ReadAll(_folder));
+        Assert.Empty(RunRecord.ReadAll(_folder, _ => { }));
     }
 
     [Fact]
@@ -105,22 +105,22 @@ public sealed class RunRecordTests : IDisposable
         Sound.Write(_folder);
         string path = Path.Combine(_folder, Token);
         File.SetUnixFileMode(path, (UnixFileMode)0x1FF); // others could have written it
-        Assert.Empty(RunRecord.ReadAll(_folder));
+        Assert.Empty(RunRecord.ReadAll(_folder, _ => { }));
         File.Delete(path);
         Directory.CreateDirectory(path);
-        Assert.Empty(RunRecord.ReadAll(_folder));
+        Assert.Empty(RunRecord.ReadAll(_folder, _ => { }));
         Directory.Delete(path);
         using (var make = Process.Start("mkfifo", ["-m", "600", path])) make.WaitForExit();
-        Assert.Empty(RunRecord.ReadAll(_folder));
+        Assert.Empty(RunRecord.ReadAll(_folder, _ => { }));
         File.Delete(path);
         File.CreateSymbolicLink(path, "/dev/zero");
-        Assert.Empty(RunRecord.ReadAll(_folder));
+        Assert.Empty(RunRecord.ReadAll(_folder, _ => { }));
     }
 
     [Fact]
     public void What_would_be_too_long_to_be_read_again_is_not_written()
     {
         Assert.Throws<IOException>(() => (Sound with { Request = new RunRequest(null, new string('x', 70_000), null, 1, 0) }).Write(_folder));
-        Assert.Empty(RunRecord.ReadAll(_folder));
+        Assert.Empty(RunRecord.ReadAll(_folder, _ => { }));
     }
 }
