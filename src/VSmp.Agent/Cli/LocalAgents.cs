@@ -45,8 +45,9 @@ internal static class LocalAgents
         {
             AgentFolder[] agents = [.. directory.Agents()];
             AgentFolder[] running = [.. agents.Where(agent => agent.Running() is not null)];
-            bool isEnough = !agents.Except(running).Any(agent => (running.Length == 0 || isWanted(agent)) && agent.Keeper() is not null);
-            if (isEnough || Environment.TickCount64 >= deadline) return running;
+            AgentFolder[] awaited = [.. agents.Except(running).Where(agent => (running.Length == 0 || isWanted(agent)) && agent.Keeper() is not null)];
+            // One that takes longer is not left out in silence: whoever asks it is told.
+            if (awaited.Length == 0 || Environment.TickCount64 >= deadline) return [.. agents.Where(agent => running.Contains(agent) || awaited.Contains(agent))];
             Thread.Sleep(RetryMilliseconds);
         }
     }
