@@ -124,8 +124,8 @@ internal sealed class AgentFolder
             claim = new FileStream(File("lock"), FileMode.OpenOrCreate, System.IO.FileAccess.ReadWrite, FileShare.None);
             if (Keeper() is { } other && other != keeper && !ProcessControl.WaitForExit(other, KeeperEndMilliseconds)) throw Taken();
             cleaned = takesOver ? [] : Sweep();
-            if (keeper is not null) System.IO.File.WriteAllText(KeeperFile, $"{keeper}\n");
-            System.IO.File.WriteAllText(PidFile, $"{ProcessIdentity.Of(Environment.ProcessId)}\n");
+            if (keeper is not null) Replace(KeeperFile, $"{keeper}\n");
+            Replace(PidFile, $"{ProcessIdentity.Of(Environment.ProcessId)}\n");
             return claim;
         }
         catch (IOException) when (claim is null && Exists)
@@ -185,6 +185,14 @@ internal sealed class AgentFolder
         if (Directory.Exists(Frames)) Directory.Delete(Frames, recursive: true);
         if (Directory.Exists(RunsFolder)) Directory.Delete(RunsFolder, recursive: true);
         return done;
+    }
+
+    /// <summary>Whoever reads it meanwhile finds the one or the other: where an agent takes over, nobody is to find the node dead.</summary>
+    private static void Replace(string path, string text)
+    {
+        string next = path + ".new";
+        System.IO.File.WriteAllText(next, text);
+        System.IO.File.Move(next, path, overwrite: true);
     }
 
     private string File(string name) => System.IO.Path.Combine(Path, name);
