@@ -47,6 +47,9 @@ internal sealed class Guest(int processId, Run run, PagedRegion? region, SafeFil
     /// <summary>Its mappings.</summary>
     public List<Mapping> Mappings { get; } = [];
 
+    /// <summary>Whether it was taken over from an agent that was killed, and has not connected with this one yet.</summary>
+    public bool IsAwaited { get; set; }
+
     /// <summary>Faults so far.</summary>
     public ulong Faults { get; set; }
 

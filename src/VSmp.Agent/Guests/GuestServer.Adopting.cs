@@ -16,7 +16,7 @@ internal sealed partial class GuestServer
     /// <param name="region">Its region, adopted.</param>
     public Guest Adopt(KeptGuest process, IReadOnlyCollection<KeptMapping> mappings, PagedRegion region)
     {
-        var guest = new Guest(process.Who.Process.ProcessId, region.Run!, region, process.TakeProcess(), _reactor.NowMicroseconds);
+        var guest = new Guest(process.Who.Process.ProcessId, region.Run!, region, process.TakeProcess(), _reactor.NowMicroseconds) { IsAwaited = true };
         for (uint e = 0; e < (uint)region.Layout.ExtentCount; e++)
         {
             if (region.Layout.IsOpen(new ExtentNumber(e))) guest.ReservedExtents++;
@@ -34,13 +34,12 @@ internal sealed partial class GuestServer
         return guest;
     }
 
-    /// <summary>The guest of a process that has lost its connection; null if it is none of ours.</summary>
+    /// <summary>The guest of a process that was taken over, and is back; null if it is none. It comes once: what it asks for after that has an answer.</summary>
     private Guest? FindToResume(PeerCredentials peer, string token, RegionId region)
     {
-        Guest? guest = _runs.FindGuest(peer.ProcessId);
-        if (guest is null or { IsRank: true } || guest.Run.Token != token || guest.Region.Id != region) return null;
-        // One connection each: answers to requests on another are not waited for.
-        foreach (GuestConnection former in _connections.Where(c => c.Guest == guest).ToArray()) former.Close();
-        return _runs.FindGuest(peer.ProcessId) == guest ? guest : null;
+        if (_runs.FindGuest(peer.ProcessId) is not { IsRank: false, IsAwaited: true } guest) return null;
+        if (guest.Run.Token != token || guest.Region.Id != region) return null;
+        guest.IsAwaited = false;
+        return guest;
     }
 }
