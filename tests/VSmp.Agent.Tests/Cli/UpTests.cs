@@ -53,12 +53,7 @@ public sealed class UpTests : IAsyncDisposable
         using Process left = Process.Start("sleep", "1000");
         await File.WriteAllTextAsync(_directory.Agent("n1").GuestsFile, $"{ProcessIdentity.Of(left.Id)}\n",
             TestContext.Current.CancellationToken);
-        foreach (AgentFolder agent in _directory.Agents().Reverse()) // without the first, which coordinates, the other would end
-        {
-            ProcessIdentity process = agent.Running()!.Value, keeper = agent.Keeper()!.Value;
-            Assert.True(ProcessControl.Signal(process, Signals.SIGKILL));
-            Assert.True(ProcessControl.WaitForExit(keeper, 20_000));
-        }
+        foreach (AgentFolder agent in _directory.Agents().Reverse()) KillNode(agent); // without the first, which coordinates, the other would end
         Assert.Matches("agent n0 +FAIL +does not run", (await Vsmp.RunAsync(_directory, "doctor")).Output);
 
         var (exitCode, _, errors) = await Vsmp.RunAsync(_directory, "up", "--agents", "1", "--memory", "64M");
@@ -90,12 +85,10 @@ public sealed class UpTests : IAsyncDisposable
     }
 
     [Fact]
-    public async Task A_killed_agent_frees_its_name()
+    public async Task A_killed_node_frees_its_name()
     {
         Assert.Equal(0, (await Vsmp.RunAsync(_directory, "up", "--agents", "1", "--memory", "64M")).ExitCode);
-        ProcessIdentity first = _directory.Agent("n0").Running()!.Value;
-        Assert.True(ProcessControl.Signal(first, Signals.SIGKILL));
-        Assert.True(ProcessControl.WaitForExit(first, 20_000));
+        KillNode(_directory.Agent("n0"));
         using Process agent = Vsmp.Start(_directory, "agent", "--name", "n0", "--memory", "64M", "--listen", "127.0.0.1:0",
             "--secret", _directory.SecretFile);
         string? line;
@@ -105,6 +98,17 @@ public sealed class UpTests : IAsyncDisposable
         agent.Signal(Signals.SIGTERM);
         Assert.Equal(0, (await Vsmp.FinishAsync(agent)).ExitCode);
         Assert.False(_directory.Agent("n0").Exists);
+    }
+
+    private static void KillNode(AgentFolder agent)
+    {
+        ProcessIdentity process = agent.Running()!.Value, keeper = agent.Keeper()!.Value;
+        Assert.True(ProcessControl.Signal(process, Signals.SIGSTOP)); // an agent that sees its keeper die ends in order
+        foreach (ProcessIdentity one in (ProcessIdentity[])[keeper, process])
+        {
+            Assert.True(ProcessControl.Signal(one, Signals.SIGKILL));
+            Assert.True(ProcessControl.WaitForExit(one, 20_000));
+        }
     }
 
     private static string Mounts() => File.ReadAllText("/proc/self/mountinfo");
