@@ -11,7 +11,7 @@ namespace VSmp.Bench.Recovery;
 /// <param name="IsAllThere">Whether nothing is lost.</param>
 internal sealed record LoggedRecovery(DateTime Began, double Milliseconds, bool IsAllThere);
 
-/// <summary>The log of the agent whose guest has memory on other nodes: what it says of recoveries.</summary>
+/// <summary>The logs of agents: what they say of recoveries, and of themselves.</summary>
 internal static partial class RecoveryLog
 {
     /// <summary>The first recovery after the loss of a node that has come to its end.</summary>
@@ -36,6 +36,13 @@ internal static partial class RecoveryLog
     /// <summary>Whether every page has a mirror, of all recoveries that the lines tell of.</summary>
     public static bool IsMirrored(IEnumerable<string> lines) =>
         lines.Select(line => Log.MessageOf(line, Log.InfoLevel)).Any(message => message?.EndsWith("every page has a mirror again", StringComparison.Ordinal) == true);
+
+    /// <summary>When an agent was ready, and a member: the first time that the lines tell of, UTC; null: not yet.</summary>
+    /// <param name="lines">Lines of its log, in order.</param>
+    /// <param name="node">Its node.</param>
+    public static DateTime? FindReady(IEnumerable<string> lines, string node) => lines
+        .Where(line => Log.MessageOf(line, Log.InfoLevel)?.StartsWith($"agent {node} is ready: ", StringComparison.Ordinal) == true)
+        .Select(line => (DateTime?)TimeOf(line)).FirstOrDefault();
 
     private static DateTime TimeOf(string line) => DateTime.Parse(line[..line.IndexOf(' ', StringComparison.Ordinal)], CultureInfo.InvariantCulture,
         DateTimeStyles.AdjustToUniversal | DateTimeStyles.AssumeUniversal);

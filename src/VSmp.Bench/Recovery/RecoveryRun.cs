@@ -11,13 +11,14 @@ using VSmp.Coherence;
 namespace VSmp.Bench.Recovery;
 
 /// <summary>
-/// Kills agents under a guest whose memory is mirrored, one after the other, each at a random moment; after each, the node joins again and everything is
-/// mirrored before the next.
+/// Kills nodes under a guest whose memory is mirrored, one after the other, each at a random moment; after each, the node joins again and everything is
+/// mirrored before the next. Or agents alone, under a guest whose memory is not; after each, the next one serves before the next is killed.
 /// </summary>
-/// <param name="cluster">A cluster of its own; the guest runs on its first node, which is not killed.</param>
+/// <param name="cluster">A cluster of its own; the guest runs on its first node.</param>
+/// <param name="what">What is killed; the first node is not.</param>
 /// <param name="mebibytes">Memory that the guest goes about in.</param>
 /// <param name="seed">What moments and victims follow from.</param>
-internal sealed class RecoveryRun(BenchCluster cluster, int mebibytes, ulong seed)
+internal sealed class RecoveryRun(BenchCluster cluster, Victims what, int mebibytes, ulong seed)
 {
     /// <summary>What each node must contribute: each other one may have to take everything, or be the mirror of everything.</summary>
     public static string MemoryFor(int mebibytes) => string.Create(CultureInfo.InvariantCulture, $"{(2 * mebibytes) + 64}M");
@@ -40,6 +41,17 @@ internal sealed class RecoveryRun(BenchCluster cluster, int mebibytes, ulong see
         Sample plain = new(), mirrored = new();
         List<Kill> costs = [];
         double quiet = 0;
+        if (what == Victims.Agent)
+        {
+            WithGuest("none", guest =>
+            {
+                Stretch stretch = guest.Measure(roundMilliseconds);
+                plain.Add(stretch.PagesPerSecond);
+                quiet = stretch.LongestMilliseconds;
+                KillAll(guest, kills, costs);
+            });
+            rounds = 0;
+        }
         for (int round = 0; round < rounds; round++)
         {
             WithGuest("none", guest => plain.Add(guest.Measure(roundMilliseconds).PagesPerSecond));
@@ -48,22 +60,49 @@ internal sealed class RecoveryRun(BenchCluster cluster, int mebibytes, ulong see
                 Stretch stretch = guest.Measure(roundMilliseconds);
                 mirrored.Add(stretch.PagesPerSecond);
                 quiet = Math.Max(quiet, stretch.LongestMilliseconds);
-                if (round + 1 < rounds) return;
-                for (int i = 0; i < kills; i++)
-                {
-                    costs.Add(KillOne(guest));
-                    Console.Error.WriteLine(FormattableString.Invariant($"kill {i + 1} of {kills}: {costs[^1].Node}, stall {costs[^1].StallMilliseconds:F0} ms"));
-                }
+                if (round + 1 == rounds) KillAll(guest, kills, costs);
             });
         }
-        return new RecoveryReport(Machine.Here(), cluster.Nodes.Count, mebibytes, LocalMebibytes, seed, quiet, plain, mirrored, costs);
+        return new RecoveryReport(what, Machine.Here(), cluster.Nodes.Count, mebibytes, LocalMebibytes, seed, quiet, plain, what == Victims.Agent ? null : mirrored, costs);
     }
 
     private static string[] LinesOf(AgentFolder agent) => File.ReadAllLines(agent.LogFile);
 
     private AgentFolder FolderOf(string node) => RunDirectory.OfCurrentUser(cluster.Name).Agent(node);
 
-    private Kill KillOne(StallGuest guest)
+    private void KillAll(StallGuest guest, int kills, List<Kill> costs)
+    {
+        for (int i = 0; i < kills; i++)
+        {
+            costs.Add(what == Victims.Agent ? KillAgent(guest) : KillNode(guest));
+            Console.Error.WriteLine(FormattableString.Invariant($"kill {i + 1} of {kills}: {costs[^1].Node}, stall {costs[^1].StallMilliseconds:F0} ms"));
+        }
+    }
+
+    private Kill KillAgent(StallGuest guest)
+    {
+        string victim = cluster.Nodes[_random.Next(cluster.Nodes.Count)];
+        AgentFolder folder = FolderOf(victim);
+        _ = guest.Ask();
+        Thread.Sleep(_random.Next(MostMillisecondsToKill));
+        if (folder.Running() is not { } agent) throw new BenchException($"agent {victim} does not run");
+        int logged = LinesOf(folder).Length;
+        DateTime killed = DateTime.UtcNow;
+        if (!ProcessControl.Signal(agent, Signals.SIGKILL)) throw new BenchException($"agent {victim} cannot be killed");
+        DateTime? ready = null;
+        Await($"the next agent of {victim}", () => (ready = RecoveryLog.FindReady(LinesOf(folder).Skip(logged), victim)) is not null);
+        double stall = 0;
+        Await("the guest", () =>
+        {
+            Thread.Sleep(AfterwardsMilliseconds); // pages that it waited for have come, and it has gone to others
+            Stretch stretch = guest.Ask();
+            stall = Math.Max(stall, stretch.LongestMilliseconds);
+            return stretch.PagesPerSecond > 0;
+        });
+        return new Kill(victim, stall) { ReturnMilliseconds = (ready!.Value - killed).TotalMilliseconds };
+    }
+
+    private Kill KillNode(StallGuest guest)
     {
         AgentFolder leader = FolderOf(cluster.Nodes[0]);
         // Who has just joined again has nothing of the guest's memory until others are lost: its loss costs nothing.
@@ -84,7 +123,7 @@ internal sealed class RecoveryRun(BenchCluster cluster, int mebibytes, ulong see
         double stall = guest.Ask().LongestMilliseconds;
         Rejoin(victim, folder, leader);
         Await("new mirrors", () => RecoveryLog.IsMirrored(LinesOf(leader).Skip(logged)));
-        return new Kill(victim, (recovery.Began - killed).TotalMilliseconds, recovery.Milliseconds, stall);
+        return new Kill(victim, stall) { DetectionMilliseconds = (recovery.Began - killed).TotalMilliseconds, RecoveryMilliseconds = recovery.Milliseconds };
     }
 
     /// <summary>Starts an agent of that name as vsmp up does.</summary>

@@ -17,6 +17,7 @@ public sealed class RecoveryTests
         "2026-11-22T15:30:06.250Z info  recovery of r.1: n1, n2 lost; 1 other nodes take part",
         "2026-11-22T15:30:06.300Z info  recovery of r.1: done in 41.0 ms (frozen after 3.2), generation 2; 12 pages are lost (vsmp report lost)",
         "2026-11-22T15:30:07.300Z info  recovery of r.1: every page has a mirror again",
+        "2026-11-22T15:30:08.200Z info  agent n2 is ready: 1 GiB for the pool, listening on 127.0.0.1:7070",
     ];
 
     [Fact]
@@ -30,6 +31,14 @@ public sealed class RecoveryTests
         Assert.Null(RecoveryLog.Find(Log[..4], "n1")); // not done yet
         Assert.True(RecoveryLog.IsMirrored(Log));
         Assert.False(RecoveryLog.IsMirrored(Log[..5]));
+    }
+
+    [Fact]
+    public void An_agent_serves_when_it_says_so()
+    {
+        Assert.Equal(new DateTime(2026, 11, 22, 15, 30, 8, 200, DateTimeKind.Utc), RecoveryLog.FindReady(Log, "n2"));
+        Assert.Null(RecoveryLog.FindReady(Log, "n1"));
+        Assert.Null(RecoveryLog.FindReady(Log[..^1], "n2"));
     }
 
     [Fact]
@@ -53,8 +62,10 @@ public sealed class RecoveryTests
         Sample plain = new(), mirrored = new();
         plain.Add(1000);
         mirrored.Add(800);
-        RecoveryReport report = new(new Machine("processor", 2, "6.0", "commit", "day"), 4, 96, 24, Seed: 5, QuietStallMilliseconds: 7, plain, mirrored,
-            [new Kill("n1", 400, 20, 430), new Kill("n3", 500, 30, 560.3)]);
+        RecoveryReport report = new(Victims.Node, new Machine("processor", 2, "6.0", "commit", "day"), 4, 96, 24, Seed: 5, QuietStallMilliseconds: 7, plain, mirrored,
+        [
+            new Kill("n1", 430) { DetectionMilliseconds = 400, RecoveryMilliseconds = 20 }, new Kill("n3", 560.3) { DetectionMilliseconds = 500, RecoveryMilliseconds = 30 },
+        ]);
         using StringWriter markdown = new();
         report.WriteMarkdown(markdown);
         Assert.Contains("25 % longer", markdown.ToString(), StringComparison.Ordinal);
@@ -67,5 +78,22 @@ public sealed class RecoveryTests
             Assert.Contains($"| {figure} ", markdown.ToString(), StringComparison.Ordinal);
             Assert.Contains(figure, drawn, StringComparison.Ordinal);
         }
+    }
+
+    [Fact]
+    public void Of_agents_there_is_their_return_and_nothing_of_mirrors()
+    {
+        Sample plain = new();
+        plain.Add(1000);
+        RecoveryReport report = new(Victims.Agent, new Machine("processor", 2, "6.0", "commit", "day"), 4, 96, 24, Seed: 5, QuietStallMilliseconds: 7, plain, null,
+            [new Kill("n0", 330) { ReturnMilliseconds = 300 }]);
+        using StringWriter markdown = new();
+        report.WriteMarkdown(markdown);
+        Assert.Contains("1 kills of agents alone", markdown.ToString(), StringComparison.Ordinal);
+        Assert.DoesNotContain("mirrors", markdown.ToString(), StringComparison.Ordinal);
+        Assert.DoesNotContain("detection", markdown.ToString() + report.ToSvg() + report.ToJson(), StringComparison.Ordinal);
+        Assert.Equal("kill,node,return_ms,stall_ms\n1,n0,300.0,330.0\n", report.ToCsv());
+        using JsonDocument json = JsonDocument.Parse(report.ToJson());
+        Assert.Equal("Agent", json.RootElement.GetProperty("what").GetString());
     }
 }

@@ -138,6 +138,19 @@ public sealed class FaultTests
     }
 
     [Fact]
+    public void Agents_that_are_killed_alone_and_started_again_are_measured()
+    {
+        string json = Path.GetTempFileName();
+        Outcome outcome = Bench.Run(240, "recovery", "--what", "agent", "--kills", "3", "--mebibytes", "32", "--json", json).Succeeded();
+        using JsonDocument report = JsonDocument.Parse(File.ReadAllText(json));
+        File.Delete(json);
+        JsonElement[] kills = [.. report.RootElement.GetProperty("kills").EnumerateArray()];
+        Assert.Equal(3, kills.Length);
+        Assert.All(kills, kill => Assert.True(kill.GetProperty("returnMilliseconds").GetDouble() > 0 && kill.GetProperty("stallMilliseconds").GetDouble() > 0, outcome.Output));
+        Assert.Contains("| agent serves again ", outcome.Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
     public void The_time_of_a_fault_is_followed_through_both_agents()
     {
         string file = Path.GetTempFileName();
