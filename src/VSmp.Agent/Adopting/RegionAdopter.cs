@@ -129,8 +129,12 @@ internal sealed class RegionAdopter(Pager pager, Capacity capacity, string frame
             ExtentNumber extent = new(e);
             ExtentRecord record = records[extent];
             if (record == ExtentRecord.None) continue;
-            state.Homes?.Place(extent, record.Home);
-            state.Homes?.PlaceMirror(extent, record.Mirror);
+            // What a guest has given back, or was not given yet, has no place: whoever was its home is told so, as of all that is placed nowhere.
+            if (region.IsShared || (record.Roles & ExtentRoles.Open) != 0)
+            {
+                state.Homes?.Place(extent, record.Home);
+                state.Homes?.PlaceMirror(extent, record.Mirror);
+            }
             if ((record.Roles & ExtentRoles.Home) != 0)
             {
                 state.BecomeHome(extent);

@@ -453,9 +453,12 @@ internal sealed partial class Reservations(NodeId self, Pager pager, IFabric fab
     {
         ExtentNumber first = header.Page.Extent;
         uint granted = 0;
-        if (!IsClosed && capacity.TryAddHome(header.Count))
+        PagedRegion? region = pager.Find(header.Region);
+        // Whoever made the region knows of nothing here: what is in these extents, if they are here, must not be taken for new.
+        bool isHere = region is not null && IsAnyGiven(region, first, header.Count);
+        if (isHere) Log.Error($"{peers.NameOf(peer)} asks for extents {first.Value}+{header.Count} of {order.Name}, which it has here already: they are refused");
+        if (!isHere && !IsClosed && capacity.TryAddHome(header.Count))
         {
-            PagedRegion? region = pager.Find(header.Region);
             if (region is null)
             {
                 int extents = (int)header.Argument1;
@@ -476,6 +479,16 @@ internal sealed partial class Reservations(NodeId self, Pager pager, IFabric fab
             Argument0 = header.Argument0,
             Argument1 = IsClosed ? 0 : capacity.FreeExtents,
         }, granted > 0 ? [] : Encoding.UTF8.GetBytes(Holders()));
+    }
+
+    private static bool IsAnyGiven(PagedRegion region, ExtentNumber first, uint count)
+    {
+        for (uint e = 0; e < count; e++)
+        {
+            ExtentNumber extent = new(first.Value + e);
+            if (extent.Value < (uint)region.Layout.ExtentCount && (region.Layout.IsHome(extent) || region.Mirrored?.Contains(extent) == true)) return true;
+        }
+        return false;
     }
 
     /// <summary>Extents that this node gave memory for are not wanted any more. (Of a job's region it stays home: that is given back as a whole.)</summary>
