@@ -145,6 +145,9 @@ internal struct LocalPage
     /// <summary>Whether faults wait for it.</summary>
     public bool IsAwaited;
 
+    /// <summary>Whether it is lost, and touching it was made SIGBUS; until it is present in a mapping again.</summary>
+    public bool IsPoisoned;
+
     /// <summary>How many threads hold it now.</summary>
     public byte Holds;
 

@@ -174,7 +174,14 @@ internal sealed unsafe partial class Pager
         int error = fault.IsProtection && writable
             ? Unprotect(mapping, fault.Page, 1)
             : Continue(mapping, fault.Page, 1, writable);
-        if (Check(mapping, fault.Page, 1, error)) mapping.Region.LocalAt(fault.Page).Mapped |= mapping.Mask;
+        if (Check(mapping, fault.Page, 1, error)) SetMapped(mapping, fault.Page);
+    }
+
+    private static void SetMapped(Mapping mapping, PageNumber page)
+    {
+        ref LocalPage local = ref mapping.Region.LocalAt(page);
+        local.Mapped |= mapping.Mask;
+        local.IsPoisoned = false;
     }
 
     private static bool Check(Mapping mapping, PageNumber page, uint pageCount, int error)
@@ -217,7 +224,7 @@ internal sealed unsafe partial class Pager
                 continue;
             }
             if (!Check(mapping, at, run, error)) continue;
-            for (uint i = 0; i < run; i++) region.LocalAt(at.Plus(i)).Mapped |= bit;
+            for (uint i = 0; i < run; i++) SetMapped(mapping, at.Plus(i));
         }
     }
 

@@ -162,7 +162,10 @@ internal sealed unsafe partial class Pager
         {
             if (_waiting[i].Mapping.Region == region && _waiting[i].Page == page) _waiting.RemoveAt(i);
         }
-        region.LocalAt(page).IsAwaited = false;
+        ref LocalPage local = ref region.LocalAt(page);
+        local.IsAwaited = false;
+        bool wasPoisoned = local.IsPoisoned;
+        local.IsPoisoned = true;
         foreach (Mapping mapping in region.Mappings)
         {
             if (mapping.IsGone) continue;
@@ -173,17 +176,24 @@ internal sealed unsafe partial class Pager
                 guest.Tell($"process {guest.ProcessId} touched memory that was lost with node {region.LostWith} ({page} of region {region.Layout.Name}); it gets SIGBUS; "
                     + "vsmp report lost lists what is lost");
             }
-            int error = Poison(mapping, page);
+            int error = Poison(mapping, page, wasPoisoned);
             if (error is not (0 or Errno.ESRCH)) guest.Kill($"touched lost memory, and it could not be poisoned ({Errno.Text(error)})");
         }
     }
 
-    private static int Poison(Mapping mapping, PageNumber page)
+    /// <param name="mapping">Where.</param>
+    /// <param name="page">The page, which is not present.</param>
+    /// <param name="wasPoisoned">
+    /// Whether it has been poisoned before, and not been present since: it was asked for ahead then, or the fault was late. The kernel refuses what is poisoned already.
+    /// </param>
+    /// <returns>0 or an errno value.</returns>
+    private static int Poison(Mapping mapping, PageNumber page, bool wasPoisoned)
     {
         ulong address = mapping.AddressOf(page);
         for (int attempt = 0; ; attempt++)
         {
             int error = Userfaultfd.Poison(mapping.Userfaultfd, address, PageNumber.Bytes);
+            if (error == Errno.EEXIST && wasPoisoned && attempt > 0) return Userfaultfd.Wake(mapping.Userfaultfd, address, PageNumber.Bytes);
             if (error is not (Errno.EEXIST or Errno.EAGAIN) || attempt == MaxPoisonAttempts) return error;
             // A page that was here before has left a mark that it was write-protected, and the kernel poisons only where there is nothing.
             _ = Userfaultfd.WriteProtect(mapping.Userfaultfd, address, PageNumber.Bytes, on: false);

@@ -336,7 +336,7 @@ internal sealed unsafe partial class Pager : IDisposable
         {
             PageNumber page = first.Plus(i);
             if (page.Extent != extent || page.Value >= region.Layout.PageCount) break;
-            if (protocol.CopyOf(page) != from || (isFresh && !protocol.IsFresh(page)))
+            if (protocol.CopyOf(page) != from || region.LocalAt(page).IsPoisoned || (isFresh && !protocol.IsFresh(page)))
             {
                 bool isInBlock = isFresh && isRoomy; // around the miss
                 if (isInBlock || ++gap <= region.ReadAhead.Gap) continue;
@@ -364,7 +364,7 @@ internal sealed unsafe partial class Pager : IDisposable
     {
         Guest guest = fault.Mapping.Guest;
         guest.Tell($"process {guest.ProcessId} touched pooled memory that it has not allocated ({fault.Page} of region {fault.Mapping.Region.Layout.Name}); it gets SIGBUS");
-        int error = Poison(fault.Mapping, fault.Page);
+        int error = Poison(fault.Mapping, fault.Page, wasPoisoned: false);
         if (error != 0) guest.Kill($"touched unallocated pooled memory, and it could not be poisoned ({Errno.Text(error)})");
     }
 
