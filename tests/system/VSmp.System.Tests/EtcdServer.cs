@@ -42,8 +42,9 @@ internal sealed class EtcdServer : IDisposable
         Directory.Delete(_folder, recursive: true);
     }
 
-    // Below the ports that the kernel gives to outgoing connections, so that none of those sits on it when etcd comes back.
-    private static int FreePort()
+    /// <summary>A port of loopback that nobody listens at.</summary>
+    /// <remarks>Below the ports that the kernel gives to outgoing connections, so that none of those sits on it when somebody listens there again.</remarks>
+    internal static int FreePort()
     {
         while (true)
         {
