@@ -24,6 +24,7 @@ internal sealed record RecoveryMutant(string Name, string Where, Protocol Protoc
             ?
             [
                 bounds with { Nodes = 2, Crashes = 0, Restarts = 1, Outstanding = 2 },
+                bounds with { Nodes = 2, Crashes = 0, Restarts = 2 },
                 bounds with { Crashes = 0, Restarts = 1, Mirror = 1, HomeUses = false },
             ]
             :
@@ -70,6 +71,7 @@ internal static class RecoveryMutants
         World("what others are told is recorded later", "pager: sends before it records", SentBeforeRecorded),
         World("an agent that adopts a page leaves its frame", "adoption: does not free", AdoptedFrames),
         World("an agent that adopts a region hears what the one before it was sent", "adoption: not deaf", AdoptedHears),
+        World("an agent that adopts a region does not know what was frozen", "adoption: releases nothing", AdoptedStayFrozen),
         World("a home takes what it granted its own node for installed", "home: does not look", GrantToSelfBelieved),
         World("of several users only the leader says what it has", "leader: asks nobody else", OnlyLeaderClaims),
     ];

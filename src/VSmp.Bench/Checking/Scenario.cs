@@ -153,6 +153,8 @@ internal enum WorldBugs
     AdoptedHears = 1 << 28,
     /// <summary>Whoever was granted a page from its own home has it, though it never heard of that.</summary>
     GrantToSelfBelieved = 1 << 29,
+    /// <summary>An adopting agent does not know which pages the one before it had frozen.</summary>
+    AdoptedStayFrozen = 1 << 30,
 }
 
 /// <summary>A planted bug.</summary>

@@ -95,6 +95,7 @@ internal sealed partial class World
         _isKilled = false;
         _killAt = 0;
         Adoption.Adopt(region, _records[node], Nodes[node], new FramesLeft(this, node), _effects);
+        if ((_bugs & WorldBugs.AdoptedStayFrozen) != 0) region.FrozenPages.RemoveAll(page => (NodeState)(byte)_records[node].NodeWordOf(page) == NodeState.F);
         if ((_bugs & WorldBugs.AdoptedHears) != 0) region.IsDeaf = false;
         Execute(node, default);
         RecordAll(node);
