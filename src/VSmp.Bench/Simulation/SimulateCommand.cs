@@ -29,7 +29,7 @@ internal static class SimulateCommand
             if (r.Tokens.Count > 0 && ProtocolCatalog.Find(r.Tokens[0].Value) is null)
                 r.AddError($"--protocol: there is no protocol {r.Tokens[0].Value}; there are {string.Join(", ", ProtocolCatalog.All.Select(p => p.Name))}");
         });
-        Command command = new("simulate", "Run simulated clusters on a network that errs; half of them lose nodes. A seed gives the same run, to the byte.");
+        Command command = new("simulate", "Run simulated clusters on a network that errs; half of them lose nodes, and in half of these agents are killed and started again. A seed gives the same run, to the byte.");
         foreach (Option option in new Option[] { seeds, first, protocol, nodes, trace }) command.Options.Add(option);
         command.SetAction(parsed => Run(parsed.GetValue(first), parsed.GetValue(seeds), parsed.GetValue(protocol), parsed.GetValue(nodes),
             parsed.GetValue(trace)));
@@ -47,7 +47,7 @@ internal static class SimulateCommand
             return new SimulationOutcome(cluster.Run(), null, cluster.Now, cluster.TraceLines);
         }
         catch (Exception e) when (e is SimulationException or ProtocolViolationException or InvalidOperationException or KeyNotFoundException
-            or OverflowException or NullReferenceException or IndexOutOfRangeException)
+            or OverflowException or NullReferenceException or IndexOutOfRangeException or ArgumentException or InvalidDataException)
         {
             return new SimulationOutcome(null, e.Message, cluster.Now, cluster.TraceLines);
         }
@@ -107,7 +107,7 @@ internal static class SimulateCommand
     /// <summary>What all seeds came to so far; long work is seen at work.</summary>
     private sealed class Total(int count, Stopwatch watch)
     {
-        private long _ticks, _accesses, _frames, _reconnects, _evictions, _fenced, _lastSaid, _nodesLost, _recoveries, _pagesLost;
+        private long _ticks, _accesses, _frames, _reconnects, _evictions, _fenced, _lastSaid, _nodesLost, _agentsKilled, _recoveries, _pagesLost;
         private readonly Lock _lock = new();
         private int _seeds;
 
@@ -124,6 +124,7 @@ internal static class SimulateCommand
                 _fenced += result.Fenced;
                 _nodesLost += result.NodesLost;
                 _recoveries += result.Recoveries;
+                _agentsKilled += result.AgentsKilled;
                 _pagesLost += result.PagesLost;
                 if (watch.ElapsedMilliseconds - _lastSaid < 10_000) return;
                 _lastSaid = watch.ElapsedMilliseconds;
@@ -137,7 +138,7 @@ internal static class SimulateCommand
             FormattableString speed = $"{_seeds / seconds:F1} seeds/s; {_ticks / 1e6 / seconds:F3} simulated seconds per second; ";
             FormattableString work = $"{_accesses:N0} accesses, {_frames:N0} frames, {_reconnects:N0} broken connections, ";
             FormattableString rest = $"{_evictions:N0} evictions, {_fenced:N0} frames of another epoch refused; ";
-            FormattableString losses = $"{_nodesLost:N0} nodes lost, {_recoveries:N0} recoveries, {_pagesLost:N0} pages lost that nobody had a second copy of";
+            FormattableString losses = $"{_nodesLost:N0} nodes lost, {_agentsKilled:N0} agents killed, {_recoveries:N0} recoveries, {_pagesLost:N0} pages lost that nobody had a second copy of";
             return string.Concat(((FormattableString[])[speed, work, rest, losses]).Select(FormattableString.Invariant));
         }
     }

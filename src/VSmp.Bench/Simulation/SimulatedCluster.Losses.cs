@@ -37,6 +37,9 @@ internal sealed partial class SimulatedCluster
     /// <summary>Pages that were lost, as they had to be.</summary>
     public int LostPages { get; private set; }
 
+    /// <summary>Agents that were killed.</summary>
+    public int AgentsKilled { get; private set; }
+
     /// <summary>What of a recovery is still to be done; null if nothing is.</summary>
     public string? RecoveryUnderWay => IsRegionGone ? null : _nodes[Creator.Value].Leading;
 
@@ -59,6 +62,15 @@ internal sealed partial class SimulatedCluster
         node.Die();
     }
 
+    /// <summary>The agent of a node was killed; after some time, which may be too long, there is another one.</summary>
+    public void OnKilled(SimulatedNode node)
+    {
+        AgentsKilled++;
+        Network.Stop(node.Id);
+        _membership!.OnKilled(node.Id);
+        After(1 + Random.Next(Random.Next(4) == 0 ? 6000 : 1500), () => _membership.Restart(node.Id));
+    }
+
     /// <summary>What the home of a page may lawfully make of what it knows, as it freezes: lose it, or go back to what it granted.</summary>
     public void Foresee(SimulatedNode node, RecoveryPlan plan)
     {
@@ -66,7 +78,7 @@ internal sealed partial class SimulatedCluster
         {
             PageNumber page = PageAt(i);
             Region region = node.Region;
-            if (region.IsHome(page.Extent)) Foresee(ref region.EntryAt(page), i, plan, beginsAnew: region.Rebuild is { IsDecided: false });
+            if (region.IsHome(page.Extent)) Foresee(ref region.EntryAt(page), i, plan, beginsAnew: region.IsDeaf || region.Rebuild is { IsDecided: false });
             else if (region.Mirrored.Contains(page.Extent) && plan.IsLost(region.Mirrored.HomeOf(page.Extent)))
                 _mayBeLost[i] |= plan.IsAnyUserLost || region.Mirrored.At(page).Contents == MirrorContents.Unknown;
         }
@@ -132,7 +144,7 @@ internal sealed partial class SimulatedCluster
     /// <summary>A grant that the home knows to be installed is not undone any more: others may have seen what was written under it.</summary>
     public void SettleAcknowledged(SimulatedNode home, in Message message)
     {
-        if (_membership is null || home.Region.Rebuild is not null) return;
+        if (_membership is null || home.Region.Rebuild is not null || home.Region.IsDeaf) return;
         for (uint p = 0; p < message.Count; p++)
         {
             PageNumber page = message.Page.Plus(p);
@@ -150,13 +162,13 @@ internal sealed partial class SimulatedCluster
         foreach (SimulatedNode home in _nodes)
         {
             if (home.IsDown || !home.Region.IsHome(page.Extent)) continue;
-            ref DirectoryEntry entry = ref home.Region.EntryAt(page);
+            DirectoryEntry entry = home.EntryOfHome(page);
             ref Unacknowledged write = ref _unacknowledged[IndexOf(page)];
             PageVersion granted = node.Region.PageAt(page).Version;
             if (write.Writer == node.Id && write.Version == granted) continue;
             bool isUnacknowledged = entry.State == DirectoryState.M_A
                 ? entry.Owner == node.Id
-                : home.Region.Rebuild is { IsDecided: false } && MayBeBelieved(in entry, granted); // the acknowledgement comes too late, or has not been sent
+                : (home.IsKilled || home.Region.IsDeaf || home.Region.Rebuild is { IsDecided: false }) && MayBeBelieved(in entry, granted); // the acknowledgement comes too late, or has not been sent
             if (isUnacknowledged) write = new Unacknowledged(node.Id, granted, _latest[IndexOf(page)]);
         }
     }
@@ -189,7 +201,7 @@ internal sealed partial class SimulatedCluster
 
     private void DoFault()
     {
-        switch (Random.Next(8))
+        switch (Random.Next(Restarts ? 20 : 8))
         {
             case 0 or 1 or 2:
                 Lose();
@@ -204,8 +216,11 @@ internal sealed partial class SimulatedCluster
             case 6:
                 CutOff([_nodes[Random.Next(_nodes.Count)]]);
                 break;
-            default:
+            case 7:
                 _membership!.Join();
+                break;
+            default:
+                Kill();
                 break;
         }
     }
@@ -218,6 +233,13 @@ internal sealed partial class SimulatedCluster
         if (IsOut(node) || !_membership!.MayLose(node.Id)) return;
         Crash(node);
         if (Random.Next(3) != 0) After(Random.Next(4000), _membership.Join); // it comes back, as another
+    }
+
+    private void Kill()
+    {
+        SimulatedNode node = _nodes[Random.Next(_nodes.Count)];
+        if (IsWorking && !IsOut(node) && !node.IsKilled && _membership!.IsStanding(node.Id)) node.KillSoon();
+        if (IsWorking && Random.Next(2) == 0) After(Random.Next(3000), Kill);
     }
 
     private void CutOff(SimulatedNode[] side)

@@ -74,6 +74,9 @@ internal sealed partial class SimulatedCluster : IDisposable
     /// <summary>Pages that are used, in all.</summary>
     public int PageCount => ExtentCount * PagesPerExtent;
 
+    /// <summary>Whether agents are killed, and started again.</summary>
+    public bool Restarts => _options.Restarts;
+
     /// <summary>Bugs to be found.</summary>
     public SimulationBugs Planted => _options.Planted;
 
@@ -153,6 +156,7 @@ internal sealed partial class SimulatedCluster : IDisposable
             NodesLost = _nodes.Count(IsOut),
             Recoveries = Recoveries,
             PagesLost = LostPages,
+            AgentsKilled = AgentsKilled,
         };
     }
 
@@ -166,7 +170,14 @@ internal sealed partial class SimulatedCluster : IDisposable
             if (at.Tick > deadline) throw new SimulationException($"{_options.QuietTicks} ticks after the last fault: {StillBusy() ?? _membership?.Trouble()}");
             Action action = _events.Dequeue();
             Now = at.Tick;
-            action();
+            try
+            {
+                action();
+            }
+            catch (AgentKilledException killed)
+            {
+                killed.Node.OnKilled();
+            }
             if (--_stepsUntilAudit <= 0) Audit();
         }
         if (tick != long.MaxValue) Now = Math.Max(Now, tick);

@@ -58,6 +58,40 @@ internal sealed class SimulatedMembership
     /// <summary>Whether a node is in the newest view.</summary>
     public bool IsMember(NodeId node) => _record.Find(node) is not null;
 
+    /// <summary>Whether a node's agent stands in a view.</summary>
+    public bool IsStanding(NodeId node) => _slots[node.Value] is { IsExpelled: false, Machine.IsMember: true };
+
+    /// <summary>The agent of a node is gone; its guests run on as long as they may.</summary>
+    public void OnKilled(NodeId node)
+    {
+        Slot slot = _slots[node.Value];
+        slot.Machine = null;
+        slot.Effects.Clear();
+        slot.Life++;
+    }
+
+    /// <summary>The next agent of a node adopts what is left, and comes back as a member if it still is one.</summary>
+    public void Restart(NodeId node)
+    {
+        Slot slot = _slots[node.Value];
+        if (slot.Node.IsDown || IsOver) return;
+        if (!ReachesStore(slot))
+        {
+            _cluster.After(PollEvery, () => Restart(node));
+            return;
+        }
+        _cluster.Tell($"{node}: its agent is started again");
+        slot.Excluded.Clear();
+        slot.Known.Clear();
+        slot.Known.UnionWith(_record.Members.Select(m => m.Id));
+        slot.FirstUnknown = _record.NextId;
+        slot.IsReturning = true;
+        slot.Machine = new MembershipMachine(node, DecidedBy, Times);
+        slot.Node.Adopt();
+        slot.Machine.Restart(_revision, _record, LocalTime(slot), slot.Effects);
+        Do(slot);
+    }
+
     /// <summary>Whether guests of a node may run now.</summary>
     public bool MayRun(NodeId node)
     {
@@ -116,9 +150,11 @@ internal sealed class SimulatedMembership
     {
         if (IsOver || slot.Node.IsDown || slot.IsExpelled) return;
         _cluster.After(TickEvery, () => Tick(slot));
-        if (slot.Node.IsSuspended || slot.Node.PausedUntil > _cluster.Now) return;
+        if (slot.Machine is null || slot.Node.IsSuspended || slot.Node.PausedUntil > _cluster.Now) return;
         foreach (Slot peer in _slots)
         {
+            if (peer.Node.IsKilled && !peer.Node.IsDown && !_cluster.Network.IsCut(slot.Node.Id, peer.Node.Id))
+                slot.Machine.OnEvidence(peer.Node.Id, PeerEvidence.AgentDown, LocalTime(slot));
             if (peer.Node.IsDown && peer.Refuses && !_cluster.Network.IsCut(slot.Node.Id, peer.Node.Id))
                 slot.Machine!.OnEvidence(peer.Node.Id, PeerEvidence.Refused, LocalTime(slot));
         }
@@ -127,11 +163,11 @@ internal sealed class SimulatedMembership
     }
 
     /// <summary>A node's agent is told something when it is awake, if it is there then.</summary>
-    private void Tell(Slot slot, Action<MembershipMachine, long> what)
+    private void Tell(Slot slot, Action<MembershipMachine, long> what, int life)
     {
-        if (slot.Node.IsDown || slot.IsExpelled || slot.Machine is null) return;
-        if (slot.Node.IsSuspended) slot.Node.WhenAwake(() => Tell(slot, what));
-        else if (slot.Node.PausedUntil > _cluster.Now) _cluster.After(slot.Node.PausedUntil - _cluster.Now, () => Tell(slot, what));
+        if (slot.Node.IsDown || slot.IsExpelled || slot.Machine is null || slot.Life != life) return;
+        if (slot.Node.IsSuspended) slot.Node.WhenAwake(() => Tell(slot, what, life));
+        else if (slot.Node.PausedUntil > _cluster.Now) _cluster.After(slot.Node.PausedUntil - _cluster.Now, () => Tell(slot, what, life));
         else
         {
             what(slot.Machine, LocalTime(slot));
@@ -162,11 +198,15 @@ internal sealed class SimulatedMembership
                 case MembershipEffectKind.Adopt:
                     slot.Known.UnionWith(effect.View!.Members.Select(m => m.Id));
                     slot.FirstUnknown = effect.View.NextId;
+                    if (_cluster.Restarts) StandIn(slot, effect.View);
                     slot.Node.OnViewAdopted();
                     break;
                 case MembershipEffectKind.Excluded:
                     slot.Excluded.Add(effect.Node);
                     slot.Node.OnNodeLost(effect.Node);
+                    break;
+                case MembershipEffectKind.Restarted:
+                    slot.Node.OnNodeRestarted(effect.Node);
                     break;
                 case MembershipEffectKind.Expelled:
                     slot.IsExpelled = true;
@@ -179,19 +219,35 @@ internal sealed class SimulatedMembership
         }
     }
 
+    /// <summary>A node and those that it knows as members may hear of each other, unless the agent of one is another one than the other knows.</summary>
+    private void StandIn(Slot slot, MembershipView view)
+    {
+        _cluster.Network.Stand(slot.Node.Id, slot.Machine!.Incarnation);
+        foreach (Member member in view.Members)
+        {
+            if (member.Id != slot.Node.Id) _cluster.Network.Know(slot.Node.Id, member.Id, member.Incarnation);
+        }
+        if (!slot.IsReturning) return;
+        slot.IsReturning = false;
+        // Who went while it came back is gone as far as it is concerned.
+        slot.Known.Clear();
+        slot.Known.UnionWith(view.Members.Select(m => m.Id));
+        slot.Node.OnRestartedHere(_slots.Select(s => s.Node.Id).Where(n => n.Value < view.NextId && view.Find(n) is null));
+    }
+
     private void Send(Slot from, NodeId to, Heartbeat heartbeat)
     {
         if (to.Value >= _slots.Count || _cluster.Network.IsCut(from.Node.Id, to) || Happens(_lostOf1000)) return;
         Slot peer = _slots[to.Value];
         int delay = 1 + _cluster.Random.Next(Happens(_lateOf1000) ? 1000 : 60);
-        _cluster.After(delay, () => Tell(peer, (machine, now) => machine.OnHeartbeat(from.Node.Id, in heartbeat, now, peer.Effects)));
+        _cluster.After(delay, () => Tell(peer, (machine, now) => machine.OnHeartbeat(from.Node.Id, in heartbeat, now, peer.Effects), peer.Life));
     }
 
     private bool ReachesStore(Slot slot)
     {
         if (DecidedBy == DecidedBy.Majority) return !_cluster.IsStoreCut(slot.Node.Id);
         SimulatedNode coordinator = _cluster.Nodes[MembershipView.Coordinator.Value];
-        return slot.Node == coordinator || (!coordinator.IsDown && coordinator.PausedUntil <= _cluster.Now && !_cluster.Network.IsCut(slot.Node.Id, coordinator.Id));
+        return slot.Node == coordinator || (!coordinator.IsDown && !coordinator.IsKilled && coordinator.PausedUntil <= _cluster.Now && !_cluster.Network.IsCut(slot.Node.Id, coordinator.Id));
     }
 
     private int StoreDelay() => 1 + _cluster.Random.Next(Happens(_unclearOf1000) ? 1500 : 60);
@@ -206,22 +262,24 @@ internal sealed class SimulatedMembership
     {
         MembershipView record = _record;
         long revision = _revision;
-        _cluster.After(StoreDelay(), () => Tell(slot, (machine, now) => machine.OnRecord(revision, record, now, slot.Effects)));
+        int life = slot.Life;
+        _cluster.After(StoreDelay(), () => Tell(slot, (machine, now) => machine.OnRecord(revision, record, now, slot.Effects), life));
     }
 
     private void Propose(Slot slot, MembershipView view, long revision)
     {
+        int life = slot.Life;
         if (!ReachesStore(slot))
         {
-            _cluster.After(StoreTimeout, () => Tell(slot, static (machine, now) => machine.OnStoreAway(now)));
+            _cluster.After(StoreTimeout, () => Tell(slot, static (machine, now) => machine.OnStoreAway(now), life));
             return;
         }
         bool answers = !Happens(_unclearOf1000);
-        if (!answers) _cluster.After(StoreTimeout, () => Tell(slot, static (machine, now) => machine.OnStoreAway(now)));
+        if (!answers) _cluster.After(StoreTimeout, () => Tell(slot, static (machine, now) => machine.OnStoreAway(now), life));
         _cluster.After(StoreDelay(), () =>
         {
             if (revision == _revision) Swap(view);
-            else if (answers) _cluster.After(StoreDelay(), () => Tell(slot, (machine, now) => machine.OnSwapLost(now, slot.Effects)));
+            else if (answers) _cluster.After(StoreDelay(), () => Tell(slot, (machine, now) => machine.OnSwapLost(now, slot.Effects), life));
             else return;
             if (answers) Reply(slot);
         });
@@ -249,7 +307,7 @@ internal sealed class SimulatedMembership
         if (_record.Find(name) is { } admitted)
         {
             Slot slot = _slots[admitted.Id.Value];
-            if (!slot.Node.IsDown) Enter(slot);
+            if (!slot.Node.IsDown && slot.Life == 0) Enter(slot);
             return;
         }
         if (polls % 10 == 0 && _cluster.IsWorking)
@@ -301,6 +359,7 @@ internal sealed class SimulatedMembership
                 continue;
             }
             if (slot.Machine is null) return $"{node} has not come up";
+            if (!slot.Machine.IsMember) return $"{node} has not come back";
             if (!IsMember(node)) return $"{node} does not know that it is out";
             if (slot.Machine.View!.Number != _record.Number) return $"{node} does not stand in view {_record.Number.Value}";
             if (slot.GuestsRunUntil <= _cluster.Now + KeeperLag) return $"{node} has no lease";
@@ -324,6 +383,8 @@ internal sealed class SimulatedMembership
         public MembershipMachine? Machine { get; set; }
         public int FirstUnknown { get; set; }
         public bool IsExpelled { get; set; }
+        public bool IsReturning { get; set; }
+        public int Life { get; set; }
         public long GuestsRunUntil { get; set; }
     }
 }

@@ -29,12 +29,15 @@ internal readonly record struct NetworkWeather(int LeastDelayTicks, int MoreDela
 internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkWeather weather, ChunkPool chunks) : IDisposable
 {
     private const int AckTicks = 200, LossNoticedTicks = 300, ReconnectTicks = 100;
+    private const uint Nowhere = uint.MaxValue;
 
     private static readonly MessageType[] FormerTypes =
         [MessageType.GetS, MessageType.GetM, MessageType.Inv, MessageType.InvAck, MessageType.PutAck];
 
     private readonly Dictionary<(ushort From, ushort To), End> _ends = [];
     private readonly Dictionary<(ushort From, ushort To), long> _cutUntil = [];
+
+    private readonly Dictionary<ushort, uint> _standing = []; // incarnations of agents, where they were started again
 
     public long FramesDelivered { get; private set; }
 
@@ -112,6 +115,29 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
         }
     }
 
+    /// <summary>The agent of a node is gone, and what was under way from and to it is void.</summary>
+    public void Stop(NodeId node)
+    {
+        _standing[node.Value] = Nowhere;
+        foreach (End end in _ends.Values.Where(e => e.From == node).OrderBy(e => e.To.Value))
+        {
+            Renew(end);
+            if (!end.IsClosed) Cut(end);
+        }
+    }
+
+    /// <summary>A node's agent is a member.</summary>
+    public void Stand(NodeId node, uint incarnation) => _standing[node.Value] = incarnation;
+
+    /// <summary>A node has heard which agent of another one is a member: what it sent to the one before is void.</summary>
+    public void Know(NodeId node, NodeId peer, uint incarnation)
+    {
+        End end = EndOf(node, peer);
+        if (end.PeerIncarnation == incarnation) return;
+        end.PeerIncarnation = incarnation;
+        Renew(end);
+    }
+
     /// <inheritdoc/>
     public void Dispose()
     {
@@ -124,10 +150,22 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
         end = new End(from, to, new PeerSession(from, to, cluster.Epoch, chunks));
         var other = new End(to, from, new PeerSession(to, from, cluster.Epoch, chunks));
         (end.Other, other.Other) = (other, end);
+        (end.PeerIncarnation, other.PeerIncarnation) = (_standing.GetValueOrDefault(to.Value), _standing.GetValueOrDefault(from.Value));
         _ends.Add((from.Value, to.Value), end);
         _ends.Add((to.Value, from.Value), other);
+        if (end.PeerIncarnation == Nowhere || other.PeerIncarnation == Nowhere) Cut(end);
         return end;
     }
+
+    private void Renew(End end)
+    {
+        end.Session.Dispose();
+        end.Session = new PeerSession(end.From, end.To, cluster.Epoch, chunks);
+    }
+
+    /// <summary>Whether each of two agents is the one that the other knows.</summary>
+    private bool KnowEachOther(End end) => end.PeerIncarnation != Nowhere && end.Other.PeerIncarnation != Nowhere && _standing.GetValueOrDefault(end.To.Value) == end.PeerIncarnation
+        && _standing.GetValueOrDefault(end.From.Value) == end.Other.PeerIncarnation;
 
     /// <summary>Puts what is unsent on the way.</summary>
     private void Pump(End end)
@@ -266,6 +304,11 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
                 Reconnect(end);
                 return;
             }
+            if (!KnowEachOther(end))
+            {
+                if (!cluster.Nodes[end.From.Value].IsExpelled && !cluster.Nodes[end.To.Value].IsExpelled) Reconnect(end);
+                return;
+            }
             PeerSession one = end.Session, other = end.Other.Session;
             if (!one.Resume(other.LastTaken) || !other.Resume(one.LastTaken))
                 throw new SimulationException($"{end.From} and {end.To} cannot resume their session");
@@ -287,7 +330,8 @@ internal sealed unsafe class SimulatedNetwork(SimulatedCluster cluster, NetworkW
     {
         public NodeId From => from;
         public NodeId To => to;
-        public PeerSession Session => session;
+        public PeerSession Session { get; set; } = session;
+        public uint PeerIncarnation { get; set; }
         public End Other { get; set; } = null!;
         public bool IsConnected { get; set; } = true;
         public bool IsClosed { get; set; }

@@ -9,7 +9,7 @@ namespace VSmp.Bench.Simulation;
 /// <content>The node that made the region leads its recoveries, and finds homes and mirrors for what has none, as its agent would.</content>
 internal sealed partial class SimulatedNode
 {
-    private readonly RecoveryLeader _leader = new();
+    private RecoveryLeader _leader = new();
     private readonly SortedSet<ushort> _lost = [];
     private readonly Dictionary<ExtentNumber, NodeId> _restoring = []; // asked for (none), or being copied to
     private readonly List<(NodeId Node, ExtentNumber Extent, bool IsAdoption)> _asked = []; // in order
@@ -24,6 +24,15 @@ internal sealed partial class SimulatedNode
         : null;
 
     private HomeMap Places => Region.Homes!;
+
+    /// <summary>All but what outlives an agent that leads: where homes and mirrors are, and who is lost.</summary>
+    private void ForgetLeading()
+    {
+        _leader = new RecoveryLeader();
+        _restoring.Clear();
+        _asked.Clear();
+        _participants = [];
+    }
 
     private void OnUserOrHomeLost(NodeId lost)
     {

@@ -15,8 +15,8 @@ internal sealed partial class SimulatedNode
 {
     private const int CopyTicks = 20, CopiesPerTurn = 16, MaxCopiesOut = 64;
 
-    private readonly MirrorController _mirror;
-    private readonly RecoveryController _recovery;
+    private MirrorController _mirror;
+    private RecoveryController _recovery;
     private readonly List<Claim> _claims = [];
     private readonly List<PageNumber> _lostPages = [];
     private readonly List<Thread> _stopped = []; // until there is a lease
@@ -67,6 +67,7 @@ internal sealed partial class SimulatedNode
         }
         if (Id == _cluster.Creator) OnUserOrHomeLost(lost);
         FreezeLate();
+        EndTurn();
     }
 
     private void FreezeLate()
@@ -84,7 +85,8 @@ internal sealed partial class SimulatedNode
     public void OnViewAdopted()
     {
         FreezeLate();
-        if (Id == _cluster.Creator) LookForMirrors();
+        if (Id == _cluster.Creator && !Region.IsDeaf) LookForMirrors();
+        EndTurn();
     }
 
     private void ForgetThreads()
@@ -99,6 +101,8 @@ internal sealed partial class SimulatedNode
 
     private void OnControl(NodeId from, in FrameHeader header, ReadOnlySpan<byte> payload)
     {
+        // What was adopted is to be frozen first.
+        if (Region.IsDeaf && (header.Type is MessageType.RegionRebuild or MessageType.RegionClaims or MessageType.RegionThaw or MessageType.RegionMirror)) return;
         switch (header.Type)
         {
             case MessageType.RegionFreeze:
@@ -165,7 +169,11 @@ internal sealed partial class SimulatedNode
         _cluster.Foresee(this, recovery);
         int promoted = _recovery.Freeze(Region, generation, recovery, _effects);
         _copying.Clear();
-        if (promoted > 0) CountCopies();
+        if (promoted > 0)
+        {
+            CountCopies();
+            _killIn = 0; // what is recorded of the extents cannot be adopted before all of it has changed
+        }
         Drain();
     }
 
@@ -310,6 +318,7 @@ internal sealed partial class SimulatedNode
         if (job.Left.Count > 0 || Region.MirrorCopiesOut > 0 || _copying.Count == 0 || _copying[0] != job) return;
         _copying.RemoveAt(0);
         SendControl(_cluster.Creator, MessageType.RegionMirrored, job.Generation, page: job.Extent.FirstPage);
+        EndTurn();
     }
 
     private void SendControl(NodeId to, MessageType type, Generation generation, ReadOnlySpan<byte> payload = default, PageNumber page = default, ulong argument = 0)
@@ -330,6 +339,11 @@ internal sealed partial class SimulatedNode
         if (to == Id)
         {
             OnControl(Id, in header, payload);
+            return;
+        }
+        if (_records is not null)
+        {
+            _outbox.Add((to, header, payload.ToArray()));
             return;
         }
         payload.CopyTo(_cluster.Network.Begin(Id, to, payload.Length));

@@ -50,7 +50,9 @@ internal sealed partial class SimulatedNode
         _cluster = cluster;
         Id = id;
         IsUser = isUser;
-        Node = new NodeController(id, transactionCapacity: (ushort)cluster.Random.Next(2, 16));
+        TransactionCapacity = (ushort)cluster.Random.Next(2, 16);
+        Node = new NodeController(id, TransactionCapacity);
+        _records = cluster.Restarts ? new Records(cluster.PageCount) : null;
         int missing = Has(SimulationBugs.NodesOfFormerView) ? 1 : 0;
         Home = new HomeController(id, () => cluster.Nodes.Count - missing);
         _mirror = new MirrorController(id);
@@ -69,11 +71,13 @@ internal sealed partial class SimulatedNode
 
     public NodeId Id { get; }
 
-    public NodeController Node { get; }
+    public NodeController Node { get; private set; }
 
-    public HomeController Home { get; }
+    public HomeController Home { get; private set; }
 
-    public Region Region { get; }
+    public Region Region { get; private set; }
+
+    private ushort TransactionCapacity { get; }
 
     /// <summary>Frames that its guests may have for pages of other nodes.</summary>
     public long BudgetPages { get; }
@@ -114,6 +118,7 @@ internal sealed partial class SimulatedNode
     /// <summary>The agent does something as soon as it has the processor.</summary>
     public void WhenAwake(Action action)
     {
+        if (IsKilled) return; // it was for the agent
         if (IsSuspended) _deferred.Add(action);
         else action();
     }
@@ -135,7 +140,8 @@ internal sealed partial class SimulatedNode
     /// <summary>Lets the threads begin, and what may trouble the node.</summary>
     public void Start()
     {
-        for (int t = 0; t < _threads && IsUser; t++) Think(new Thread());
+        for (int t = 0; t < _threads && IsUser; t++) _all.Add(new Thread());
+        foreach (Thread thread in _all) Think(thread);
         if (_cluster.Random.Next(4) == 0) _cluster.After(_cluster.Random.Next(3000), Pause);
         _cluster.After(_cluster.Random.Next(500), EvictOne);
     }
@@ -147,6 +153,7 @@ internal sealed partial class SimulatedNode
         {
             if (_cluster.IsTracing) _cluster.Tell($"{Id}: gets {header.Type} from {header.Source}, generation {header.Generation.Value}");
             OnControl(header.Source, in header, payload);
+            EndTurn();
             return;
         }
         Message message = new()
@@ -178,7 +185,11 @@ internal sealed partial class SimulatedNode
         Drain();
     });
 
-    private void Think(Thread thread) => _cluster.After(1 + _cluster.Random.Next(_pace), () => Act(thread));
+    private void Think(Thread thread)
+    {
+        thread.IsThinking = true;
+        _cluster.After(1 + _cluster.Random.Next(_pace), () => Act(thread));
+    }
 
     private void Act(Thread thread)
     {
@@ -206,6 +217,7 @@ internal sealed partial class SimulatedNode
             Think(thread);
             return;
         }
+        thread.IsThinking = false;
         WhenAwake(() => Fault(thread));
     }
 
@@ -285,12 +297,13 @@ internal sealed partial class SimulatedNode
     {
         NodeController.Hold(Region, page);
         long ticks = _cluster.Random.Next(10) == 0 ? _cluster.Random.Next(MaxHeldTicks) : HoldTicks;
-        _cluster.After(ticks, () => WhenAwake(() => Unhold(page)));
+        int life = _life;
+        _cluster.After(ticks, () => WhenAwake(() => Unhold(page, life)));
     }
 
-    private void Unhold(PageNumber page)
+    private void Unhold(PageNumber page, int life)
     {
-        if (IsOver || (Has(SimulationBugs.HoldNeverEnds) && Node.ParkedCount > 0)) return;
+        if (IsOver || life != _life || (Has(SimulationBugs.HoldNeverEnds) && Node.ParkedCount > 0)) return;
         Node.Unhold(Region, page, _effects);
         Drain();
         Starved();
@@ -307,7 +320,7 @@ internal sealed partial class SimulatedNode
     private void EvictOne()
     {
         if (!_cluster.IsWorking || IsOver) return;
-        if (PausedUntil <= _cluster.Now && !IsSuspended)
+        if (PausedUntil <= _cluster.Now && !IsSuspended && !IsKilled)
         {
             _ = Evict();
             Drain();
@@ -364,12 +377,13 @@ internal sealed partial class SimulatedNode
         else if (HomeController.Takes(in message)) AtHome(in message);
         else Node.OnMessage(Region, in message, _effects);
         Execute(in message, payload);
+        if (_records is not null && HomeController.Takes(in message)) _cluster.SettleAcknowledged(this, in message);
     }
 
     private void AtHome(in Message message)
     {
         Home.OnMessage(Region, in message, _effects);
-        _cluster.SettleAcknowledged(this, in message);
+        if (_records is null) _cluster.SettleAcknowledged(this, in message);
         if (!Has(SimulationBugs.CoarseForgetsSharers) || message.Type != MessageType.GetS) return;
         ref DirectoryEntry entry = ref Region.EntryAt(message.Page);
         if (!entry.IsCoarse) return;
@@ -383,6 +397,12 @@ internal sealed partial class SimulatedNode
         {
             Effect effect = _effects[i];
             if (_cluster.IsTracing) _cluster.Tell($"{Id}:   {effect}");
+            MayBeKilled();
+            if (_records is not null && PageRecords.MustRecordBefore(_effects, i))
+            {
+                Record(in effect);
+                MayBeKilled();
+            }
             uint pages = effect.Kind == EffectKind.Send ? 0 : effect.Count;
             if (effect.Kind == EffectKind.Send) Send(in effect);
             for (uint p = 0; p < pages; p++)
@@ -392,7 +412,13 @@ internal sealed partial class SimulatedNode
             if (i + 1 < _effects.Count) MaySuspend();
             if (IsDown) break; // meanwhile
         }
+        for (int i = 0; i < _effects.Count && _records is not null; i++)
+        {
+            MayBeKilled();
+            Record(_effects[i]);
+        }
         _effects.Clear();
+        Flush();
     }
 
     /// <summary>The agent loses the processor: what it has sent travels, and its guests go on.</summary>
@@ -431,6 +457,9 @@ internal sealed partial class SimulatedNode
                 break;
             case EffectKind.InstallReadable or EffectKind.InstallWritable:
                 WriteFrame(page, in message, payload);
+                MayBeKilled();
+                Record(page);
+                MayBeKilled();
                 Map(page, kind == EffectKind.InstallWritable ? Right.Write : Right.Read);
                 break;
             case EffectKind.MakeWritable:
@@ -523,7 +552,8 @@ internal sealed partial class SimulatedNode
         }
         if (Has(SimulationBugs.MirrorAckedEarly) && m.Type == MessageType.MirrorPut) AcknowledgeForMirror(m, effect.To);
         int pages = effect.Source == DataSource.None ? 0 : (int)effect.Count;
-        Span<byte> room = _cluster.Network.Begin(Id, effect.To, pages * PageNumber.Bytes);
+        byte[] later = _records is null ? [] : new byte[pages * PageNumber.Bytes];
+        Span<byte> room = _records is null ? _cluster.Network.Begin(Id, effect.To, pages * PageNumber.Bytes) : later;
         for (uint p = 0; p < pages; p++)
         {
             PageNumber page = effect.Page.Plus(p);
@@ -545,7 +575,8 @@ internal sealed partial class SimulatedNode
             PageVersion = m.Version,
             Generation = m.Generation,
         };
-        _cluster.Network.Commit(Id, effect.To, in header);
+        if (_records is null) _cluster.Network.Commit(Id, effect.To, in header);
+        else _outbox.Add((effect.To, header, later));
     }
 
     /// <summary>A guest's thread: what it is after.</summary>
@@ -554,5 +585,6 @@ internal sealed partial class SimulatedNode
         public PageNumber Page { get; set; }
         public bool Write { get; set; }
         public bool IsSingle { get; init; }
+        public bool IsThinking { get; set; }
     }
 }

@@ -13,11 +13,14 @@ internal sealed record SimulationOptions(Protocol Protocol, int Seed, int MaxNod
     public static SimulationOptions WithLosses(Protocol protocol, int seed) =>
         new(protocol, seed) { Losses = true, WorkTicks = 16_000, QuietTicks = 200_000 };
 
-    /// <summary>What a seed stands for: one of the protocols, and in every second round of them a cluster that loses nodes.</summary>
+    /// <summary>
+    /// What a seed stands for: one of the protocols, and in every second round of them a cluster that loses nodes; in every second of these agents are killed, too.
+    /// </summary>
     public static SimulationOptions OfSeed(IReadOnlyList<Protocol> protocols, int seed)
     {
         Protocol protocol = protocols[(int)((uint)seed % protocols.Count)];
-        return (uint)seed / protocols.Count % 2 == 0 ? new SimulationOptions(protocol, seed) : WithLosses(protocol, seed);
+        long round = (uint)seed / protocols.Count;
+        return round % 2 == 0 ? new SimulationOptions(protocol, seed) : WithLosses(protocol, seed) with { Restarts = round % 4 == 3 };
     }
 
     /// <summary>Exactly so many nodes, instead of a number drawn from the seed.</summary>
@@ -25,6 +28,9 @@ internal sealed record SimulationOptions(Protocol Protocol, int Seed, int MaxNod
 
     /// <summary>Whether nodes are lost, cut off and join, and some of the memory is mirrored.</summary>
     public bool Losses { get; init; }
+
+    /// <summary>Whether agents are killed, and others go on with what they have recorded; where nodes are lost.</summary>
+    public bool Restarts { get; init; }
 
     /// <summary>How long faults and new accesses go on.</summary>
     public long WorkTicks { get; init; } = 4_000;
@@ -96,6 +102,9 @@ internal sealed record SimulationResult(int Nodes, long Ticks, long Accesses, lo
 
     /// <summary>Recoveries of the region that came to their end.</summary>
     public int Recoveries { get; init; }
+
+    /// <summary>Agents that were killed.</summary>
+    public int AgentsKilled { get; init; }
 
     /// <summary>Pages that were lost, as they had to be.</summary>
     public int PagesLost { get; init; }
