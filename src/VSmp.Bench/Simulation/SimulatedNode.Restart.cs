@@ -108,6 +108,7 @@ internal sealed partial class SimulatedNode
         foreach (NodeId node in lost)
         {
             _cluster.Network.Close(Id, node);
+            if (node == _cluster.Creator) ForgetThreads(); // the region went meanwhile
             if (Id != _cluster.Creator || !_lost.Add(node.Value)) continue;
             _isAnyUserLost |= _cluster.Nodes[node.Value].IsUser;
         }
