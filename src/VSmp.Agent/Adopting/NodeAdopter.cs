@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Agent.Guests;
+using VSmp.Agent.Interop;
 using VSmp.Agent.Keeping;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
@@ -38,7 +39,7 @@ internal sealed class NodeAdopter(KeeperClient keeper, KeptNode node, RegionAdop
                 }
                 else if ((traits & RegionTraits.IsShared) == 0 && UserOf(id) is var (user, run))
                 {
-                    _ = guests.Adopt(user, [.. node.MappingsOf(user)], regions.Adopt(id, run));
+                    guests.Adopt(user, [.. node.MappingsOf(user)], regions.Adopt(id, run));
                     _ = left.Remove(user);
                     guestCount++;
                 }
@@ -47,7 +48,7 @@ internal sealed class NodeAdopter(KeeperClient keeper, KeptNode node, RegionAdop
                     Log.Info($"region {name} is not taken over: nobody of this node uses it any more");
                 }
             }
-            catch (InvalidDataException e)
+            catch (Exception e) when (e is InvalidDataException or IOException { HResult: Errno.ENOENT }) // a region that was being made has not all files yet
             {
                 Log.Error($"{id} is not taken over: {e.Message}");
             }

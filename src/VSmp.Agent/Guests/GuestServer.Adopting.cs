@@ -14,7 +14,7 @@ internal sealed partial class GuestServer
     /// <param name="process">The program, as its keeper has it; its pidfd goes over to the guest.</param>
     /// <param name="mappings">Its memory; the userfaultfds go over to the mappings.</param>
     /// <param name="region">Its region, adopted.</param>
-    public Guest Adopt(KeptGuest process, IReadOnlyCollection<KeptMapping> mappings, PagedRegion region)
+    public void Adopt(KeptGuest process, IReadOnlyCollection<KeptMapping> mappings, PagedRegion region)
     {
         var guest = new Guest(process.Who.Process.ProcessId, region.Run!, region, process.TakeProcess(), _reactor.NowMicroseconds) { IsAwaited = true };
         for (uint e = 0; e < (uint)region.Layout.ExtentCount; e++)
@@ -31,7 +31,7 @@ internal sealed partial class GuestServer
         }
         _kept?.Adopt(guest, process.Key, adopted);
         Watch(guest);
-        return guest;
+        if (IsAddressSpaceGone(guest)) OnGone(guest); // another program (exec) while no agent was there to see it
     }
 
     /// <summary>The guest of a process that was taken over, and is back; null if it is none. It comes once: what it asks for after that has an answer.</summary>
