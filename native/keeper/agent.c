@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,9 +187,22 @@ static void on_end(int status) {
     restart_later();
 }
 
+// Takes note of a child's end at an ordinary priority. The kernel then gives up what /proc has of the child, and tries again and
+// again while anybody looks at that: whom it runs ahead of, for ever, it would wait for until it is throttled, 0.95 s later.
+static pid_t reap(int *status) {
+    const bool is_ahead = (keeper_flags & VSMP_KEEPER_IS_REALTIME) != 0;
+    if (is_ahead) sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &(struct sched_param){0});
+    const pid_t child = waitpid(-1, status, WNOHANG);
+    if (is_ahead && !run_ahead()) {
+        say("cannot run ahead of programs again: %s", strerror(errno));
+        keeper_flags &= ~(uint32_t)VSMP_KEEPER_IS_REALTIME;
+    }
+    return child;
+}
+
 void agent_on_child(void) {
     int status;
-    for (pid_t child; (child = waitpid(-1, &status, WNOHANG)) > 0;)
+    for (pid_t child; (child = reap(&status)) > 0;)
         if (child == pid) on_end(status);
 }
 

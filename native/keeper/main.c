@@ -4,7 +4,6 @@
 // (docs/keeper.md). One thread, one loop; all memory is taken at start.
 #define _GNU_SOURCE
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +18,7 @@
 #include "fence.h"
 #include "holds.h"
 #include "link.h"
+#include "process.h"
 #include "say.h"
 #include "watch.h"
 
@@ -127,9 +127,8 @@ static void raise_descriptor_limit(struct inherited *inherited) {
 static uint32_t run_first(struct inherited *inherited) {
     errno = 0;
     inherited->nice = getpriority(PRIO_PROCESS, 0);
-    const struct sched_param lowest = {.sched_priority = 1};
     uint32_t flags = 0;
-    if (sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &lowest) == 0) flags |= VSMP_KEEPER_IS_REALTIME;
+    if (run_ahead()) flags |= VSMP_KEEPER_IS_REALTIME;
     if (mlockall(MCL_CURRENT) == 0) flags |= VSMP_KEEPER_IS_LOCKED;
     return flags;
 }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -103,3 +104,8 @@ bool process_is_stopped(int proc) {
 }
 
 bool process_is_still(int proc) { return is_still(state_of(proc, "stat")) && !any_thread(proc, is_not_still, true); }
+
+bool run_ahead(void) {
+    const struct sched_param lowest = {.sched_priority = 1};
+    return sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &lowest) == 0;
+}

@@ -23,4 +23,7 @@ bool process_is_stopped(int proc);
 // threads one by one, so the state of the process, which is that of its first thread, does not tell.
 bool process_is_still(int proc);
 
+// This process runs ahead of programs (SCHED_FIFO), and what it starts does not. False with errno where that is not permitted.
+bool run_ahead(void);
+
 #endif
