@@ -21,7 +21,7 @@ internal static class StatusCommand
         Option<bool> json = new("--json") { Description = "As JSON; sizes in bytes" };
         Option<bool> watch = new("--watch") { Description = "Again every second, until interrupted" };
         Command command = CommandLine.NewCommand("status",
-            "Show each node's memory: contributed = home + cache + free; guests; faults.",
+            "Show each node's memory: contributed = home + cache + free; guests; faults. What other nodes have is what they said last, up to 0.2 s ago.",
             "vsmp status", "vsmp status --watch", "vsmp status --json | jq '.nodes[].freeBytes'");
         command.Options.Add(json);
         command.Options.Add(watch);

@@ -90,14 +90,18 @@ public sealed class RunTests
         using GuestCommand guest = cluster.Start([Paths.Program("hold"), "150"], local: "32M");
         guest.Command.WaitFor("ready");
         double home = 0;
-        foreach (var (name, node) in cluster.Status())
+        Wait.Until(() => // what a node has is known to the others by its last report
         {
-            double Bytes(string column) => node.GetProperty(column).GetDouble();
-            Assert.Equal(Cluster.MiB(128), Bytes("contributedBytes"));
-            Assert.True(Bytes("contributedBytes") == Bytes("homeBytes") + Bytes("cacheBytes") + Bytes("freeBytes"), $"{name}: {node}");
-            home += Bytes("homeBytes");
-        }
-        Assert.True(home >= Cluster.MiB(140), $"homes hold {home} bytes");
+            home = 0;
+            foreach (var (name, node) in cluster.Status())
+            {
+                double Bytes(string column) => node.GetProperty(column).GetDouble();
+                Assert.Equal(Cluster.MiB(128), Bytes("contributedBytes"));
+                Assert.True(Bytes("contributedBytes") == Bytes("homeBytes") + Bytes("cacheBytes") + Bytes("freeBytes"), $"{name}: {node}");
+                home += Bytes("homeBytes");
+            }
+            return home >= Cluster.MiB(140);
+        }, 10, () => $"140 MiB of homes; there are {home} bytes");
         Assert.Contains("hold", cluster.Vsmp("guest", "ls").Succeeded().Output, StringComparison.Ordinal);
         Assert.Contains("hold", cluster.Vsmp("region", "ls").Succeeded().Output, StringComparison.Ordinal);
         guest.Command.EndInput();

@@ -100,15 +100,18 @@ public sealed partial class SpmdTests
         Assert.Contains("n1", regions, StringComparison.Ordinal);
         string guests = cluster.Vsmp("guest", "ls").Succeeded().Output;
         Assert.Equal(4, guests.Split('\n').Count(line => line.Contains("spmd-hold", StringComparison.Ordinal)));
-        Assert.All(cluster.Status().Values, node =>
-        {
-            long contributed = node.GetProperty("contributedBytes").GetInt64(), home = node.GetProperty("homeBytes").GetInt64();
-            Assert.Equal((8L << 20, 8L << 20), (home, node.GetProperty("cacheBytes").GetInt64()));
-            Assert.Equal(contributed - home - (8L << 20), node.GetProperty("freeBytes").GetInt64());
-        });
+        // What a node has is known to the others by its last report.
+        Wait.Until(() => AllHave(cluster, homeBytes: 8 << 20, cacheBytes: 8 << 20), 10, () => "memory to be set aside");
         job.EndInput();
         job.WaitForEnd().Succeeded();
-        Assert.All(cluster.Status().Values, node => Assert.Equal(0, node.GetProperty("homeBytes").GetInt64()));
+        Wait.Until(() => AllHave(cluster, homeBytes: 0, cacheBytes: 0), 10, () => "memory to be given back");
+    });
+
+    private static bool AllHave(Cluster cluster, long homeBytes, long cacheBytes) => cluster.Status().Values.All(node =>
+    {
+        long Bytes(string column) => node.GetProperty(column).GetInt64();
+        Assert.Equal(Bytes("contributedBytes"), Bytes("homeBytes") + Bytes("cacheBytes") + Bytes("freeBytes"));
+        return (Bytes("homeBytes"), Bytes("cacheBytes")) == (homeBytes, cacheBytes);
     });
 
     [Fact]
