@@ -22,7 +22,7 @@ internal sealed class PeerGate : IDisposable
     public const int MaxHalfOpen = 128;
 
     /// <summary>Time for an address to be tried (<see cref="Probe"/>).</summary>
-    public const long ProbeDeadlineMicroseconds = 500_000;
+    public const long ProbeDeadlineMicroseconds = 200_000;
 
     private const int Backlog = 128;
     private const int PortsTried = 32;

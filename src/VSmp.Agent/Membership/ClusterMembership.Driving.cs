@@ -199,7 +199,7 @@ internal sealed partial class ClusterMembership
     {
         string why = _shunned.Contains(node) ? "members cannot go on with it"
             : _probes.IsRefused(node) ? "its agent is gone: its host refuses connections"
-            : $"nothing was heard of it for {Now - _machine!.HeardTicks(node)} ms";
+            : $"nothing was heard of it for {Now - _machine!.HeardTicks(node)} ms" + (_probes.IsUnanswered(node) ? ", and its host answers nothing" : "");
         _doubts[node] = why;
         _log($"membership: {NameOf(node)} ({node}) is suspected: {why}");
     }

@@ -9,8 +9,8 @@ namespace VSmp.Agent.Membership;
 
 /// <summary>
 /// Tries the addresses of members that are silent: where the host is up and nobody listens, the agent is gone, and so are the guests that it served. Where
-/// a connection is taken, the node is there, and its agent is not at the moment: it stands still on a busy host, or its keeper is starting it again.
-/// Owned by the reactor.
+/// a connection is taken, the node is there, and its agent is not at the moment: it stands still on a busy host, or its keeper is starting it again. Where nobody
+/// answers at all, the host is gone or cut off, and that is so once it has lasted longer than it would with a network as it was lately. Owned by the reactor.
 /// </summary>
 internal sealed class PeerProbes(Reactor reactor, PeerGate gate, FaultPlan? faults, Action<NodeId, PeerEvidence> found)
 {
@@ -24,24 +24,26 @@ internal sealed class PeerProbes(Reactor reactor, PeerGate gate, FaultPlan? faul
     /// <summary>Whether the last look at a silent member found that its host refuses connections.</summary>
     public bool IsRefused(NodeId node) => _states.TryGetValue(node, out State? state) && state.IsRefused;
 
+    /// <summary>Whether the last look at a silent member got no answer at all.</summary>
+    public bool IsUnanswered(NodeId node) => _states.TryGetValue(node, out State? state) && state.IsUnanswered;
+
     /// <summary>A member has been silent for so long.</summary>
     public void OnSilent(Member member, long silentTicks, long now)
     {
-        if (!_states.TryGetValue(member.Id, out State? state))
-        {
-            if (silentTicks < SilenceTicks) return;
-            _states.Add(member.Id, state = new State());
-        }
+        if (!_states.TryGetValue(member.Id, out State? state)) _states.Add(member.Id, state = new State());
+        state.Patience.OnSilent(silentTicks, now);
         if (silentTicks < SilenceTicks)
         {
-            state.IsRefused = false;
+            state.IsRefused = state.IsUnanswered = false;
             return;
         }
-        if (state.IsUnderWay || now - state.TriedAt < AgainTicks || faults?.Toward(member.Id).Partition is not null) return;
+        NodeId node = member.Id;
+        if (state.IsUnanswered && state.Patience.IsOver) found(node, PeerEvidence.Unanswered);
+        if (state.IsUnderWay || now - state.TriedAt < AgainTicks) return;
         state.IsUnderWay = true;
         state.TriedAt = now;
-        NodeId node = member.Id;
-        gate.Probe(member.Address, error => reactor.Post(() => OnProbed(node, state, error)));
+        if (faults?.Toward(node).Partition is not null) reactor.After(PeerGate.ProbeDeadlineMicroseconds, () => OnProbed(node, state, Errno.ETIMEDOUT));
+        else gate.Probe(member.Address, error => reactor.Post(() => OnProbed(node, state, error)));
     }
 
     /// <summary>Forgets a member.</summary>
@@ -52,6 +54,7 @@ internal sealed class PeerProbes(Reactor reactor, PeerGate gate, FaultPlan? faul
     {
         0 => PeerEvidence.AgentDown,
         Errno.ECONNREFUSED => PeerEvidence.Refused,
+        Errno.ETIMEDOUT or Errno.EHOSTUNREACH => PeerEvidence.Unanswered,
         _ => null,
     };
 
@@ -61,12 +64,17 @@ internal sealed class PeerProbes(Reactor reactor, PeerGate gate, FaultPlan? faul
         if (!_states.TryGetValue(node, out State? current) || current != state) return;
         PeerEvidence? evidence = EvidenceOf(error);
         state.IsRefused = evidence == PeerEvidence.Refused;
-        if (evidence is { } what) found(node, what);
+        state.IsUnanswered = evidence == PeerEvidence.Unanswered;
+        if (evidence is { } what and not PeerEvidence.Unanswered) found(node, what);
     }
 
     private sealed class State
     {
+        public SilencePatience Patience { get; } = new();
+
         public bool IsUnderWay { get; set; }
+
+        public bool IsUnanswered { get; set; }
 
         public bool IsRefused { get; set; }
 

@@ -5,7 +5,7 @@ using VSmp.Bench.Running;
 
 namespace VSmp.Bench.Recovery;
 
-/// <summary><c>vsmp-bench recovery</c>: what the loss of a node costs a guest whose memory is mirrored; or that of an agent alone, which its keeper starts again.</summary>
+/// <summary><c>vsmp-bench recovery</c>: what the loss of a node or of its host costs a guest whose memory is mirrored; or that of an agent alone, which its keeper starts again.</summary>
 public static class RecoveryCommand
 {
     private const int DefaultAgents = 4, DefaultKills = 20, DefaultMebibytes = 96, Rounds = 3, ShortRun = 5, RoundMilliseconds = 4000;
@@ -15,9 +15,9 @@ public static class RecoveryCommand
     {
         Option<Victims> what = new("--what")
         {
-            Description = "What is killed: a node, as by the end of its host, but not the guest's own, and the guest's memory is mirrored; or any node's agent alone, "
-                + "which its keeper starts again, and the guest's memory has no mirrors",
-            HelpName = "node|agent",
+            Description = "What is killed: a node, but not the guest's own, and the guest's memory is mirrored; or a host likewise, which is cut off at that moment, so that "
+                + "only its silence tells; or any node's agent alone, which its keeper starts again, and the guest's memory has no mirrors",
+            HelpName = "node|host|agent",
             CustomParser = ParseVictims,
         };
         Option<int> kills = Workload.NewCountOption("--kills", "How many times one is killed, and comes back", DefaultKills, 10_000);
@@ -25,7 +25,7 @@ public static class RecoveryCommand
         Option<int> mebibytes = Workload.NewCountOption("--mebibytes", "How much memory the guest goes about in", DefaultMebibytes, 1 << 16, least: 32);
         Option<ulong> seed = Workload.NewSeedOption();
         Option<FileInfo?> csv = new("--csv") { Description = "Write a line for each kill there", HelpName = "FILE" };
-        Command command = new("recovery", "Kill nodes, or agents alone (SIGKILL), under a guest that faults all the time: how long until that is known, until it is made good, and how long "
+        Command command = new("recovery", "Kill nodes, hosts, or agents alone (SIGKILL), under a guest that faults all the time: how long until that is known, until it is made good, and how long "
             + "the guest waits; and what mirrors cost. Fails if the guest reads anything else than it has written.");
         foreach (Option option in new Option[] { what, kills, agents, mebibytes, seed, csv }) command.Options.Add(option);
         ReportOptions files = new(command, isDrawn: true);
@@ -43,7 +43,8 @@ public static class RecoveryCommand
     {
         string text = result.Tokens[0].Value;
         if (text == "agent") return Victims.Agent;
-        if (text != "node") result.AddError($"--what: '{text}' is neither node nor agent");
+        if (text == "host") return Victims.Host;
+        if (text != "node") result.AddError($"--what: '{text}' is neither node nor host nor agent");
         return Victims.Node;
     }
 

@@ -11,8 +11,11 @@ namespace VSmp.Bench.Recovery;
 [JsonConverter(typeof(JsonStringEnumConverter<Victims>))]
 internal enum Victims
 {
-    /// <summary>Nodes, as by the end of their hosts; another one of that name joins.</summary>
+    /// <summary>Nodes, all their processes; another one of that name joins. Their hosts refuse connections from then on.</summary>
     Node,
+
+    /// <summary>Nodes, as by the end of their hosts: cut off at the same moment, so that nothing says that they are gone but their silence.</summary>
+    Host,
 
     /// <summary>Agents alone; their keepers start others, which take over.</summary>
     Agent,
@@ -90,7 +93,7 @@ internal sealed record RecoveryReport(Victims What, Machine Machine, int Agents,
     public void WriteMarkdown(TextWriter output)
     {
         ArgumentNullException.ThrowIfNull(output);
-        output.WriteLine(FormattableString.Invariant($"{Machine}. {Agents} agents on this host over tcp; a guest that verifies and overwrites random pages of {Mebibytes} MiB, of which its node holds {LocalMebibytes}; {Kills.Count} kills of {(What == Victims.Agent ? "agents alone" : "nodes")}, seed {Seed}."));
+        output.WriteLine(FormattableString.Invariant($"{Machine}. {Agents} agents on this host over tcp; a guest that verifies and overwrites random pages of {Mebibytes} MiB, of which its node holds {LocalMebibytes}; {Kills.Count} kills of {(What switch { Victims.Agent => "agents alone", Victims.Host => "hosts", _ => "nodes" })}, seed {Seed}."));
         output.WriteLine();
         MarkdownTable.Write(output, Columns, Figures);
         output.WriteLine();
@@ -117,7 +120,12 @@ internal sealed record RecoveryReport(Victims What, Machine Machine, int Agents,
     }
 
     /// <inheritdoc/>
-    public string ToSvg() => BarChart.Draw(What == Victims.Agent ? "An agent is killed under a guest, and started again" : "A node is killed under a guest whose memory is mirrored", "milliseconds; the median, and from the least to the greatest",
+    public string ToSvg() => BarChart.Draw(What switch
+        {
+            Victims.Agent => "An agent is killed under a guest, and started again",
+            Victims.Host => "A host is gone under a guest whose memory is mirrored",
+            _ => "A node is killed under a guest whose memory is mirrored",
+        }, "milliseconds; the median, and from the least to the greatest",
         [.. Figures.Select(figure => new Bar(figure.Name, figure.P50, figure.Least, figure.Greatest, Target: null))]);
 }
 

@@ -115,15 +115,27 @@ internal sealed class RecoveryRun(BenchCluster cluster, Victims what, int mebiby
         Thread.Sleep(_random.Next(MostMillisecondsToKill));
         if (folder.Node() is null) throw new BenchException($"agent {victim} does not run");
         DateTime killed = DateTime.UtcNow;
+        if (what == Victims.Host) TellOthers(victim, new FaultOrder(FaultKind.Partition, [victim]));
         if (!NodeProcesses.Kill(folder)) throw new BenchException($"agent {victim} cannot be killed");
         LoggedRecovery? recovery = null;
         Await($"the recovery from the loss of {victim}", () => (recovery = RecoveryLog.Find(LinesOf(leader).Skip(logged), victim)) is not null);
         if (!recovery!.IsAllThere) throw new WrongResultException($"memory was lost with {victim}, though every page had a mirror (seed {seed})");
         Thread.Sleep(AfterwardsMilliseconds); // the guest goes on, and pages that it waited for have come
         double stall = guest.Ask().LongestMilliseconds;
+        if (what == Victims.Host) TellOthers(victim, new FaultOrder(null, [victim]));
         Rejoin(victim, folder, leader);
         Await("new mirrors", () => RecoveryLog.IsMirrored(LinesOf(leader).Skip(logged)));
         return new Kill(victim, stall) { DetectionMilliseconds = (recovery.Began - killed).TotalMilliseconds, RecoveryMilliseconds = recovery.Milliseconds };
+    }
+
+    /// <summary>Has all nodes but one inject a fault, or end it.</summary>
+    private void TellOthers(string victim, FaultOrder order)
+    {
+        foreach (string node in cluster.Nodes.Where(node => node != victim))
+        {
+            using ControlClient client = ControlClient.Connect(FolderOf(node));
+            client.Inject(order);
+        }
     }
 
     /// <summary>Starts an agent of that name as vsmp up does.</summary>

@@ -20,6 +20,7 @@ internal sealed class SimulatedMembership
     private readonly SimulatedCluster _cluster;
     private readonly List<Slot> _slots = []; // by node number
     private readonly int _lostOf1000, _lateOf1000, _unclearOf1000;
+    private readonly int _unansweredAfter; // so long a host that answers nothing must be silent
     private MembershipView _record;
     private long _revision = 1;
     private int _joins;
@@ -34,6 +35,7 @@ internal sealed class SimulatedMembership
         _lostOf1000 = random.Next(3) == 0 ? random.Next(200) : 0;
         _lateOf1000 = random.Next(3) == 0 ? random.Next(100) : 0;
         _unclearOf1000 = random.Next(3) == 0 ? random.Next(200) : 0;
+        _unansweredAfter = random.Next((int)Times.HeartbeatTicks * 3, (int)Times.SuspectTicks * 2);
         _record = MembershipView.Found(cluster.Epoch, "n0", Address, 1);
         for (int i = 1; i < cluster.Nodes.Count; i++) _ = _record.TryAdmit(NameOf(i), Address, 1, out _record);
         foreach (SimulatedNode node in cluster.Nodes) _slots.Add(new Slot(node, random));
@@ -153,13 +155,23 @@ internal sealed class SimulatedMembership
         if (slot.Machine is null || slot.Node.IsSuspended || slot.Node.PausedUntil > _cluster.Now) return;
         foreach (Slot peer in _slots)
         {
-            if (peer.Node.IsKilled && !peer.Node.IsDown && !_cluster.Network.IsCut(slot.Node.Id, peer.Node.Id))
-                slot.Machine.OnEvidence(peer.Node.Id, PeerEvidence.AgentDown, LocalTime(slot));
-            if (peer.Node.IsDown && peer.Refuses && !_cluster.Network.IsCut(slot.Node.Id, peer.Node.Id))
-                slot.Machine!.OnEvidence(peer.Node.Id, PeerEvidence.Refused, LocalTime(slot));
+            if (EvidenceOf(slot, peer) is { } evidence) slot.Machine.OnEvidence(peer.Node.Id, evidence, LocalTime(slot));
         }
-        slot.Machine!.OnTick(LocalTime(slot), slot.Effects);
+        slot.Machine.OnTick(LocalTime(slot), slot.Effects);
         Do(slot);
+    }
+
+    /// <summary>What a node finds out when it tries to connect to another one.</summary>
+    private PeerEvidence? EvidenceOf(Slot slot, Slot peer)
+    {
+        bool isCut = _cluster.Network.IsCut(slot.Node.Id, peer.Node.Id);
+        if (peer.Node.IsDown && peer.Refuses && !isCut) return PeerEvidence.Refused;
+        if (peer.Node.IsDown || isCut)
+        {
+            long heard = slot.Machine!.HeardTicks(peer.Node.Id);
+            return heard != Heartbeat.NoTicks && LocalTime(slot) - heard >= _unansweredAfter ? PeerEvidence.Unanswered : null;
+        }
+        return peer.Node.IsKilled ? PeerEvidence.AgentDown : null;
     }
 
     /// <summary>A node's agent is told something when it is awake, if it is there then.</summary>

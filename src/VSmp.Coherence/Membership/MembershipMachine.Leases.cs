@@ -22,7 +22,7 @@ public sealed partial class MembershipMachine
         {
             ref Peer peer = ref _peers[i];
             if (i == _self) continue;
-            bool isSuspected = peer.IsRefused
+            bool isSuspected = peer.IsGone
                 || now - Math.Max(peer.HeardAt, peer.AgentDownAt) >= _times.SuspectTicks
                 || now - peer.HeardAt >= _times.RestartPatienceTicks;
             if (isSuspected == peer.IsSuspected) continue;

@@ -41,7 +41,7 @@ public sealed partial class MembershipMachine
             AddTime(peer.PromisedUntil, 0);
             AddTime(peer.AcknowledgedClock, _times.PromiseTicks + carriedTicks);
             AddTime(peer.SaidClock, _times.PromiseTicks + carriedTicks);
-            to.Add((peer.IsRefused ? 1 : 0) + (peer.IsSuspected ? 2 : 0) + (peer.IsVotedOut ? 4 : 0) + (peer.IsHeardSinceVote ? 8 : 0));
+            to.Add((peer.IsGone ? 1 : 0) + (peer.IsSuspected ? 2 : 0) + (peer.IsVotedOut ? 4 : 0) + (peer.IsHeardSinceVote ? 8 : 0));
             to.Add(peer.RestartSettledIn.Value >= _view!.Number.Value ? peer.RestartSettledIn.Value : 0);
             if (peer.SaidIn.Value < _view.Number.Value) continue; // it counts for nothing any more
             to.Add(((long)peer.SaidIn.Value << 32) | (byte)peer.SaidFlags);

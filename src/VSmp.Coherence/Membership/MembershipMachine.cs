@@ -21,6 +21,9 @@ public enum PeerEvidence
 
     /// <summary>Its host takes connections, though nothing is heard of the agent: it is being restarted by its keeper, or stands still.</summary>
     AgentDown,
+
+    /// <summary>Its host answers nothing, for longer than its network is known to be silent: it is gone, or cut off.</summary>
+    Unanswered,
 }
 
 /// <summary>
@@ -182,7 +185,7 @@ public sealed partial class MembershipMachine
             if ((heartbeat.Flags & HeartbeatFlags.Settled) != 0) peer.RestartSettledIn = heartbeat.View;
             peer.IsComingBack = true;
             peer.HeardAt = nowTicks;
-            peer.IsRefused = false;
+            peer.IsGone = false;
             return;
         }
         if (!_rules.IsHeard(heartbeat.Incarnation, peer.Incarnation) || heartbeat.SentTicks <= peer.SaidClock) return;
@@ -192,7 +195,7 @@ public sealed partial class MembershipMachine
         peer.SaidAcknowledged = _rules.LeaseFrom(heartbeat.AcknowledgedTicks, nowTicks);
         peer.SaidVotes = heartbeat.VotedOut;
         peer.HeardAt = nowTicks;
-        peer.IsRefused = false;
+        peer.IsGone = false;
         peer.IsHeardSinceVote = peer.IsVotedOut;
         if (_state == State.Member && _rules.MayAcknowledge(peer.IsVotedOut, heartbeat.Incarnation == peer.Incarnation))
         {
@@ -206,7 +209,7 @@ public sealed partial class MembershipMachine
     {
         int place = PlaceOf(peer);
         if (place < 0 || place == _self) return;
-        _peers[place].IsRefused = evidence == PeerEvidence.Refused;
+        _peers[place].IsGone = evidence is PeerEvidence.Refused or PeerEvidence.Unanswered;
         if (evidence == PeerEvidence.AgentDown) _peers[place].AgentDownAt = nowTicks;
     }
 

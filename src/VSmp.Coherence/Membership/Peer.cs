@@ -10,7 +10,7 @@ internal struct Peer
     // Whether it is there.
     public long HeardAt;
     public long AgentDownAt;
-    public bool IsRefused;
+    public bool IsGone;
     public bool IsSuspected;
 
     // What this node owes it.

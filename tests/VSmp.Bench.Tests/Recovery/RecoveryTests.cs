@@ -56,19 +56,23 @@ public sealed class RecoveryTests
         Assert.Equal(new Figure("f", 7, 7, 7, 7), Figure.Of("f", [7]));
     }
 
-    [Fact]
-    public void The_report_has_every_figure_in_each_of_its_forms()
+    [Theory]
+    [InlineData(nameof(Victims.Node), "2 kills of nodes", "A node is killed")]
+    [InlineData(nameof(Victims.Host), "2 kills of hosts", "A host is gone")]
+    public void The_report_has_every_figure_in_each_of_its_forms(string what, string words, string title)
     {
         Sample plain = new(), mirrored = new();
         plain.Add(1000);
         mirrored.Add(800);
-        RecoveryReport report = new(Victims.Node, new Machine("processor", 2, "6.0", "commit", "day"), 4, 96, 24, Seed: 5, QuietStallMilliseconds: 7, plain, mirrored,
+        RecoveryReport report = new(Enum.Parse<Victims>(what), new Machine("processor", 2, "6.0", "commit", "day"), 4, 96, 24, Seed: 5, QuietStallMilliseconds: 7, plain, mirrored,
         [
             new Kill("n1", 430) { DetectionMilliseconds = 400, RecoveryMilliseconds = 20 }, new Kill("n3", 560.3) { DetectionMilliseconds = 500, RecoveryMilliseconds = 30 },
         ]);
         using StringWriter markdown = new();
         report.WriteMarkdown(markdown);
         Assert.Contains("25 % longer", markdown.ToString(), StringComparison.Ordinal);
+        Assert.Contains(words, markdown.ToString(), StringComparison.Ordinal);
+        Assert.Contains(title, report.ToSvg(), StringComparison.Ordinal);
         using JsonDocument json = JsonDocument.Parse(report.ToJson());
         Assert.Equal(2, json.RootElement.GetProperty("kills").GetArrayLength());
         Assert.Equal("kill,node,detection_ms,recovery_ms,stall_ms\n1,n1,400.0,20.0,430.0\n2,n3,500.0,30.0,560.3\n", report.ToCsv());
