@@ -4,6 +4,7 @@ using System.Globalization;
 using System.Runtime.ExceptionServices;
 using VSmp.Agent.Cli;
 using VSmp.Agent.Control;
+using VSmp.Agent.Fabric.FaultInjection;
 using VSmp.Agent.Interop;
 using VSmp.Bench.Running;
 using VSmp.Coherence;

@@ -119,6 +119,10 @@ internal sealed partial class SimulatedNode
             ExtentNumber extent = new(e);
             if (!Places.MirrorOf(extent).IsNone) _restoring.Add(extent, Places.MirrorOf(extent));
         }
+        foreach (NodeId node in _cluster.Membership!.MembersSeenBy(Id))
+        {
+            if (node != Id && !IsLost(node)) ReleaseUnplaced(node);
+        }
         _mustBegin = true;
         Begin();
         EndTurn();
@@ -138,8 +142,19 @@ internal sealed partial class SimulatedNode
         {
             if (asked == node) OnMirrorAnswer(node, extent, granted: false);
         }
+        ReleaseUnplaced(node);
         Begin();
         EndTurn();
+    }
+
+    /// <summary>Has a node let go of mirrors that are not known here: it, or this one, had granted or heard of them when an agent was killed.</summary>
+    private void ReleaseUnplaced(NodeId node)
+    {
+        for (uint e = 0; e < _cluster.ExtentCount; e++)
+        {
+            ExtentNumber extent = new(e);
+            if (Places.HomeOf(extent) != node && Places.MirrorOf(extent) != node) SendControl(node, MessageType.ReleaseExtents, Region.Generation, page: extent.FirstPage);
+        }
     }
 
     /// <summary>Between two things that the agent does.</summary>
