@@ -138,11 +138,11 @@ internal sealed partial class SimulatedNode
         }
         if (Id != _cluster.Creator || !IsRegionHere) return;
         _mustBegin = true;
+        ReleaseUnplaced(node); // before it is asked for anything
         foreach ((NodeId asked, ExtentNumber extent, bool _) in _asked.ToArray())
         {
             if (asked == node) OnMirrorAnswer(node, extent, granted: false);
         }
-        ReleaseUnplaced(node);
         Begin();
         EndTurn();
     }
