@@ -261,6 +261,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_pager);
         _reservations = new Reservations(self, _pager, _fabric, _capacity, _peers, _options.Folder.Frames);
         _recovery = new RecoveryServer(self, _pager, _fabric, _peers, _reservations);
+        _recovery.OnViewAdopted(_fabric.View);
+        _membership.ViewAdopted += _recovery.OnViewAdopted;
         _mirrors = new MirrorServer(self, _reactor, _pager, _fabric, _reservations, _recovery);
         _mover = new HomeMover(self, _reactor, _pager, _peers, _reservations, _recovery, _mirrors);
         _runs = new Runs(_capacity, _pager, _reactor, _options.Keeper is null ? null : _options.Folder.RunsFolder);

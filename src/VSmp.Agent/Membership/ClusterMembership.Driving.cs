@@ -167,6 +167,7 @@ internal sealed partial class ClusterMembership
             NodeJoined?.Invoke(member);
         }
         AnswerJoins();
+        ViewAdopted?.Invoke(view.Number);
         _cameBack?.TrySetResult();
     }
 

@@ -70,6 +70,9 @@ internal sealed partial class ClusterMembership : IFrameReceiver, IDisposable
     /// </summary>
     public event Action<Member>? NodeRestarted;
 
+    /// <summary>This node stands in another view; who has left it, joined it or was started again since the last one has been said, or is said next.</summary>
+    public event Action<ViewNumber>? ViewAdopted;
+
     /// <summary>This node's guests may not run any more (false), or may again (true).</summary>
     public event Action<bool>? LeaseChanged;
 

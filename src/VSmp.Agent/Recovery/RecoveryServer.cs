@@ -32,10 +32,11 @@ internal sealed partial class RecoveryServer
     private readonly Reservations _reservations;
     private readonly HashSet<NodeId> _lost = [];
     private readonly Dictionary<NodeId, string> _names = []; // of those that are lost
-    private readonly List<(NodeId From, FrameHeader Header, byte[] Plan)> _early = []; // about a loss that this node has not heard of yet
+    private readonly List<(NodeId From, FrameHeader Header, byte[] Plan)> _early = []; // from a view in which this node does not stand yet, or about a loss that it may not act upon yet
     private readonly List<(RegionId Region, Action Do)> _afterFreeze = []; // what was asked for after such a freeze
     private readonly List<Claim> _claims = [];
     private readonly List<HomeRun> _runs = [];
+    private ViewNumber _view;
 
     /// <summary>Makes the server of a node.</summary>
     public RecoveryServer(NodeId self, Pager pager, IFabric fabric, Peers peers, Reservations reservations)
@@ -61,6 +62,18 @@ internal sealed partial class RecoveryServer
             if (!region.IsOver && (IsTouchedBy(region, node) || IsInvolved(region, node))) Begin(region);
         }
         BeginReturned();
+        FreezeLate();
+    }
+
+    /// <summary>This node stands in a view.</summary>
+    public void OnViewAdopted(ViewNumber view)
+    {
+        _view = view;
+        FreezeLate();
+    }
+
+    private void FreezeLate()
+    {
         foreach ((NodeId from, FrameHeader header, byte[] plan) in _early.ToArray())
         {
             if (!TryFreeze(from, in header, plan)) continue;
@@ -211,10 +224,14 @@ internal sealed partial class RecoveryServer
 
     // As a home, or a mirror.
 
-    /// <returns>False if this node has not heard yet that the nodes are lost: not before that may it act upon it.</returns>
+    /// <returns>
+    /// False if this node has not heard yet that the nodes are lost, for not before that may it act upon it; or that an agent was started again, for what it told that
+    /// one now would go to the one before.
+    /// </returns>
     private bool TryFreeze(NodeId leader, in FrameHeader header, byte[] bytes)
     {
         RecoveryPlan plan = PlanFormat.Read(bytes) ?? throw new ProtocolViolationException($"{leader} has a plan for {header.Region} that makes no sense");
+        if (header.View.Value > _view.Value) return false;
         foreach (NodeId lost in plan.Lost.Except(plan.Forgetful))
         {
             if (lost == _self || _peers.Find(lost) is not null) return false;

@@ -105,6 +105,9 @@ internal sealed class SimulatedMembership
     /// <summary>Members, as a node knows them, that it has not been told to be excluded.</summary>
     public IEnumerable<NodeId> MembersSeenBy(NodeId node) => _slots[node.Value].Machine?.View!.Members.Select(m => m.Id) ?? [];
 
+    /// <summary>The view in which a node's agent stands, or comes back.</summary>
+    public ViewNumber ViewOf(NodeId node) => _slots[node.Value].Machine?.View?.Number ?? default;
+
     /// <summary>Whether a node may act as if another one were gone.</summary>
     public bool HasExcluded(NodeId node, NodeId other)
     {

@@ -69,7 +69,7 @@ internal sealed partial class SimulatedNode
         byte[] bytes = plan.Write();
         foreach (NodeId participant in _participants)
         {
-            if (participant != Id) SendControl(participant, MessageType.RegionFreeze, generation, bytes);
+            if (participant != Id) SendControl(participant, MessageType.RegionFreeze, generation, bytes, argument: _cluster.Membership!.ViewOf(Id).Value);
         }
         Freeze(generation, plan);
         OnFrozen(Id, generation);

@@ -74,7 +74,7 @@ internal sealed partial class SimulatedNode
     {
         foreach (EarlyFreeze early in _early.ToArray())
         {
-            if (TryFreeze(early.Generation, early.Plan)) _early.Remove(early);
+            if (TryFreeze(early)) _early.Remove(early);
         }
         if (_early.Count > 0) return;
         foreach (FrameHeader asked in _afterFreeze) OnMirrorAsked(in asked);
@@ -107,7 +107,8 @@ internal sealed partial class SimulatedNode
         {
             case MessageType.RegionFreeze:
                 Plan plan = Plan.Read(payload, _cluster.ExtentCount);
-                if (!TryFreeze(header.Generation, plan)) _early.Add(new EarlyFreeze(header.Generation, plan));
+                var freeze = new EarlyFreeze(new ViewNumber((uint)header.Argument0), header.Generation, plan);
+                if (!TryFreeze(freeze)) _early.Add(freeze);
                 break;
             case MessageType.RegionFrozen:
                 OnFrozen(from, header.Generation);
@@ -143,11 +144,13 @@ internal sealed partial class SimulatedNode
     }
 
     /// <returns>False if this node has not been told yet that the others are lost: not before that may it act upon it.</returns>
-    private bool TryFreeze(Generation generation, Plan plan)
+    private bool TryFreeze(EarlyFreeze freeze)
     {
+        (ViewNumber view, Generation generation, Plan plan) = freeze;
+        if (view.Value > _cluster.Membership!.ViewOf(Id).Value) return false; // what it would tell an agent that was started again would go to the one before
         foreach (NodeId lost in plan.Lost)
         {
-            if (!_cluster.Membership!.HasExcluded(Id, lost)) return false;
+            if (!_cluster.Membership.HasExcluded(Id, lost)) return false;
         }
         if (generation.Value > Region.Generation.Value) Freeze(generation, plan);
         SendControl(_cluster.Creator, MessageType.RegionFrozen, generation);
@@ -372,7 +375,7 @@ internal sealed partial class SimulatedNode
         }
     }
 
-    private sealed record EarlyFreeze(Generation Generation, Plan Plan);
+    private sealed record EarlyFreeze(ViewNumber View, Generation Generation, Plan Plan);
 
     private sealed class CopyJob(ExtentNumber extent, Generation generation)
     {

@@ -8,6 +8,7 @@ using VSmp.Coherence.Homes;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Placement;
 using VSmp.Coherence.Protocols;
+using VSmp.Coherence.Recovery;
 using Xunit;
 
 namespace VSmp.Agent.Tests.Recovery;
@@ -87,6 +88,22 @@ public sealed class RestartedAgentTests
         }
         world.Run();
         world.CheckRecovered(home: 2);
+    }
+
+    [Fact]
+    public void A_node_that_is_behind_takes_part_when_it_knows_which_agents_are_there()
+    {
+        using var world = new World(1);
+        TestAgent home = world.Agents[1];
+        PagedRegion region = home.Pager.Find(TheRegion)!;
+        Generation before = Pager.GenerationOf(region), next = before.Next();
+        home.Recovery.OnViewAdopted(new ViewNumber(4));
+        FrameHeader freeze = new() { Type = MessageType.RegionFreeze, Region = TheRegion, Generation = next, View = new ViewNumber(5) };
+        home.Recovery.OnFrame(new NodeId(0), in freeze, PlanFormat.Write(new RecoveryPlan([], [new NodeId(0)], IsAnyUserLost: false)));
+        Assert.Equal(before, Pager.GenerationOf(region));
+        home.Recovery.OnViewAdopted(new ViewNumber(5));
+        Assert.Equal(next, Pager.GenerationOf(region));
+        Assert.True(Pager.IsFrozen(region));
     }
 
     [Fact]
