@@ -240,6 +240,11 @@ internal sealed class DoctorCommand
     private void CheckAgent(AgentFolder agent)
     {
         string what = $"agent {agent.Name}";
+        if (agent.Running() is null && agent.Keeper() is not null)
+        {
+            Add(Result.Warn, what, "was killed, and is being started again by its keeper", $"ask again in a moment; see {agent.LogFile}");
+            return;
+        }
         if (agent.Running() is null)
         {
             Add(Result.Fail, what, "does not run, but its folder is there: it failed or was killed",

@@ -128,6 +128,16 @@ public sealed class ReportTests : IDisposable
         Assert.Matches("agent n0 +FAIL +does not run", output);
     }
 
+    [Fact]
+    public async Task Doctor_does_not_mind_an_agent_that_is_being_started_again()
+    {
+        _served.Die();
+        File.Delete(_served.Folder.PidFile);
+        await File.WriteAllTextAsync(_served.Folder.KeeperFile, $"{ProcessIdentity.Of(Environment.ProcessId)}\n", TestContext.Current.CancellationToken);
+        var (_, output, _) = await Vsmp.RunAsync(_served.Directory, "doctor");
+        Assert.Matches("agent n0 +warn +was killed, and is being started again", output);
+    }
+
     [Theory]
     [InlineData("2026-01-01T00:00:00.000Z error it broke", "error", "it broke")]
     [InlineData("2026-01-01T00:00:00.000Z info  it works", "info", "it works")]
