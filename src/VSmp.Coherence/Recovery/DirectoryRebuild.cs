@@ -116,7 +116,8 @@ public sealed class DirectoryRebuild
                     continue;
                 }
                 Decide(ref entry, page, effects, lost);
-                entry.Flags &= ~(DirectoryFlags.OwnerLost | DirectoryFlags.MirrorLacks | DirectoryFlags.Forwarded);
+                entry.Flags &= ~(DirectoryFlags.OwnerLost | DirectoryFlags.Forwarded);
+                if (entry.State is not (DirectoryState.I or DirectoryState.S)) entry.Flags &= ~DirectoryFlags.MirrorLacks; // what the home has does not count
             }
         }
     }
@@ -125,12 +126,14 @@ public sealed class DirectoryRebuild
     internal void OnAnswer(in Message m, EffectBuffer effects)
     {
         if (_answersOut == 0) throw new ProtocolViolationException($"nothing is asked for any more: {m}");
+        ref DirectoryEntry entry = ref _region.EntryAt(m.Page);
         if (m.Type == MessageType.MirrorAck)
         {
+            entry.Flags &= ~DirectoryFlags.MirrorLacks;
+            effects.Touch(_region.Id, m.Page);
             _answersOut--;
             return;
         }
-        ref DirectoryEntry entry = ref _region.EntryAt(m.Page);
         if (entry.State == DirectoryState.M && entry.Owner == m.Source)
         {
             _answersOut--; // it knows that it is the owner: thawed before, it could give up or write what it takes for one of several copies
@@ -146,7 +149,7 @@ public sealed class DirectoryRebuild
         entry.Version = m.Version;
         if ((m.Flags & MessageFlags.NoData) == 0) effects.Add(EffectKind.WriteHome, _region.Id, m.Page);
         effects.Touch(_region.Id, m.Page);
-        if (!HomeController.TryMirror(_self, _region, in entry, in m, _self, effects)) _answersOut--;
+        if (!SendToMirror(ref entry, in m, effects)) _answersOut--;
     }
 
     private static void Reduce(ref DirectoryEntry entry, PageNumber page, Func<NodeId, bool> isLost, bool isAnyUserLost, bool beginsAnew, Region region,
@@ -270,7 +273,7 @@ public sealed class DirectoryRebuild
                 entry.Flags = (entry.Flags | DirectoryFlags.Dropped) & ~DirectoryFlags.Zero;
                 break;
             case DirectoryState.S when hasCopy:
-                Complete(in entry, in cause, effects);
+                Complete(ref entry, in cause, effects);
                 break;
             case DirectoryState.S:
                 (NodeId reader, bool areSeveral) = _readers[page];
@@ -293,7 +296,7 @@ public sealed class DirectoryRebuild
                 entry.Version = entry.Version.Value == uint.MaxValue ? new PageVersion(1) : entry.Version.Next();
                 entry.Flags = DirectoryFlags.Zero | DirectoryFlags.MirrorLacks;
                 effects.Add(EffectKind.DropHome, _region.Id, page);
-                Complete(in entry, in cause, effects);
+                Complete(ref entry, in cause, effects);
                 break;
             // Of two copies of one version the kept one is no older; and the mirror may lack the home's.
             case DirectoryState.I when _kept.TryGetValue(page, out (NodeId Node, PageVersion Version) kept) && kept.Version.Value >= entry.Version.Value:
@@ -303,7 +306,7 @@ public sealed class DirectoryRebuild
                 _answersOut++;
                 break;
             case DirectoryState.I when hasCopy:
-                Complete(in entry, in cause, effects);
+                Complete(ref entry, in cause, effects);
                 break;
             default:
                 entry.State = DirectoryState.Lost;
@@ -316,10 +319,20 @@ public sealed class DirectoryRebuild
     }
 
     /// <summary>The home copy is good. What was on its way to the mirror when the region was frozen goes there again.</summary>
-    private void Complete(in DirectoryEntry entry, in Message cause, EffectBuffer effects)
+    private void Complete(ref DirectoryEntry entry, in Message cause, EffectBuffer effects)
     {
         if ((entry.Flags & DirectoryFlags.MirrorLacks) == 0) return;
-        if (HomeController.TryMirror(_self, _region, in entry, in cause, _self, effects)) _answersOut++;
+        if (SendToMirror(ref entry, in cause, effects)) _answersOut++;
+    }
+
+    /// <summary>Sends the home copy to the mirror, which lacks it until it has said that it has it: another recovery may begin before that.</summary>
+    /// <returns>Whether there is a mirror.</returns>
+    private bool SendToMirror(ref DirectoryEntry entry, in Message cause, EffectBuffer effects)
+    {
+        bool isMirrored = HomeController.TryMirror(_self, _region, in entry, in cause, _self, effects);
+        if (isMirrored) entry.Flags |= DirectoryFlags.MirrorLacks;
+        else entry.Flags &= ~DirectoryFlags.MirrorLacks;
+        return isMirrored;
     }
 
     /// <summary>What a mirror has of a lost page is older than what was lost: it must not come back if the home is lost as well.</summary>

@@ -151,6 +151,27 @@ public sealed class DirectoryRebuildTests
     }
 
     [Fact]
+    public void What_the_mirror_has_not_acknowledged_when_the_next_recovery_begins_is_mirrored_again()
+    {
+        _region.BecomeHome(Extent);
+        _region.SetMirror(Extent, Mirror);
+        _region.EntryAt(Page) = new DirectoryEntry { State = DirectoryState.M, Owner = Other, Version = new PageVersion(2), Flags = DirectoryFlags.Dropped };
+        Freeze(_region, 1, [], [User, Other]);
+        Claim();
+        _recovery.OnClaims(_region, Other, [new Claim(Page, 1, ClaimKind.Kept, new PageVersion(2))], isLast: true, _effects, _lost);
+        _home.OnMessage(_region, Answer(MessageType.Recalled, 2) with { Source = Other }, _effects);
+        Assert.Contains(Effects(), e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.MirrorPut);
+        _effects.Clear();
+        FreezeWithoutOther(); // and without whoever had the copy
+        Claim();
+        Assert.Empty(_lost);
+        Assert.Contains(Effects(), e => e.Kind == EffectKind.Send && e.Message.Type == MessageType.MirrorPut && e.To == Mirror);
+        _home.OnMessage(_region, Answer(MessageType.MirrorAck, 2) with { Source = Mirror }, _effects);
+        Assert.True(RecoveryController.TryComplete(_region));
+        Assert.Equal(DirectoryFlags.None, _region.EntryAt(Page).Flags);
+    }
+
+    [Fact]
     public void The_mirror_of_a_lost_page_forgets_what_it_has_of_it()
     {
         _region.BecomeHome(Extent);
