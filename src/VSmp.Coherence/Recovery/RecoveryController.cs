@@ -55,14 +55,14 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
         }
         // An agent that was killed may have been in the middle of a recovery: what it recorded is looked at in the same way.
         bool beginsAnew = region.IsDeaf || region.Rebuild is { IsDecided: false };
+        // What was a mirror until a recovery that is not decided yet was right for the losses of then; an agent that was started again does not know what was.
+        HashSet<ExtentNumber> promoted = region.Rebuild is { IsDecided: false } undecided ? undecided.Promoted : region.IsDeaf ? HomesHere(region) : [];
         region.Generation = generation;
         region.IsFrozen = true;
         region.IsDeaf = false;
         region.MirrorCopiesOut = 0;
         node.Freeze(region, effects);
         home.Drop(region.Id);
-        // What was a mirror until a recovery that is not decided yet was right for the losses of then.
-        HashSet<ExtentNumber> promoted = region.Rebuild is { IsDecided: false } undecided ? undecided.Promoted : [];
         foreach (ExtentNumber extent in promoted.Where(_ => plan.IsAnyUserLost)) region.DoubtHome(extent);
         foreach (HomeMove move in plan.Moves)
         {
@@ -88,6 +88,16 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
         region.Rebuild.Begin(plan.IsLost, plan.IsAnyUserLost, beginsAnew, effects);
         _underWay.Add(region.Id, (plan, [.. plan.Users]));
         return promotedNow;
+    }
+
+    private static HashSet<ExtentNumber> HomesHere(Region region)
+    {
+        var here = new HashSet<ExtentNumber>();
+        for (uint e = 0; e < region.ExtentCount; e++)
+        {
+            if (region.IsHome(new ExtentNumber(e))) here.Add(new ExtentNumber(e));
+        }
+        return here;
     }
 
     private void Move(Region region, ExtentNumber extent, in HomeMove move, RecoveryPlan plan, bool beginsAnew, HashSet<ExtentNumber> promoted, EffectBuffer effects)
