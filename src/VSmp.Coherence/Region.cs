@@ -18,6 +18,7 @@ public sealed class Region : RegionLayout
     private readonly DirectoryEntry[]?[] _directory;
     private ushort[]? _mirrorOf; // of the extents whose home is here
     private ushort[]? _nextMirrorOf;
+    private readonly HashSet<ExtentNumber> _undecidedHomes = [];
     private int _changes;
 
     /// <summary>Makes a region of which nothing is here yet.</summary>
@@ -59,6 +60,11 @@ public sealed class Region : RegionLayout
 
     /// <summary>Second homes that are here.</summary>
     public MirrorSet Mirrored { get; }
+
+    /// <summary>
+    /// Homes that were mirrors until a recovery in which not everybody has said yet what he has: what is here of them is what was written home last, and not more.
+    /// </summary>
+    public IReadOnlySet<ExtentNumber> UndecidedHomes => _undecidedHomes;
 
     /// <summary>Pages in F, to be released when the directories are there again.</summary>
     internal List<PageNumber> FrozenPages { get; } = [];
@@ -148,6 +154,22 @@ public sealed class Region : RegionLayout
             }
         }
         Mirrored.Remove(extent);
+        LeaveUndecided(extent);
+    }
+
+    /// <summary>A home that was a mirror until a recovery that is not decided yet.</summary>
+    /// <param name="extent">An extent whose home is here.</param>
+    public void LeaveUndecided(ExtentNumber extent)
+    {
+        if (_undecidedHomes.Add(extent)) _changes++;
+    }
+
+    /// <summary>Everybody has said what he has of the homes that are here.</summary>
+    internal void Decide()
+    {
+        if (_undecidedHomes.Count == 0) return;
+        _undecidedHomes.Clear();
+        _changes++;
     }
 
     /// <summary>The home becomes the mirror of what was its mirror, and has what it had. Its entries are reduced to what is here.</summary>
@@ -209,6 +231,7 @@ public sealed class Region : RegionLayout
     {
         if (!IsHome(extent)) return false;
         _directory[extent.Value] = null;
+        _undecidedHomes.Remove(extent);
         SetMirror(extent, NodeId.None);
         SetNextMirror(extent, NodeId.None);
         HomeExtentCount--;

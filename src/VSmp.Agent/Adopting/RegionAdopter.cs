@@ -140,6 +140,7 @@ internal sealed class RegionAdopter(Pager pager, Capacity capacity, string frame
                 state.BecomeHome(extent);
                 state.SetMirror(extent, record.OwnMirror);
                 state.SetNextMirror(extent, record.NextMirror);
+                if ((record.Roles & ExtentRoles.Undecided) != 0) state.LeaveUndecided(extent);
             }
             // Those of which nothing is known are recorded as such.
             if ((record.Roles & ExtentRoles.Mirror) != 0) state.Mirrored.Add(extent, record.MirroredHome, isFresh: true);

@@ -249,7 +249,8 @@ internal sealed unsafe class StateFile : PageRecords, IDisposable
     private static ExtentRecord RecordOf(Region region, ExtentNumber extent)
     {
         bool isHome = region.IsHome(extent), isMirror = region.Mirrored.Contains(extent);
-        ExtentRoles roles = (region.IsOpen(extent) ? ExtentRoles.Open : 0) | (isHome ? ExtentRoles.Home : 0) | (isMirror ? ExtentRoles.Mirror : 0);
+        ExtentRoles roles = (region.IsOpen(extent) ? ExtentRoles.Open : 0) | (isHome ? ExtentRoles.Home : 0) | (isMirror ? ExtentRoles.Mirror : 0)
+            | (region.UndecidedHomes.Contains(extent) ? ExtentRoles.Undecided : 0);
         return new ExtentRecord(roles, region.Homes?.HomeOf(extent) ?? NodeId.None, region.Homes?.MirrorOf(extent) ?? NodeId.None,
             isHome ? region.MirrorOf(extent) : NodeId.None, isHome ? region.NextMirrorOf(extent) : NodeId.None,
             isMirror ? region.Mirrored.HomeOf(extent) : NodeId.None);

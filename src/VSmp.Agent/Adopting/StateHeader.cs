@@ -202,8 +202,9 @@ internal readonly record struct ExtentRecord(ExtentRoles Roles, NodeId Home, Nod
     {
         ExtentRecord record = Of(first, second);
         const ExtentRoles Both = ExtentRoles.Home | ExtentRoles.Mirror;
-        if (record.Roles > (ExtentRoles.Open | Both) || (first >> 8 & 0xFF_FFFF) != 0 || (ushort)second != 0) return "it makes no sense";
+        if (record.Roles > (ExtentRoles.Open | Both | ExtentRoles.Undecided) || (first >> 8 & 0xFF_FFFF) != 0 || (ushort)second != 0) return "it makes no sense";
         if ((record.Roles & Both) == Both) return "it is home and mirror at once";
+        if ((record.Roles & (ExtentRoles.Home | ExtentRoles.Undecided)) == ExtentRoles.Undecided) return "it is undecided, and no home";
         if ((record.Roles & ExtentRoles.Mirror) != 0 && record.MirroredHome.IsNone) return "it is the mirror of nothing";
         bool isOpen = (record.Roles & ExtentRoles.Open) != 0;
         if (isOpen && ((traits & RegionTraits.IsUsed) == 0 || record.Home.IsNone)) return "it is open, and has no home";
@@ -223,4 +224,6 @@ internal enum ExtentRoles : byte
     Home = 2,
     /// <summary>Its mirror.</summary>
     Mirror = 4,
+    /// <summary>Its home, and was its mirror until a recovery that is not decided yet.</summary>
+    Undecided = 8,
 }

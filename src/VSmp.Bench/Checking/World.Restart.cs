@@ -74,9 +74,11 @@ internal sealed partial class World
         if (region.IsHome(Extent))
         {
             NodeId mirror = region.MirrorOf(Extent);
+            bool isUndecided = region.UndecidedHomes.Contains(Extent);
             region.ResignHome(Extent);
             region.BecomeHome(Extent);
             region.SetMirror(Extent, mirror);
+            if (isUndecided) region.LeaveUndecided(Extent);
         }
         if (region.Mirrored.Contains(Extent))
         {

@@ -139,7 +139,7 @@ internal sealed partial class WorldCodec
         Region region = _world.Regions[node];
         bool isHome = region.IsHome(World.Extent), isMirror = region.Mirrored.Contains(World.Extent);
         Put((byte)((isHome ? 1 : 0) | (isMirror ? 2 : 0) | (region.IsFrozen ? 4 : 0) | (region.Rebuild is not null ? 8 : 0) | (region.IsDeaf ? 16 : 0)
-            | (region.Rebuild is { IsDecided: false, Promoted.Count: > 0 } ? 32 : 0)));
+            | (region.UndecidedHomes.Count > 0 ? 32 : 0)));
         Put((byte)region.Generation.Value);
         Put(region.Homes is { } homes ? Name(homes.HomeOf(World.Extent), order) : (byte)0);
         for (int page = 0; page < _world.Scenario.Pages; page++)
@@ -234,7 +234,8 @@ internal sealed partial class WorldCodec
         else region.ResignHome(World.Extent);
         region.Mirrored.Remove(World.Extent);
         if ((flags & 8) != 0) region.Rebuild = new DirectoryRebuild(new NodeId((ushort)node), region);
-        if ((flags & 32) != 0) region.Rebuild!.Promoted.Add(World.Extent);
+        if ((flags & 32) != 0) region.LeaveUndecided(World.Extent);
+        else region.Decide();
         for (int page = 0; page < _world.Scenario.Pages; page++)
         {
             PageNumber at = new((ulong)page);

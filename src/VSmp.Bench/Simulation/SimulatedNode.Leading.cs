@@ -56,9 +56,12 @@ internal sealed partial class SimulatedNode
             if (IsOrphan(new ExtentNumber(e))) Ask(new ExtentNumber(e), Candidate(otherThan: Id, evenUsers: true), isAdoption: true);
         }
         if (_asked.Any(a => a.IsAdoption)) return;
+        // A user that is out of the view, and may not be acted upon yet: it begins with its loss.
+        NodeId[] members = [.. _cluster.Membership!.MembersSeenBy(Id)];
+        if (_cluster.Nodes.Any(n => n.IsUser && !IsLost(n.Id) && !members.Contains(n.Id))) return;
         _mustBegin = false;
         for (uint e = 0; e < _cluster.ExtentCount; e++) MoveHome(new ExtentNumber(e));
-        _participants = [.. _cluster.Membership!.MembersSeenBy(Id).Where(n => !IsLost(n))];
+        _participants = [.. members.Where(n => !IsLost(n))];
         NodeId[] homes = [.. Enumerable.Range(0, _cluster.ExtentCount).Select(e => Places.HomeOf(new ExtentNumber((uint)e)))];
         NodeId[] mirrors = [.. Enumerable.Range(0, _cluster.ExtentCount).Select(e => Places.MirrorOf(new ExtentNumber((uint)e)))];
         Generation before = _leader.Generation.Value > Region.Generation.Value ? _leader.Generation : Region.Generation;

@@ -78,6 +78,7 @@ internal sealed partial class SimulatedNode
             if (!left.IsHome(extent)) continue;
             Region.BecomeHome(extent);
             Region.SetMirror(extent, left.MirrorOf(extent));
+            if (left.UndecidedHomes.Contains(extent)) Region.LeaveUndecided(extent);
         }
         Node = new NodeController(Id, TransactionCapacity);
         Home = new HomeController(Id, () => _cluster.Nodes.Count);

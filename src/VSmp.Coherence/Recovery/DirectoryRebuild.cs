@@ -60,9 +60,6 @@ public sealed class DirectoryRebuild
         set => _answersOut = value;
     }
 
-    /// <summary>Extents that were mirrored here until this recovery; what is here of them is what was written home last, and not more.</summary>
-    internal HashSet<ExtentNumber> Promoted { get; } = [];
-
     /// <summary>
     /// Reduces every entry of the homes that are here to what the home itself has: a copy of some version, or none.
     /// </summary>
@@ -102,6 +99,7 @@ public sealed class DirectoryRebuild
     public void Finish(EffectBuffer effects, List<PageNumber> lost)
     {
         IsDecided = true;
+        _region.Decide();
         for (uint e = 0; e < _region.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);

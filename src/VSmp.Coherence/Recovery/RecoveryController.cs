@@ -55,20 +55,19 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
         }
         // An agent that was killed may have been in the middle of a recovery: what it recorded is looked at in the same way.
         bool beginsAnew = region.IsDeaf || region.Rebuild is { IsDecided: false };
-        // What was a mirror until a recovery that is not decided yet was right for the losses of then; an agent that was started again does not know what was.
-        HashSet<ExtentNumber> promoted = region.Rebuild is { IsDecided: false } undecided ? undecided.Promoted : region.IsDeaf ? HomesHere(region) : [];
         region.Generation = generation;
         region.IsFrozen = true;
         region.IsDeaf = false;
         region.MirrorCopiesOut = 0;
         node.Freeze(region, effects);
         home.Drop(region.Id);
-        foreach (ExtentNumber extent in promoted.Where(_ => plan.IsAnyUserLost)) region.DoubtHome(extent);
+        // What was a mirror until a recovery that is not decided yet was right for the losses of then.
+        foreach (ExtentNumber extent in region.UndecidedHomes.Where(_ => plan.IsAnyUserLost)) region.DoubtHome(extent);
         foreach (HomeMove move in plan.Moves)
         {
-            for (uint i = 0; i < move.Count; i++) Move(region, new ExtentNumber(move.First.Value + i), in move, plan, beginsAnew, promoted, effects);
+            for (uint i = 0; i < move.Count; i++) Move(region, new ExtentNumber(move.First.Value + i), in move, plan, beginsAnew, effects);
         }
-        int promotedNow = 0;
+        int promoted = 0;
         for (uint e = 0; e < region.ExtentCount; e++)
         {
             ExtentNumber extent = new(e);
@@ -77,43 +76,29 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
             if (!region.Mirrored.Contains(extent) || !plan.IsLost(region.Mirrored.HomeOf(extent))) continue;
             region.PromoteMirror(extent, plan.IsAnyUserLost);
             NodeController.OnBecameHome(region, extent);
-            promoted.Add(extent);
-            promotedNow++;
+            promoted++;
         }
         region.Rebuild = null;
         _underWay.Remove(region.Id);
-        if (region.HomeExtentCount == 0) return promotedNow;
+        if (region.HomeExtentCount == 0) return promoted;
         region.Rebuild = new DirectoryRebuild(self, region);
-        region.Rebuild.Promoted.UnionWith(promoted);
         region.Rebuild.Begin(plan.IsLost, plan.IsAnyUserLost, beginsAnew, effects);
         _underWay.Add(region.Id, (plan, [.. plan.Users]));
-        return promotedNow;
+        return promoted;
     }
 
-    private static HashSet<ExtentNumber> HomesHere(Region region)
-    {
-        var here = new HashSet<ExtentNumber>();
-        for (uint e = 0; e < region.ExtentCount; e++)
-        {
-            if (region.IsHome(new ExtentNumber(e))) here.Add(new ExtentNumber(e));
-        }
-        return here;
-    }
-
-    private void Move(Region region, ExtentNumber extent, in HomeMove move, RecoveryPlan plan, bool beginsAnew, HashSet<ExtentNumber> promoted, EffectBuffer effects)
+    private void Move(Region region, ExtentNumber extent, in HomeMove move, RecoveryPlan plan, bool beginsAnew, EffectBuffer effects)
     {
         if (region.Protocol != Msi.Protocol) throw new ProtocolViolationException($"{region.Id} is kept coherent by {region.Protocol.Name}: its homes cannot move");
         if (move.Home == self && region.Mirrored.Contains(extent))
         {
             region.PromoteMirror(extent, plan.IsAnyUserLost);
             region.SetMirror(extent, move.Mirror);
-            promoted.Add(extent);
         }
         else if (move.Mirror == self && region.IsHome(extent))
         {
             DirectoryRebuild.Reduce(self, region, extent, plan.IsLost, plan.IsAnyUserLost, beginsAnew, effects);
             region.DemoteHome(extent, move.Home);
-            promoted.Remove(extent);
         }
     }
 
