@@ -115,8 +115,8 @@ internal sealed class RecoveryRun(BenchCluster cluster, Victims what, int mebiby
         _ = guest.Ask();
         Thread.Sleep(_random.Next(MostMillisecondsToKill));
         if (folder.Node() is null) throw new BenchException($"agent {victim} does not run");
+        if (what == Victims.Host) TellOthers(victim, new FaultOrder(FaultKind.Partition, [victim])); // what it says is heard until it is killed
         DateTime killed = DateTime.UtcNow;
-        if (what == Victims.Host) TellOthers(victim, new FaultOrder(FaultKind.Partition, [victim]));
         if (!NodeProcesses.Kill(folder)) throw new BenchException($"agent {victim} cannot be killed");
         LoggedRecovery? recovery = null;
         Await($"the recovery from the loss of {victim}", () => (recovery = RecoveryLog.Find(LinesOf(leader).Skip(logged), victim)) is not null);

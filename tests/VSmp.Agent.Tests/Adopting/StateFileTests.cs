@@ -37,6 +37,8 @@ public sealed class StateFileTests : IDisposable
         region.SetMirror(new ExtentNumber(7), new NodeId(65534));
         region.SetNextMirror(new ExtentNumber(7), new NodeId(5));
         region.Mirrored.Add(new ExtentNumber(299), new NodeId(0), isFresh: false);
+        region.BecomeHome(new ExtentNumber(9));
+        region.LeaveUndecided(new ExtentNumber(9));
         region.Open(new ExtentNumber(7));
         region.Open(new ExtentNumber(8));
         region.Generation = new Generation(9);
@@ -51,6 +53,7 @@ public sealed class StateFileTests : IDisposable
         Assert.Equal(RegionTraits.IsUsed | RegionTraits.IsShared, found.Header.Traits);
         Assert.Equal(new ExtentRecord(ExtentRoles.Open | ExtentRoles.Home, new NodeId(7 * 211), NodeId.None, new NodeId(65534), new NodeId(5), NodeId.None), found[new ExtentNumber(7)]);
         Assert.Equal(new ExtentRecord(ExtentRoles.Mirror, new NodeId(299 * 211 & 0xFFFF), new NodeId(0), NodeId.None, NodeId.None, new NodeId(0)), found[new ExtentNumber(299)]);
+        Assert.Equal(ExtentRoles.Home | ExtentRoles.Undecided, found[new ExtentNumber(9)].Roles);
         Assert.Equal(ExtentRoles.None, found[new ExtentNumber(298)].Roles);
         Assert.Equal(0x8000_0001_0000_0000, found.NodeWordOf(new PageNumber((8 << 9) + 511)));
         Assert.Equal(128ul, found.HomeWordOf(new PageNumber(299 << 9))); // a mirror that knows nothing yet

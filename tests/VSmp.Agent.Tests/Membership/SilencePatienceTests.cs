@@ -16,7 +16,8 @@ public sealed class SilencePatienceTests
     public void One_that_is_not_known_yet_is_not()
     {
         Assert.Equal(Never, PatienceAfter());
-        Assert.Equal(Never, PatienceAfter((60, Window / 2)));
+        Assert.Equal(Never, PatienceAfter((60, SilencePatience.UnknownTicks / 2)));
+        Assert.Equal(SilencePatience.LeastTicks, PatienceAfter((60, SilencePatience.UnknownTicks + 100)));
     }
 
     [Fact]

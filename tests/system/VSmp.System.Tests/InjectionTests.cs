@@ -34,10 +34,10 @@ public sealed class InjectionTests
     [Fact]
     public void Spikes_of_delay_in_a_third_of_all_messages_cost_time_and_no_node() => Cluster.Run(3, "128M", cluster =>
     {
-        using GuestCommand guest = cluster.Start([Paths.Program("random"), "64", "18"], local: "32M", node: "n0", redundancy: "mirror");
+        using GuestCommand guest = cluster.Start([Paths.Program("random"), "64", "12"], local: "32M", node: "n0", redundancy: "mirror");
         guest.Command.EndInput();
         Wait.Until(() => cluster.AllocatedBytes("n1") > Cluster.MiB(8), 60, () => "the guest's pages on n1");
-        Thread.Sleep(11_000); // the network is known to be quick by then
+        Thread.Sleep(3_000); // the network is known to be quick by then
         foreach (string agent in cluster.Agents) cluster.Vsmp("inject", "delay", agent, "300ms", "--share", "30").Succeeded();
         Outcome ended = guest.Command.WaitForEnd(180).Succeeded(); // it verifies whatever it reads
         Assert.True(Happened(cluster.Vsmp("inject", "list").Succeeded().Output, "delay") >= 100, ended.Error);
