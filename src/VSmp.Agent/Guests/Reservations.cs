@@ -110,6 +110,8 @@ internal sealed partial class Reservations(NodeId self, Pager pager, IFabric fab
             }
             request.Granted.Clear();
         }
+        // An answer has no consequence any more: that of a mirror would have the home asked, and nobody would tell that one of the end.
+        foreach (ulong id in _pending.Where(p => p.Value.Guest == guest).Select(p => p.Key).ToArray()) _pending.Remove(id);
         _awaitFrames.RemoveAll(p => p.Guest == guest);
         _awaitRecovery.RemoveAll(p => p.Guest == guest);
         guest.ReservedExtents = 0;
