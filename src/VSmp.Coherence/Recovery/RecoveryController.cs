@@ -100,6 +100,11 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
             DirectoryRebuild.Reduce(self, region, extent, plan.IsLost, plan.IsAnyUserLost, beginsAnew, effects);
             region.DemoteHome(extent, move.Home);
         }
+        else if (move.Home == self && region.IsHome(extent) && region.MirrorOf(extent) != move.Mirror)
+        {
+            // Its mirror was lost, and the leader that knew of it was killed before this node did: to the next one, that mirror never was.
+            region.SetMirror(extent, move.Mirror);
+        }
     }
 
     /// <summary>A user's claims; all of them have come when <paramref name="isLast"/>.</summary>

@@ -368,6 +368,16 @@ public sealed class DirectoryRebuildTests
     }
 
     [Fact]
+    public void A_home_hears_where_its_mirror_is_from_a_leader_that_is_another_one()
+    {
+        _region.BecomeHome(Extent);
+        _region.SetMirror(Extent, Mirror);
+        Move(Self, NodeId.None); // the leader before was killed when it knew that the mirror was lost, and this home did not
+        Assert.True(_region.IsHome(Extent));
+        Assert.Equal(NodeId.None, _region.MirrorOf(Extent));
+    }
+
+    [Fact]
     public void A_writeback_waits_for_the_mirror_and_for_its_successor()
     {
         NodeId next = LostHome;
