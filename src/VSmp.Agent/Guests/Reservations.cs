@@ -41,6 +41,12 @@ internal sealed partial class Reservations(NodeId self, Pager pager, IFabric fab
     /// </summary>
     public Func<RegionId, Action, bool> PutOffUntilFrozen { get; set; } = (_, _) => false;
 
+    /// <summary>
+    /// Whether a node has forgotten what it had of a guest's region, and the recovery that this needs has not ended: it would take what the node is given anew
+    /// for lost as well.
+    /// </summary>
+    public Func<RegionId, bool> IsForgottenSomewhere { get; set; } = _ => false;
+
     /// <summary>Reserves extents of a guest's region: all of them or none. Those that are reserved already count as such.</summary>
     /// <param name="guest">For whom.</param>
     /// <param name="first">The first extent.</param>
@@ -253,7 +259,7 @@ internal sealed partial class Reservations(NodeId self, Pager pager, IFabric fab
         Guest guest = request.Guest;
         Run run = guest.Run;
         if (pager.Find(guest.Region.Id) != guest.Region) return; // it died meanwhile
-        if (Pager.IsFrozen(guest.Region))
+        if (Pager.IsFrozen(guest.Region) || IsForgottenSomewhere(guest.Region.Id))
         {
             _awaitRecovery.Add(request);
             return;

@@ -47,6 +47,7 @@ internal sealed partial class RecoveryServer
         _peers = peers;
         _reservations = reservations;
         reservations.PutOffUntilFrozen = PutOffUntilFrozen;
+        reservations.IsForgottenSomewhere = _forgotten.ContainsKey;
         pager.Rebuilt += OnRebuiltHere;
         pager.Removed += Forget;
     }
