@@ -28,7 +28,7 @@ internal sealed partial class Reservations
             foreach (ExtentNumber extent in part.Wanted) part.Parent!.Wanted.Enqueue(extent);
             if (--part.Parent!.Outstanding == 0) anew.Add(part.Parent);
         }
-        foreach (Pending request in _pending.Values.Select(p => p.Parent!).Concat(_awaitFrames).Concat(_awaitRecovery).Concat(anew).Distinct().ToArray())
+        foreach (Pending request in Requests.Union(anew).ToArray())
         {
             foreach ((ExtentNumber Extent, Placement At) granted in request.Granted.Where(g => Concerns(g.At, peer)).ToArray())
             {

@@ -105,7 +105,7 @@ internal sealed partial class Reservations(NodeId self, Pager pager, IFabric fab
         }
         // Where a reservation is still under way, extents may be granted that nobody will use: those homes, and mirrors, are told as well.
         homes.UnionWith(_lateMirrors.Values.Where(m => m.Region == guest.Region.Id).Select(m => m.To));
-        foreach (Pending request in _pending.Values.Select(p => p.Parent!).Concat(_awaitFrames).Concat(_awaitRecovery).Where(p => p.Guest == guest).Distinct().ToArray())
+        foreach (Pending request in Requests.Where(p => p.Guest == guest).ToArray())
         {
             homes.UnionWith(request.Asked);
             foreach ((ExtentNumber _, Placement at) in request.Granted)
@@ -163,7 +163,7 @@ internal sealed partial class Reservations(NodeId self, Pager pager, IFabric fab
     }
 
     /// <summary>Nodes that may know of a guest's region, though no extent of it is placed there yet.</summary>
-    public IEnumerable<NodeId> AskedFor(Guest guest) => _pending.Values.Where(p => p.Guest == guest).SelectMany(p => p.Parent!.Asked)
+    public IEnumerable<NodeId> AskedFor(Guest guest) => Requests.Where(p => p.Guest == guest).SelectMany(p => p.Asked)
         .Concat(_lateMirrors.Values.Where(m => m.Region == guest.Region.Id).Select(m => m.To));
 
     /// <summary>Extents that a node has free, as far as known.</summary>
@@ -250,6 +250,9 @@ internal sealed partial class Reservations(NodeId self, Pager pager, IFabric fab
         if (capacity.CacheBytes > 0) text.Append(", ").Append(Megabytes(capacity.CacheBytes)).Append(" set aside for copies");
         return text.ToString();
     }
+
+    /// <summary>What guests have asked for, and have no answer to: whether others are asked, or what they have granted waits for something else.</summary>
+    private IEnumerable<Pending> Requests => _pending.Values.Select(p => p.Parent!).Concat(_awaitFrames).Concat(_awaitRecovery).Distinct();
 
     private static ulong Megabytes(ulong bytes) => bytes >> 20;
 
