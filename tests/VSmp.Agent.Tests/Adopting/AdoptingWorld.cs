@@ -364,21 +364,7 @@ internal sealed class AdoptingWorld : IDisposable
 
         public void OnFrame(in Parcel parcel)
         {
-            FrameHeader h = parcel.Header;
-            Message message = new()
-            {
-                Type = h.Type,
-                Flags = h.Flags,
-                Source = h.Source,
-                Requestor = h.Requestor,
-                AckCount = h.AckCount,
-                Transaction = h.Transaction,
-                Count = h.Count,
-                Region = h.Region,
-                Page = h.Page,
-                Version = h.PageVersion,
-                Generation = h.Generation,
-            };
+            Message message = parcel.Message;
             Pager.OnMessage(in message, parcel.Payload);
         }
 

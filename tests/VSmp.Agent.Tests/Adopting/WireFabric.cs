@@ -7,7 +7,24 @@ using VSmp.Coherence.Messages;
 namespace VSmp.Agent.Tests.Adopting;
 
 /// <summary>What a node of a test sends: coherence messages of its pager, and what nodes say about recoveries.</summary>
-internal sealed record Parcel(FrameHeader Header, byte[] Payload, Action? Control);
+internal sealed record Parcel(FrameHeader Header, byte[] Payload, Action? Control)
+{
+    /// <summary>What it says to a pager.</summary>
+    public Message Message => new()
+    {
+        Type = Header.Type,
+        Flags = Header.Flags,
+        Source = Header.Source,
+        Requestor = Header.Requestor,
+        AckCount = Header.AckCount,
+        Transaction = Header.Transaction,
+        Count = Header.Count,
+        Region = Header.Region,
+        Page = Header.Page,
+        Version = Header.PageVersion,
+        Generation = Header.Generation,
+    };
+}
 
 /// <summary>A fabric without sessions: frames wait in the outbox until they are flushed, and are lost with the agent until then.</summary>
 internal sealed class WireFabric(NodeId self, Action<NodeId, Parcel> deliver) : IFabric
@@ -20,6 +37,9 @@ internal sealed class WireFabric(NodeId self, Action<NodeId, Parcel> deliver) : 
     public FabricCounters Counters => default;
 
     public bool HoldsBack { get; set; }
+
+    /// <summary>Called before anything is put into the outbox: an agent can be killed there.</summary>
+    public Action Tripwire { get; init; } = () => { };
 
     public void Add(NodeId peer, IPEndPoint address)
     {
@@ -38,6 +58,7 @@ internal sealed class WireFabric(NodeId self, Action<NodeId, Parcel> deliver) : 
 
     public void Commit(in FrameHeader header)
     {
+        Tripwire();
         FrameHeader stamped = header;
         stamped.Source = self;
         _outbox.Add((_to, new Parcel(stamped, _room.AsSpan(0, _payloadBytes).ToArray(), null)));
