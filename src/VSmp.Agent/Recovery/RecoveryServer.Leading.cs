@@ -133,7 +133,8 @@ internal sealed partial class RecoveryServer
         int others = participants.Contains(_self) ? participants.Count - 1 : participants.Count;
         string why = names.Length > 0 ? $"{string.Join(", ", names)} lost" : isAdopted || recovery.Moves.Count == 0 ? "an agent was started again" : $"{recovery.Moves.Sum(m => m.Count)} extents get another home";
         Log.Info($"recovery of {region.Name}: {why}; {others} other nodes take part");
-        var plan = new RecoveryPlan([.. lost], region.Users, IsAnyUserLost: false) { Moves = recovery.Moves, Forgetful = [.. lost.Except(_lost)] }; // without any of its users a region is not recovered
+        recovery.Forgetful.UnionWith(lost.Except(_lost));
+        var plan = new RecoveryPlan([.. lost], region.Users, IsAnyUserLost: false) { Moves = recovery.Moves, Forgetful = [.. recovery.Forgetful] }; // without any of its users a region is not recovered
         byte[] bytes = PlanFormat.Write(plan);
         bool takesPart = participants.Contains(_self);
         // Here first: the agent that comes after this one must know of every generation that others may have heard of.
@@ -276,7 +277,7 @@ internal sealed partial class RecoveryServer
         }
         _underWay.Remove(region.Id);
         _adopted.Remove(region.Id);
-        _forgotten.Remove(region.Id); // nothing of it is there any more; it may get something new
+        ForgetForgetful(recovery);
         PagedRegion? here = _pager.Find(region.Id);
         if (here is not null && recovery.Participants.Contains(_self)) _pager.Thaw(here);
         long now = Reactor.Clock();
@@ -287,6 +288,17 @@ internal sealed partial class RecoveryServer
             + $" (frozen after {(recovery.FrozenMicroseconds - recovery.StartedMicroseconds) / 1000.0:0.0}), generation {generation.Value}; {outcome}");
         if (here is { IsShared: false }) _reservations.OnThawed(here);
         Recovered?.Invoke(region);
+    }
+
+    /// <summary>
+    /// Nothing of the region is where it was forgotten; something new may be. Not so where that came out after this recovery had begun: the next one, which may have to
+    /// wait for others, has to know.
+    /// </summary>
+    private void ForgetForgetful(LedRecovery recovery)
+    {
+        if (!_forgotten.TryGetValue(recovery.Region.Id, out HashSet<NodeId>? forgetful)) return;
+        forgetful.ExceptWith(recovery.Forgetful);
+        if (forgetful.Count == 0) _forgotten.Remove(recovery.Region.Id);
     }
 
     /// <summary>Tells of pages that are lost, of each once.</summary>
@@ -309,6 +321,7 @@ internal sealed partial class RecoveryServer
         public RecoveryLeader Leader { get; } = leader;
         public NodeId[] Participants { get; } = participants;
         public SortedSet<string> Lost { get; } = new(StringComparer.Ordinal);
+        public HashSet<NodeId> Forgetful { get; } = [];
         public List<PageNumber> LostPages { get; } = [];
         public List<HomeMove> Moves { get; } = [];
         public long StartedMicroseconds { get; } = startedMicroseconds;
