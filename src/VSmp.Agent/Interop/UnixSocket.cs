@@ -46,8 +46,8 @@ internal sealed unsafe partial class UnixSocket : SafeHandle
     /// <summary>The descriptor, for a reactor; it stays this object's.</summary>
     public int Descriptor => (int)handle;
 
-    /// <summary>Listens at a path, without blocking. An old socket there is replaced: the caller knows that nobody uses
-    /// it.</summary>
+    /// <summary>Listens at a path, without blocking. An old socket there is replaced, at once: the caller knows that nobody uses it. Who tries to
+    /// connect meanwhile is refused as long as nobody listens, and never for want of a right that the socket is about to give.</summary>
     /// <param name="path">Where.</param>
     /// <param name="type">How it carries data.</param>
     /// <param name="groupId">A group whose members may connect, or null for the owner alone.</param>
@@ -56,10 +56,12 @@ internal sealed unsafe partial class UnixSocket : SafeHandle
         UnixSocket socket = Create(type, SOCK_NONBLOCK);
         try
         {
-            _ = Libc.Unlink(path);
-            socket.Bind(path);
-            UnixFile.Restrict(path, groupId, isDirectory: false);
+            string next = path[..^1] + '~'; // as long: what fits the address fits
+            _ = Libc.Unlink(next);
+            socket.Bind(next);
+            UnixFile.Restrict(next, groupId, isDirectory: false);
             if (ListenFor(socket.Descriptor, Backlog) < 0) throw Errno.Exception($"cannot listen at {path}");
+            File.Move(next, path, overwrite: true);
             return socket;
         }
         catch
