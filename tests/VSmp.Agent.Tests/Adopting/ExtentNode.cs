@@ -120,15 +120,15 @@ internal sealed class ExtentNode(ExtentWorld world, int number, uint contributed
     }
 
     /// <summary>The agent of another node is another one.</summary>
-    public void OnRestarted(ExtentNode other)
+    public void OnRestarted(NodeId other, int incarnation)
     {
-        if (Knows(other.Id) == other.Incarnation) return;
+        if (Knows(other) >= incarnation) return;
         EndTurn(); // what was said to the last one
-        _known[other.Id] = other.Incarnation;
-        Peers.Find(other.Id)!.OnRestarted();
-        Recovery.OnNodeRestarted(other.Id);
-        if (world.Bug != PlantedBug.WaitsForFormerAgents) Reservations.OnPeerRestarted(other.Id);
-        Recovery.AskHeld(other.Id);
+        _known[other] = incarnation;
+        Peers.Find(other)!.OnRestarted();
+        Recovery.OnNodeRestarted(other);
+        if (world.Bug != PlantedBug.WaitsForFormerAgents) Reservations.OnPeerRestarted(other);
+        Recovery.AskHeld(other);
     }
 
     /// <summary>As agents do several times a second.</summary>

@@ -236,11 +236,11 @@ internal sealed class ExtentWorld : IDisposable
             Attempt(node, node.Start);
             return;
         }
-        node.Incarnation++;
+        int incarnation = ++node.Incarnation;
         node.State = AgentState.Announced;
         foreach (ExtentNode other in Nodes.Where(n => n != node))
         {
-            _wires[node.Id.Value, other.Id.Value].Enqueue((new Parcel(default, [], () => other.OnRestarted(node)), ToAnyAgent));
+            _wires[node.Id.Value, other.Id.Value].Enqueue((new Parcel(default, [], () => other.OnRestarted(node.Id, incarnation)), ToAnyAgent));
         }
     }
 
