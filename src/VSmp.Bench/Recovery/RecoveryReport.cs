@@ -120,13 +120,17 @@ internal sealed record RecoveryReport(Victims What, Machine Machine, int Agents,
     }
 
     /// <inheritdoc/>
-    public string ToSvg() => BarChart.Draw(What switch
+    public string ToSvg()
+    {
+        string title = What switch
         {
             Victims.Agent => "An agent is killed under a guest, and started again",
             Victims.Host => "A host is gone under a guest whose memory is mirrored",
             _ => "A node is killed under a guest whose memory is mirrored",
-        }, "milliseconds; the median, and from the least to the greatest",
-        [.. Figures.Select(figure => new Bar(figure.Name, figure.P50, figure.Least, figure.Greatest, Target: null))]);
+        };
+        return BarChart.Draw(title, "milliseconds; the median, and from the least to the greatest",
+            [.. Figures.Select(figure => new Bar(figure.Name, figure.P50, figure.Least, figure.Greatest, Target: null))]);
+    }
 }
 
 /// <summary>The report's form: properties by their names.</summary>
