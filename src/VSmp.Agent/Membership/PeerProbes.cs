@@ -22,10 +22,10 @@ internal sealed class PeerProbes(Reactor reactor, PeerGate gate, FaultPlan? faul
     private readonly Dictionary<NodeId, State> _states = [];
 
     /// <summary>Whether the last look at a silent member found that its host refuses connections.</summary>
-    public bool IsRefused(NodeId node) => _states.TryGetValue(node, out State? state) && state.IsRefused;
+    public bool IsRefused(NodeId node) => _states.TryGetValue(node, out State? state) && state.Found == PeerEvidence.Refused;
 
     /// <summary>Whether the last look at a silent member got no answer at all.</summary>
-    public bool IsUnanswered(NodeId node) => _states.TryGetValue(node, out State? state) && state.IsUnanswered;
+    public bool IsUnanswered(NodeId node) => _states.TryGetValue(node, out State? state) && state.Found == PeerEvidence.Unanswered;
 
     /// <summary>A member has been silent for so long.</summary>
     public void OnSilent(Member member, long silentTicks, long now)
@@ -34,11 +34,11 @@ internal sealed class PeerProbes(Reactor reactor, PeerGate gate, FaultPlan? faul
         state.Patience.OnSilent(silentTicks, now);
         if (silentTicks < SilenceTicks)
         {
-            state.IsRefused = state.IsUnanswered = false;
+            state.Found = null;
             return;
         }
         NodeId node = member.Id;
-        if (state.IsUnanswered && state.Patience.IsOver) found(node, PeerEvidence.Unanswered);
+        if (state.Found == PeerEvidence.Unanswered && state.Patience.IsOver) found(node, PeerEvidence.Unanswered);
         if (state.IsUnderWay || now - state.TriedAt < AgainTicks) return;
         state.IsUnderWay = true;
         state.TriedAt = now;
@@ -62,10 +62,8 @@ internal sealed class PeerProbes(Reactor reactor, PeerGate gate, FaultPlan? faul
     {
         state.IsUnderWay = false;
         if (!_states.TryGetValue(node, out State? current) || current != state) return;
-        PeerEvidence? evidence = EvidenceOf(error);
-        state.IsRefused = evidence == PeerEvidence.Refused;
-        state.IsUnanswered = evidence == PeerEvidence.Unanswered;
-        if (evidence is { } what and not PeerEvidence.Unanswered) found(node, what);
+        state.Found = EvidenceOf(error);
+        if (state.Found is { } what and not PeerEvidence.Unanswered) found(node, what); // that one takes longer to be believed
     }
 
     private sealed class State
@@ -74,9 +72,8 @@ internal sealed class PeerProbes(Reactor reactor, PeerGate gate, FaultPlan? faul
 
         public bool IsUnderWay { get; set; }
 
-        public bool IsUnanswered { get; set; }
-
-        public bool IsRefused { get; set; }
+        /// <summary>What the last look found, while the silence lasts; null: nothing.</summary>
+        public PeerEvidence? Found { get; set; }
 
         public long TriedAt { get; set; } = Heartbeat.NoTicks;
     }
