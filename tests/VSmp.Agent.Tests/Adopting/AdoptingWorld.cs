@@ -102,11 +102,17 @@ internal sealed class AdoptingWorld : IDisposable
 
     public void Dispose()
     {
-        _reactor.Stop();
-        _thread.Join();
-        foreach (Node node in _nodes) node.Dispose();
-        _reactor.Dispose();
-        Directory.Delete(_folder, recursive: true);
+        try
+        {
+            _reactor.Stop();
+            _thread.Join();
+            foreach (Node node in _nodes) node.Dispose();
+            _reactor.Dispose();
+        }
+        finally
+        {
+            Directory.Delete(_folder, recursive: true); // it is memory
+        }
     }
 
     private string FolderOf(int node) => Path.Combine(_folder, node.ToString(CultureInfo.InvariantCulture));

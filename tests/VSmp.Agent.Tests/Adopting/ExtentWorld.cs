@@ -107,9 +107,15 @@ internal sealed class ExtentWorld : IDisposable
 
     public void Dispose()
     {
-        foreach (ExtentNode node in Nodes.Where(n => n.State == AgentState.Running)) node.Die();
-        Reactor.Dispose();
-        Directory.Delete(Folder, recursive: true);
+        try
+        {
+            foreach (ExtentNode node in Nodes.Where(n => n.State == AgentState.Running)) node.Die();
+            Reactor.Dispose();
+        }
+        finally
+        {
+            Directory.Delete(Folder, recursive: true); // it is memory
+        }
     }
 
     /// <summary>A frame leaves.</summary>
