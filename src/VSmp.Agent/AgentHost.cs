@@ -140,20 +140,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
                 break;
             default:
                 if (!_isReady) break; // nothing was granted to anybody yet
-                Message message = new()
-                {
-                    Type = header.Type,
-                    Flags = header.Flags,
-                    Source = header.Source,
-                    Requestor = header.Requestor,
-                    AckCount = header.AckCount,
-                    Transaction = header.Transaction,
-                    Count = header.Count,
-                    Region = header.Region,
-                    Page = header.Page,
-                    Version = header.PageVersion,
-                    Generation = header.Generation,
-                };
+                Message message = header.ToMessage();
                 _pager.OnMessage(in message, payload);
                 break;
         }

@@ -368,20 +368,7 @@ internal sealed unsafe partial class Pager
 
     private void Commit(PagedRegion region, NodeId to, in Message m, PageNumber page, uint count, MessageFlags flags, int payloadBytes)
     {
-        FrameHeader header = new()
-        {
-            Type = m.Type,
-            Flags = flags,
-            Requestor = m.Requestor,
-            AckCount = m.AckCount,
-            Network = MessageTypes.NetworkOf(m.Type),
-            Transaction = m.Transaction,
-            Count = count,
-            Region = m.Region,
-            Page = page,
-            PageVersion = m.Version,
-            Generation = m.Generation,
-        };
+        FrameHeader header = FrameHeader.Of(in m) with { Flags = flags, Page = page, Count = count };
         _fabric.Commit(in header);
         if (region.Run is { } run)
         {

@@ -156,20 +156,8 @@ internal sealed partial class SimulatedNode
             EndTurn();
             return;
         }
-        Message message = new()
-        {
-            Type = header.Type,
-            Flags = header.Flags,
-            Source = header.Source,
-            Requestor = header.Requestor,
-            AckCount = header.AckCount,
-            Transaction = header.Transaction,
-            Count = header.Count,
-            Region = header.Region,
-            Page = header.Page,
-            Version = header.PageVersion,
-            Generation = Has(SimulationBugs.OldGenerationServed) ? Region.Generation : header.Generation,
-        };
+        Message message = header.ToMessage();
+        if (Has(SimulationBugs.OldGenerationServed)) message.Generation = Region.Generation;
         if (_cluster.IsTracing) _cluster.Tell($"{Id}: gets {message}");
         if (Has(SimulationBugs.MirrorAckedEarly) && message.Type == MessageType.MirrorAck && (message.Flags & MessageFlags.Prefetch) == 0) return;
         if (Has(SimulationBugs.RunCutShort) && message.Type is MessageType.DataS or MessageType.DataM) message.Count = 1;
@@ -561,20 +549,7 @@ internal sealed partial class SimulatedNode
             if (value == NoFrame) throw new SimulationException($"{Id} sends {page} from {effect.Source}, and has none there");
             BinaryPrimitives.WriteUInt32LittleEndian(room[(int)(p << PageNumber.Shift)..], value);
         }
-        FrameHeader header = new()
-        {
-            Type = m.Type,
-            Flags = m.Flags,
-            Requestor = m.Requestor,
-            AckCount = m.AckCount,
-            Network = MessageTypes.NetworkOf(m.Type),
-            Transaction = m.Transaction,
-            Count = m.Count,
-            Region = m.Region,
-            Page = m.Page,
-            PageVersion = m.Version,
-            Generation = m.Generation,
-        };
+        FrameHeader header = FrameHeader.Of(in m);
         if (_records is null) _cluster.Network.Commit(Id, effect.To, in header);
         else _outbox.Add((effect.To, header, later));
     }

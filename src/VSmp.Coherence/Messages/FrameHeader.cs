@@ -92,4 +92,36 @@ public struct FrameHeader
     [FieldOffset(112)] public ulong Reserved2;
     /// <summary>Zero.</summary>
     [FieldOffset(120)] public ulong Reserved3;
+
+    /// <summary>The fields of a frame that carry a message; its sender is the session's to say.</summary>
+    public static FrameHeader Of(in Message message) => new()
+    {
+        Type = message.Type,
+        Flags = message.Flags,
+        Requestor = message.Requestor,
+        AckCount = message.AckCount,
+        Network = MessageTypes.NetworkOf(message.Type),
+        Transaction = message.Transaction,
+        Count = message.Count,
+        Region = message.Region,
+        Page = message.Page,
+        PageVersion = message.Version,
+        Generation = message.Generation,
+    };
+
+    /// <summary>The message that a frame carries.</summary>
+    public readonly Message ToMessage() => new()
+    {
+        Type = Type,
+        Flags = Flags,
+        Source = Source,
+        Requestor = Requestor,
+        AckCount = AckCount,
+        Transaction = Transaction,
+        Count = Count,
+        Region = Region,
+        Page = Page,
+        Version = PageVersion,
+        Generation = Generation,
+    };
 }

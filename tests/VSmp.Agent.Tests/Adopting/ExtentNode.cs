@@ -263,20 +263,7 @@ internal sealed class ExtentNode(ExtentWorld world, int number, uint contributed
     private void Say(NodeId to, in Message m)
     {
         Fabric.Begin(to, 0);
-        Fabric.Commit(new FrameHeader
-        {
-            Type = m.Type,
-            Flags = m.Flags,
-            Requestor = m.Requestor,
-            AckCount = m.AckCount,
-            Network = MessageTypes.NetworkOf(m.Type),
-            Transaction = m.Transaction,
-            Count = m.Count,
-            Region = m.Region,
-            Page = m.Page,
-            PageVersion = m.Version,
-            Generation = m.Generation,
-        });
+        Fabric.Commit(FrameHeader.Of(in m));
     }
 
     private void OnReturned(NodeId node)

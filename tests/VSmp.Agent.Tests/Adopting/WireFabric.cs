@@ -10,20 +10,7 @@ namespace VSmp.Agent.Tests.Adopting;
 internal sealed record Parcel(FrameHeader Header, byte[] Payload, Action? Control)
 {
     /// <summary>What it says to a pager.</summary>
-    public Message Message => new()
-    {
-        Type = Header.Type,
-        Flags = Header.Flags,
-        Source = Header.Source,
-        Requestor = Header.Requestor,
-        AckCount = Header.AckCount,
-        Transaction = Header.Transaction,
-        Count = Header.Count,
-        Region = Header.Region,
-        Page = Header.Page,
-        Version = Header.PageVersion,
-        Generation = Header.Generation,
-    };
+    public Message Message => Header.ToMessage();
 }
 
 /// <summary>A fabric without sessions: frames wait in the outbox until they are flushed, and are lost with the agent until then.</summary>

@@ -60,6 +60,32 @@ public sealed class WireFormatTests
     }
 
     [Fact]
+    public void A_message_comes_out_of_a_frame_as_it_went_in_and_the_source_is_the_frames()
+    {
+        Message sent = new()
+        {
+            Type = MessageType.FwdGetM,
+            Flags = MessageFlags.Prefetch,
+            Source = new NodeId(1), // says nothing: sessions know who sends
+            Requestor = new NodeId(2),
+            AckCount = 3,
+            Transaction = 4,
+            Count = 5,
+            Region = new RegionId(6),
+            Page = new PageNumber(7),
+            Version = new PageVersion(8),
+            Generation = new Generation(9),
+        };
+        foreach (System.Reflection.FieldInfo field in typeof(Message).GetFields())
+        {
+            Assert.NotEqual(Activator.CreateInstance(field.FieldType), field.GetValue(sent)); // one that is added belongs in here
+        }
+        FrameHeader frame = FrameHeader.Of(in sent) with { Source = new NodeId(10) };
+        Assert.Equal(VirtualNetwork.Forward, frame.Network);
+        Assert.Equal(sent with { Source = new NodeId(10) }, frame.ToMessage());
+    }
+
+    [Fact]
     public void Enumerations_on_the_wire_have_the_values_that_they_always_had()
     {
         Assert.Equal(
