@@ -175,6 +175,12 @@ void fence_newcomer(struct hold *guest) {
     if (phase == FENCED) set_timer(tick_timer, 0, FIRST_LOOK_NANOSECONDS);
 }
 
+void fence_leaver(struct hold *guest) {
+    if (guest->is_gone || guest->stop == STOP_NONE) return;
+    if (!guest->is_foreign) process_signal(guest->fds[0], SIGCONT);
+    guest->stop = STOP_NONE;
+}
+
 void fence_describe(struct vsmp_keeper_state *state) {
     state->deadline_ns = deadline;
     state->fenced_at_ns = fenced_at;

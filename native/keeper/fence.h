@@ -25,6 +25,10 @@ void fence_on_tick(void);
 // A guest that was just held.
 void fence_newcomer(struct hold *guest);
 
+// A guest that is about to be held no more: whoever drops one that lives says that it has nothing of the node's, and nobody would
+// let it go on later.
+void fence_leaver(struct hold *guest);
+
 void fence_describe(struct vsmp_keeper_state *state);
 
 #endif

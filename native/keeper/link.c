@@ -191,7 +191,10 @@ void link_on_guest(uint32_t slot) {
 // ---- requests
 
 static void drop(struct hold *hold) {
-    if (hold->kind == VSMP_KEEPER_KIND_GUEST && !hold->is_gone) watch_remove(hold->fds[0]);
+    if (hold->kind == VSMP_KEEPER_KIND_GUEST) {
+        fence_leaver(hold);
+        if (!hold->is_gone) watch_remove(hold->fds[0]);
+    }
     link_.untold -= hold->is_untold;
     hold_remove(hold);
 }

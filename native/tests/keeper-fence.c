@@ -194,6 +194,28 @@ static void A_guest_that_comes_while_there_is_no_lease_is_stopped_at_once(void) 
     await_counting(guest);
 }
 
+static void A_guest_that_is_dropped_without_a_lease_goes_on(void) {
+    const unsigned dropped = start_counting(1), kept = start_counting(1), stopped = start_counting(1);
+    hold_one(dropped);
+    hold_one(kept);
+    hold_one(stopped);
+    kill(guests[stopped].pid, SIGSTOP);
+    await_state(stopped, 'T');
+    check(await_fence(MILLISECOND).b == 3, "all are stopped");
+    await_state(dropped, 'T');
+    check(drop(FIRST_KEY + dropped) == 0 && drop(FIRST_KEY + stopped) == 0, "two are dropped");
+    await_counting(dropped); // it has nothing of the node's any more, and nobody else would let it go on
+    check_still(kept, "without a lease");
+    check(state_of(stopped) == 'T', "whom a user stopped stays so");
+    hold_one(dropped); // as one that attaches anew
+    await_state(dropped, 'T');
+    check_still(dropped, "without a lease");
+    renew(60000 * MILLISECOND);
+    check(await_notice(VSMP_KEEPER_RESUMED).b == 2, "both go on");
+    await_counting(dropped);
+    await_counting(kept);
+}
+
 static void A_lease_that_is_renewed_in_time_stops_nobody(void) {
     enum { RENEWALS = 200, LOAD = 4 };
     const unsigned guest = start_counting(1);
@@ -283,6 +305,7 @@ int main(int argc, char **argv) {
         {"threads", All_threads_of_all_guests_stop},
         {"foreign", Who_was_stopped_before_stays_stopped},
         {"newcomer", A_guest_that_comes_while_there_is_no_lease_is_stopped_at_once},
+        {"dropped", A_guest_that_is_dropped_without_a_lease_goes_on},
         {"renew", A_lease_that_is_renewed_in_time_stops_nobody},
         {"away", A_lease_runs_out_though_there_is_no_agent},
         {"kernel", A_guest_that_cannot_stop_yet_is_told_and_told_again},
@@ -294,5 +317,5 @@ int main(int argc, char **argv) {
         all[i].run();
         return passed(argv[1]); // the guests that are left are the keeper's to end
     }
-    check(false, "usage: keeper-fence deadline|threads|foreign|newcomer|renew|away|kernel");
+    check(false, "usage: keeper-fence deadline|threads|foreign|newcomer|dropped|renew|away|kernel");
 }

@@ -46,6 +46,7 @@ public sealed class KeeperTests
     [InlineData("threads")]
     [InlineData("foreign")]
     [InlineData("newcomer")]
+    [InlineData("dropped")]
     [InlineData("renew")]
     [InlineData("away")]
     public async Task Guests_run_while_there_is_a_lease_and_stop_when_there_is_none(string what)

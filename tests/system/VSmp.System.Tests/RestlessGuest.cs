@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Diagnostics;
+
 namespace VSmp.SystemTests;
 
 /// <summary>What a guest did since it was asked before.</summary>
@@ -11,6 +13,9 @@ internal readonly record struct Stretch(TimeSpan Longest, long Steps, long Child
 /// <summary>The guest that works in all ways at once and verifies whatever it reads: <c>native/tests/restless.c</c>.</summary>
 internal sealed class RestlessGuest(GuestCommand guest) : IDisposable
 {
+    private const int ChildPatienceSeconds = 60; // a child takes a moment, and as long again as its agent is away
+
+    private readonly Stopwatch _sinceChild = Stopwatch.StartNew();
     private int _lines = 1; // "ready"
 
     /// <summary>Starts one, and waits until it has written all its memory once.</summary>
@@ -39,6 +44,8 @@ internal sealed class RestlessGuest(GuestCommand guest) : IDisposable
         string answer = lines[_lines++];
         Assert.False(answer.StartsWith("FAILED", StringComparison.Ordinal), answer);
         long[] numbers = [.. answer.Split(' ').Select(long.Parse)];
+        if (numbers[2] > 0) _sinceChild.Restart();
+        Assert.True(_sinceChild.Elapsed.TotalSeconds < ChildPatienceSeconds, $"no child has ended for {ChildPatienceSeconds} s\n{Processes()}");
         return new Stretch(TimeSpan.FromMicroseconds(numbers[0] / 1000), numbers[1], numbers[2], TimeSpan.FromMicroseconds(numbers[3] / 1000));
     }
 
@@ -47,6 +54,13 @@ internal sealed class RestlessGuest(GuestCommand guest) : IDisposable
     {
         guest.Command.EndInput();
         Assert.Contains("verified", guest.Command.WaitForEnd(120).Succeeded().Output, StringComparison.Ordinal);
+    }
+
+    /// <summary>What the processes of the guest do, for a test that fails: T is stopped, S asleep, D in the kernel.</summary>
+    private static string Processes()
+    {
+        using Command ps = new("ps", ["-C", "restless", "-L", "-o", "pid,ppid,tid,stat,wchan:32"]);
+        return ps.WaitForEnd(10).Output;
     }
 
     /// <inheritdoc/>
