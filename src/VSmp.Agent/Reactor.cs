@@ -49,7 +49,7 @@ internal sealed unsafe class Reactor : IDisposable
     private RunFirst _runFirst;
     private long _wakeDue = long.MaxValue;
     private int _wakePending;
-    private volatile bool _stop;
+    private bool _stop; // the loop's
     private Thread? _thread;
 
     /// <summary>Makes a reactor; nothing runs before <see cref="Run"/>.</summary>
@@ -163,12 +163,8 @@ internal sealed unsafe class Reactor : IDisposable
         return answer.Task;
     }
 
-    /// <summary>Makes <see cref="Run"/> return at the end of the turn. From any thread.</summary>
-    public void Stop()
-    {
-        _stop = true;
-        Post(static () => { });
-    }
+    /// <summary>Makes <see cref="Run"/> return when what was posted before is done. From any thread.</summary>
+    public void Stop() => Post(() => _stop = true);
 
     /// <summary>The loop. Returns after <see cref="Stop"/>; an exception from a handler is a defect and ends the agent.</summary>
     public void Run()
