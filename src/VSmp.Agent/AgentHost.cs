@@ -457,8 +457,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     {
         _control.FinishEnding();
         _guestStops?.OnGuestsChanged();
-        // For whoever cleans up behind this agent, should it die.
-        File.WriteAllLines(_options.Folder.GuestsFile, _runs.Guests.Where(g => g.Identity is not null).Select(g => g.Identity!.ToString()!));
+        _options.Folder.WriteGuests(_runs.Guests.Select(g => g.Identity).OfType<ProcessIdentity>());
         if (_ending is not null && !_runs.Guests.Any()) StopReactor();
     }
 

@@ -75,6 +75,10 @@ internal sealed class AgentFolder
     /// <summary>Who lives as long as the node does: its keeper or, if it has none, its agent. Null: the node is dead.</summary>
     public ProcessIdentity? Node() => Keeper() ?? Running();
 
+    /// <summary>Records the guests that the agent has attached, for whoever cleans up behind it, should it die.</summary>
+    /// <exception cref="IOException">The file cannot be written; it is as it was.</exception>
+    public void WriteGuests(IEnumerable<ProcessIdentity> guests) => Replace(GuestsFile, string.Concat(guests.Select(guest => $"{guest}\n")));
+
     /// <summary>The guests that the agent had attached, and that live.</summary>
     public IReadOnlyList<ProcessIdentity> Guests()
     {
@@ -124,6 +128,7 @@ internal sealed class AgentFolder
             claim = new FileStream(File("lock"), FileMode.OpenOrCreate, System.IO.FileAccess.ReadWrite, FileShare.None);
             if (Keeper() is { } other && other != keeper && !ProcessControl.WaitForExit(other, KeeperEndMilliseconds)) throw Taken();
             cleaned = takesOver ? [] : Sweep();
+            DeleteRuntimeFiles();
             if (keeper is not null) Replace(KeeperFile, $"{keeper}\n");
             Replace(PidFile, $"{ProcessIdentity.Of(Environment.ProcessId)}\n");
             return claim;
@@ -181,10 +186,17 @@ internal sealed class AgentFolder
         }
         if (wasMounted) done.Add($"unmounted the frames of agent {Name}");
         if (!Exists) return done;
+        DeleteRuntimeFiles();
         foreach (string file in new[] { ControlSocket, GuestSocket, GuestsFile, DevelopmentFile, MemberFile, PidFile, KeeperFile }) System.IO.File.Delete(file);
         if (Directory.Exists(Frames)) Directory.Delete(Frames, recursive: true);
         if (Directory.Exists(RunsFolder)) Directory.Delete(RunsFolder, recursive: true);
         return done;
+    }
+
+    /// <summary>An agent that was killed has left them.</summary>
+    private void DeleteRuntimeFiles()
+    {
+        if (Read(PidFile) is { IsAlive: false } former) RuntimeFiles.Delete(former);
     }
 
     /// <summary>Whoever reads it meanwhile finds the one or the other: where an agent takes over, nobody is to find the node dead.</summary>
@@ -200,11 +212,13 @@ internal sealed class AgentFolder
     private CommandException Taken() => new(ExitCodes.Taken,
         $"the name {Name} is taken: an agent of that name runs already in cluster {RunDirectory.Cluster} on this host");
 
-    private static ProcessIdentity? Alive(string file)
+    private static ProcessIdentity? Alive(string file) => Read(file) is { IsAlive: true } process ? process : null;
+
+    private static ProcessIdentity? Read(string file)
     {
         try
         {
-            return ProcessIdentity.Parse(System.IO.File.ReadAllText(file)) is { IsAlive: true } process ? process : null;
+            return ProcessIdentity.Parse(System.IO.File.ReadAllText(file));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
