@@ -31,6 +31,14 @@
 //     │ MAP, MAPPED                           │  MAPPED is answered when all ranks have mapped it, or one could not
 //     │ BARRIER, LOCK, ALLOC …                │  go to the leader, which answers
 //     │ DETACH, FINISH                        │
+//     ┊                                       ┊  is killed; its keeper starts another one
+//     │ (connects again) REJOIN               │
+//     │ ────────────────────────────────────► │  has taken the rank over
+//     │ each request that was not answered    │
+//
+// A request of a rank may be repeated at any time: it is known by slot and serial number, done once, and answered again. Each request
+// that is out has a slot of its own, the lowest that is free; the next one in it says that the answer was taken. The agent asks for
+// repetition by REPEAT, where answers may have been lost with another agent.
 //
 // "Collective" requests are answered when all ranks have sent the same one, with an error as soon as a rank of the job has ended
 // (EPIPE), and with EPROTO if what they sent differs.
@@ -43,9 +51,10 @@
 #include <stdint.h>
 
 #define VSMP_GUEST_MAGIC 0x31475356u // "VSG1"
-#define VSMP_GUEST_VERSION 3u
+#define VSMP_GUEST_VERSION 4u
 #define VSMP_GUEST_TEXT_MAX 960u
 #define VSMP_GUEST_DATA_MAX (32u << 10) // of a broadcast, in place of text
+#define VSMP_GUEST_SLOTS 1024u // requests that a rank may have out
 #define VSMP_PAGE_BYTES 4096ull
 #define VSMP_EXTENT_BYTES (2ull << 20)
 
@@ -103,11 +112,16 @@ enum vsmp_guest_type {
     VSMP_GUEST_RELEASE_REGION = 29,
     // Collective; the rank leaves the job.
     VSMP_GUEST_FINISH = 30,
+    // As the first request on a connection that takes the place of one that was lost: a = rank, text = the job's token. The reply's
+    // status is EACCES where the agent knows neither the rank nor its job.
+    VSMP_GUEST_REJOIN = 31,
+    // From the agent, without an answer: each request that has no answer yet is to be sent again.
+    VSMP_GUEST_REPEAT = 32,
 };
 
 #define VSMP_GUEST_REPLY 0x8000u // set in `type` of a reply
 #define VSMP_GUEST_HAS_DEVICE 0x1ull // HELLO and JOIN replies, in `c`: /dev/userfaultfd comes along
-#define VSMP_GUEST_IS_KEPT 0x2ull // HELLO replies, in `c`: if this agent is killed, another one takes its place
+#define VSMP_GUEST_IS_KEPT 0x2ull // HELLO and JOIN replies, in `c`: if this agent is killed, another one takes its place
 
 struct vsmp_guest_message {
     uint32_t magic;
@@ -117,7 +131,8 @@ struct vsmp_guest_message {
     int32_t status; // replies: 0 or an errno value
     uint64_t a, b, c, d;
     uint32_t text_bytes;
-    uint32_t reserved[3]; // zero
+    uint32_t slot; // requests of ranks: which of those that are out
+    uint32_t reserved[2]; // zero
 };
 
 _Static_assert(sizeof(struct vsmp_guest_message) == 64, "the wire format is 64 bytes");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The connection of a rank to the agent of its node: requests from any thread, answered in any order.
+// The connection of a rank to the agent of its node: requests from any thread, answered in any order. If the agent is killed, and
+// another one takes its place, requests that have no answer yet are asked of that.
 #ifndef VSMP_SPMD_LINK_H
 #define VSMP_SPMD_LINK_H
 
@@ -23,8 +24,8 @@ struct exchange {
     int fds[2];
 };
 
-// Connects and starts the thread that takes replies. 0 or an errno value, with fail() done.
-int link_open(const char *socket_path);
+// Connects, as a rank of the job of that token. 0 or an errno value, with fail() done.
+int link_open(const char *socket_path, uint64_t rank, const char *token);
 // Sends a request and waits for its reply. 0, or the reply's status, or ECONNRESET/EPROTO/ENOMEM; with fail() done.
 int link_ask(struct exchange *exchange);
 void link_done(struct exchange *exchange);

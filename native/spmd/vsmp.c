@@ -64,7 +64,7 @@ int vsmp_start(void) {
         return fail(EINVAL, "this process was not started by vsmp spmd: run it by `vsmp spmd -n N -- program`");
     if (has_started)
         return fail(EINVAL, has_finished ? "a rank that has finished cannot start again" : "vsmp_start was called before");
-    int error = link_open(path);
+    int error = link_open(path, (uint64_t)vsmp_rank(), token);
     if (error != 0) return error;
     has_started = true;
     struct exchange x = {

@@ -207,6 +207,7 @@ static void A_guest_that_is_dropped_without_a_lease_goes_on(void) {
     await_counting(dropped); // it has nothing of the node's any more, and nobody else would let it go on
     check_still(kept, "without a lease");
     check(state_of(stopped) == 'T', "whom a user stopped stays so");
+    kill(guests[stopped].pid, SIGKILL); // nobody else does
     hold_one(dropped); // as one that attaches anew
     await_state(dropped, 'T');
     check_still(dropped, "without a lease");

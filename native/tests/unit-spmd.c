@@ -34,11 +34,12 @@ enum trick {
     TWICE,
     GONE,
     NO_FILE,
-    REFUSED
+    REFUSED,
+    KILLED
 };
 static const char *const trick_names[] = {"",          "short",        "wrong magic", "wrong version", "wrong length",
                                           "oversized", "wrong serial", "wrong type",  "twice",         "gone",
-                                          "no file",   "refused"};
+                                          "no file",   "refused",      "killed"};
 
 static struct {
     enum trick trick;
@@ -49,6 +50,11 @@ static struct {
     unsigned held_count; // fetch-and-adds that are answered all at once, the last first
     struct vsmp_guest_message held[THREADS];
     unsigned hold_until;
+    unsigned kills; // how often it was, and another one took its place
+    struct {
+        uint32_t serial;
+        int64_t value;
+    } done[VSMP_GUEST_SLOTS]; // what it leaves to the next one: the last that was done in each slot
 } agent;
 
 // ---- the agent
@@ -159,11 +165,38 @@ static void hold_or_answer(const struct packet *packet) {
     }
 }
 
+// A fetch-and-add, where agents are killed all the time: before it is done, when it is done but not answered, or not at all.
+static void count_or_die(struct packet *packet) {
+    static int64_t total;
+    static uint64_t random = 42;
+    struct vsmp_guest_message *m = &packet->message;
+    check(m->slot < THREADS + 1, "slot %u of a rank with %u threads", m->slot, THREADS);
+    const uint64_t fate = next_random(&random) >> 58;
+    if (fate != 0) {
+        if (agent.done[m->slot].serial != m->serial) {
+            check((int32_t)(m->serial - agent.done[m->slot].serial) > 0, "call %u comes after %u", m->serial,
+                  agent.done[m->slot].serial);
+            agent.done[m->slot].serial = m->serial;
+            agent.done[m->slot].value = total;
+            total += (int64_t)m->b;
+        }
+        m->a = (uint64_t)agent.done[m->slot].value;
+        if (fate != 1) answer(packet, -1);
+    }
+    if (fate <= 2) shutdown(agent.connection, SHUT_RDWR);
+}
+
 static void serve(struct packet *packet, int file) {
     struct vsmp_guest_message *m = &packet->message;
     const size_t data_bytes = m->text_bytes;
     m->text_bytes = 0;
     switch (m->type) {
+    case VSMP_GUEST_JOIN:
+        if (agent.trick == KILLED) m->c = VSMP_GUEST_IS_KEPT;
+        break;
+    case VSMP_GUEST_REJOIN:
+        check(m->a == RANK && data_bytes == strlen("token") && memcmp(packet->data, "token", data_bytes) == 0, "who it is");
+        break;
     case VSMP_GUEST_ATTACH:
         answer_attach(packet);
         return;
@@ -194,7 +227,10 @@ static void serve(struct packet *packet, int file) {
         m->status = EOWNERDEAD;
         break;
     case VSMP_GUEST_FETCH_ADD:
-        hold_or_answer(packet);
+        if (agent.trick == KILLED)
+            count_or_die(packet);
+        else
+            hold_or_answer(packet);
         return;
     case VSMP_GUEST_BROADCAST:
         check(m->b <= VSMP_GUEST_DATA_MAX && data_bytes == (m->a == RANK ? m->b : 0), "a broadcast's data come from its root");
@@ -209,6 +245,7 @@ static void serve(struct packet *packet, int file) {
 static void *run_agent(void *unused) {
     (void)unused;
     static struct packet packet;
+    bool has_left = false;
     agent.connection = accept4(agent.listener, NULL, NULL, SOCK_CLOEXEC);
     while (true) {
         union {
@@ -218,16 +255,21 @@ static void *run_agent(void *unused) {
         struct iovec part = {&packet, sizeof packet};
         struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
         const ssize_t received = recvmsg(agent.connection, &message, MSG_CMSG_CLOEXEC);
-        if (received <= 0) break;
+        if (received <= 0) {
+            close(agent.connection);
+            if (agent.trick != KILLED || has_left) return NULL;
+            agent.connection = accept4(agent.listener, NULL, NULL, SOCK_CLOEXEC);
+            agent.kills++;
+            continue;
+        }
         check(packet.message.magic == VSMP_GUEST_MAGIC && (size_t)received == sizeof packet.message + packet.message.text_bytes,
               "a request is whole");
         int file = -1;
         if (message.msg_controllen > 0) memcpy(&file, CMSG_DATA(&control.header), sizeof file);
+        has_left = packet.message.type == VSMP_GUEST_FINISH;
         serve(&packet, file);
         if (file >= 0) close(file);
     }
-    close(agent.connection);
-    return NULL;
 }
 
 static void start_agent(enum trick trick) {
@@ -326,6 +368,21 @@ static void Answers_in_any_order_reach_the_threads_that_asked(enum trick trick) 
     end_agent();
 }
 
+static void What_agents_that_are_killed_left_unanswered_is_asked_of_the_next(enum trick trick) {
+    const unsigned before = open_descriptors();
+    start_agent(trick);
+    check(vsmp_start() == 0, "start: %s", vsmp_error());
+    pthread_t threads[THREADS];
+    for (int i = 0; i < THREADS; i++) check(pthread_create(&threads[i], NULL, add_ones, NULL) == 0, "pthread_create");
+    for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+    int64_t sum = 0;
+    check(vsmp_fetch_add(0, 0, &sum) == 0 && sum == THREADS * CALLS, "each was done once: the sum is %ld", (long)sum);
+    check(agent.kills > 10, "agents were killed: %u", agent.kills);
+    check(vsmp_finish() == 0, "finish: %s", vsmp_error());
+    end_agent();
+    check(open_descriptors() == before, "%u descriptors, %u before", open_descriptors(), before);
+}
+
 static void An_answer_that_makes_no_sense_ends_the_connection(enum trick trick) {
     const unsigned before = open_descriptors();
     start_agent(trick);
@@ -414,6 +471,7 @@ int main(void) {
     RUN(An_attach_that_fails_leaves_nothing_behind, NO_TRICK);
     RUN(An_attach_that_fails_leaves_nothing_behind, NO_FILE);
     RUN(An_attach_that_fails_leaves_nothing_behind, REFUSED);
+    RUN(What_agents_that_are_killed_left_unanswered_is_asked_of_the_next, KILLED);
     RUN(Without_an_agent_a_start_says_so, NO_TRICK);
     printf("%u passed\n", passed_count);
     return failed_count == 0 ? 0 : 1;

@@ -291,10 +291,15 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private void TakeOver(KeptNode left)
     {
         KeeperClient keeper = _options.Keeper!;
-        foreach (RunRecord run in RunRecord.ReadAll(_options.Folder.RunsFolder, Log.Warn)) _ = _runs.Restore(run);
+        foreach (RunRecord run in RunRecord.ReadAll(_options.Folder.RunsFolder, Log.Warn)) RestoreRun(run);
         if (_options.Predecessor is null) _ = KeptGuests.End(keeper, left, left.Guests, "its agent was killed before it was a member of the cluster");
-        else Log.Info(new NodeAdopter(keeper, left, new RegionAdopter(_pager, _capacity, _options.Folder.Frames), _runs, _guests).Adopt());
+        else Log.Info(new NodeAdopter(keeper, left, new RegionAdopter(_pager, _capacity, _options.Folder.Frames), _runs, _guests, _jobs).Adopt());
         left.Dispose();
+    }
+
+    private void RestoreRun(RunRecord record)
+    {
+        if (_runs.Restore(record) is { Request.Job: { } membership } run) _jobs.BeginRun(run, membership);
     }
 
     private void OnNodeJoined(Member member) => _peers.Add(member.Id, member.Name, member.Address.ToString());
@@ -325,7 +330,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         Log.Warn(text);
         _peers.Find(member.Id)?.OnRestarted();
         if (!_isReady) return;
-        _jobs.OnPeerLost(member.Id, text);
+        _jobs.OnPeerRestarted(member.Id, text);
         _queries.OnPeerLost(member.Id, text);
         _recovery.OnNodeRestarted(member.Id);
         _reservations.OnPeerRestarted(member.Id);
@@ -350,6 +355,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         peer.OnReturned();
         SendReport(node);
         _reservations.OnPeerReturned();
+        _jobs.OnPeerReturned(node);
     }
 
     /// <summary>Guests may run no more, or again: without a lease no fault is resolved.</summary>

@@ -4,6 +4,7 @@ using System.CommandLine.Completions;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
 using System.CommandLine.Parsing;
+using System.Globalization;
 using VSmp.Agent.Control;
 
 namespace VSmp.Agent.Cli;
@@ -56,6 +57,10 @@ internal static class CommandLine
 
     /// <summary>A line for the user on standard error.</summary>
     public static void Say(string message) => Output.ErrorLine($"vsmp: {message.ReplaceLineEndings(" ")}");
+
+    /// <summary>What there is to say when an agent that was killed was started again, and what one has begun there goes on.</summary>
+    public static string AgentIsBack(string agent, TimeSpan away) =>
+        string.Create(CultureInfo.InvariantCulture, $"{agent}: its agent was killed and is back after {away.TotalSeconds:0.00} s");
 
     /// <summary>A command with a description, and examples under its help.</summary>
     public static Command NewCommand(string name, string description, params string[] examples)

@@ -22,9 +22,8 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
     private readonly bool _showsProgress;
     private readonly List<PosixSignalRegistration> _signals = [];
     private readonly Lock _lock = new();
-    private readonly Dictionary<int, HeldGuest> _guests = []; // under the lock
+    private readonly HeldGuests _guests = new();
     private readonly ManualResetEventSlim _isOver = new();
-    private int _generation; // how often the agent has been started again; under the lock
     private SafeFileHandle? _program; // under the lock
     private bool _programHasEnded; // under the lock
     private volatile bool _isAgentLost;
@@ -83,44 +82,19 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
     public void OnMessage(string text) => Say($"{_agent.Name}: {text}");
 
     /// <inheritdoc/>
-    public void OnGuestAttached(int processId, int userfaultfd)
-    {
-        lock (_lock)
-        {
-            HeldGuest guest = new(ProcessControl.Open(processId), new SafeFileHandle(userfaultfd, ownsHandle: true)) { Generation = _generation };
-            if (_guests.Remove(processId, out HeldGuest? earlier)) guest.Earlier = earlier; // a guest may attach more than one
-            _guests[processId] = guest;
-        }
-    }
+    public void OnGuestAttached(int processId, int userfaultfd) => _guests.Add(processId, userfaultfd);
 
     /// <inheritdoc/>
-    public void OnGuestDetached(int processId)
-    {
-        lock (_lock)
-        {
-            if (_guests.Remove(processId, out HeldGuest? guest)) guest.Dispose();
-        }
-    }
+    public void OnGuestDetached(int processId) => _guests.Remove(processId);
 
     /// <inheritdoc/>
-    public void OnResuming()
-    {
-        lock (_lock) _generation++;
-    }
+    public void OnResuming() => _guests.OnResuming();
 
     /// <inheritdoc/>
     public void OnResumed(TimeSpan away)
     {
-        lock (_lock)
-        {
-            foreach ((int processId, HeldGuest guest) in _guests.ToArray())
-            {
-                if (guest.Generation == _generation) guest.DropFormer();
-                else if (guest.HasEnded && _guests.Remove(processId)) guest.Dispose();
-                // else: the agent does not know it yet, or is about to end it; until then it must not read zeros
-            }
-        }
-        Say(string.Create(CultureInfo.InvariantCulture, $"{_agent.Name}: its agent was killed and is back after {away.TotalSeconds:0.00} s"));
+        _guests.OnResumed();
+        Say(CommandLine.AgentIsBack(_agent.Name, away));
     }
 
     /// <inheritdoc/>
@@ -128,10 +102,9 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
     {
         if (_isClosing) return;
         _isAgentLost = true;
+        _guests.Kill();
         lock (_lock)
         {
-            // Guests first: they hang in faults that nobody will serve, or soon would.
-            foreach (HeldGuest guest in _guests.Values) guest.Kill();
             if (_programHasEnded) return;
             if (_program is not null) _ = ProcessControl.Signal(_program, Signals.SIGTERM);
         }
@@ -151,10 +124,9 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
         _isOver.Set();
         _client.Dispose();
         foreach (PosixSignalRegistration registration in _signals) registration.Dispose();
+        _guests.Dispose();
         lock (_lock)
         {
-            foreach (HeldGuest guest in _guests.Values) guest.Dispose();
-            _guests.Clear();
             _program?.Dispose();
             _program = null;
         }
@@ -221,14 +193,7 @@ internal sealed class RunSupervisor : IRunListener, IDisposable
 
     private bool EndLostRun()
     {
-        lock (_lock)
-        {
-            foreach (HeldGuest guest in _guests.Values)
-            {
-                guest.Kill();
-                guest.AwaitEnd(GraceMilliseconds);
-            }
-        }
+        _guests.End(GraceMilliseconds);
         return false;
     }
 

@@ -15,8 +15,7 @@ internal sealed class SpmdAgent : IRunListener, IDisposable
 
     private readonly ControlClient _client;
     private readonly Action<SpmdAgent> _onLost;
-    private readonly Lock _lock = new();
-    private readonly Dictionary<int, HeldGuest> _guests = []; // under the lock
+    private readonly HeldGuests _guests = new();
     private volatile bool _isClosing;
 
     /// <summary>Connects to the agent.</summary>
@@ -55,46 +54,32 @@ internal sealed class SpmdAgent : IRunListener, IDisposable
     }
 
     /// <summary>Kills what is left of the ranks here, and waits until they are gone.</summary>
-    public void KillGuests()
-    {
-        lock (_lock)
-        {
-            foreach (HeldGuest guest in _guests.Values) guest.Kill();
-            foreach (HeldGuest guest in _guests.Values) guest.AwaitEnd(GraceMilliseconds);
-        }
-    }
+    public void KillGuests() => _guests.End(GraceMilliseconds);
 
     /// <inheritdoc/>
     public void OnMessage(string text) => CommandLine.Say($"{Name}: {text}");
 
     /// <inheritdoc/>
-    public void OnGuestAttached(int processId, int userfaultfd)
-    {
-        HeldGuest guest = new(ProcessControl.Open(processId), new SafeFileHandle(userfaultfd, ownsHandle: true));
-        lock (_lock)
-        {
-            if (_guests.Remove(processId, out HeldGuest? earlier)) guest.Earlier = earlier; // one for each region
-            _guests[processId] = guest;
-        }
-    }
+    public void OnGuestAttached(int processId, int userfaultfd) => _guests.Add(processId, userfaultfd);
 
     /// <inheritdoc/>
-    public void OnGuestDetached(int processId)
+    public void OnGuestDetached(int processId) => _guests.Remove(processId);
+
+    /// <inheritdoc/>
+    public void OnResuming() => _guests.OnResuming();
+
+    /// <inheritdoc/>
+    public void OnResumed(TimeSpan away)
     {
-        lock (_lock)
-        {
-            if (_guests.Remove(processId, out HeldGuest? guest)) guest.Dispose();
-        }
+        _guests.OnResumed();
+        CommandLine.Say(CommandLine.AgentIsBack(Name, away));
     }
 
     /// <inheritdoc/>
     public void OnAgentLost()
     {
         if (_isClosing) return;
-        lock (_lock)
-        {
-            foreach (HeldGuest guest in _guests.Values) guest.Kill(); // they hang in faults that nobody will serve, or soon would
-        }
+        _guests.Kill();
         _onLost(this);
     }
 
@@ -104,10 +89,6 @@ internal sealed class SpmdAgent : IRunListener, IDisposable
         if (_isClosing) return;
         _isClosing = true;
         _client.Dispose();
-        lock (_lock)
-        {
-            foreach (HeldGuest guest in _guests.Values) guest.Dispose();
-            _guests.Clear();
-        }
+        _guests.Dispose();
     }
 }

@@ -64,7 +64,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     /// <inheritdoc/>
     public Task<RunTicket?> ResumeRunAsync(string token, uint userId, IRunObserver observer) => reactor.Ask(() =>
     {
-        if (parts.Runs.Find(token) is not { Job: null } run) return null;
+        if (parts.Runs.Find(token) is not { } run) return null;
         if (userId != run.Request.UserId && userId != 0) throw new ControlException("the run belongs to another user", ExitCodes.Refused);
         if (!run.IsAwaitingSupervisor) throw new ControlException("the run has its vsmp run", ExitCodes.Taken);
         if (_ending.ContainsKey(token)) throw new ControlException("the run is ended: its vsmp run did not come back to it in time", ExitCodes.AgentLost);

@@ -16,7 +16,6 @@ internal sealed partial class ControlClient
     private const int RetryMilliseconds = 20;
 
     private volatile RunTicket? _ticket; // of a run that outlives its agent
-    private volatile bool _isOfJob;
     private volatile bool _isEndAsked; // of an agent that was there
     private volatile bool _hasEnded; // and that one has ended it
     private volatile bool _isGivenUp;

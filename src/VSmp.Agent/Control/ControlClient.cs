@@ -80,11 +80,8 @@ internal sealed partial class ControlClient : IDisposable
         Call(new() { Operation = ControlOperation.StopGuest, ProcessId = processId }).Found ?? throw Strange();
 
     /// <inheritdoc cref="IAgentControl.BeginRunAsync"/>
-    public RunTicket BeginRun(RunRequest request)
-    {
-        _isOfJob = request.Job is not null;
-        return Call(new() { Operation = ControlOperation.BeginRun, Run = request }).Ticket ?? throw Strange();
-    }
+    public RunTicket BeginRun(RunRequest request) =>
+        Call(new() { Operation = ControlOperation.BeginRun, Run = request }).Ticket ?? throw Strange();
 
     /// <inheritdoc cref="IAgentControl.BeginJobAsync"/>
     public JobTicket BeginJob(JobRequest request) =>
@@ -272,7 +269,7 @@ internal sealed partial class ControlClient : IDisposable
                 _listener?.OnSignalRanks(reply.Number ?? 0);
                 return true;
         }
-        if (reply.Ticket is { } ticket && !_isOfJob) _ticket = ticket;
+        if (reply.Ticket is { } ticket) _ticket = ticket;
         link.OnReply(reply);
         return true;
     }

@@ -27,6 +27,8 @@ internal enum GuestRequest : ushort
     Acquire = 28,
     ReleaseRegion = 29,
     Finish = 30,
+    Rejoin = 31,
+    Repeat = 32,
     Reply = 0x8000,
 }
 
@@ -38,7 +40,7 @@ internal struct GuestMessage
     public const int MaxTextBytes = 960;
     public const int MaxDataBytes = 32 << 10;
     public const uint MagicValue = 0x31475356;
-    public const ushort CurrentVersion = 3;
+    public const ushort CurrentVersion = 4;
     public const ulong HasDevice = 1, IsKept = 2;
 
     [FieldOffset(0)] public uint Magic;
@@ -51,4 +53,5 @@ internal struct GuestMessage
     [FieldOffset(32)] public ulong C;
     [FieldOffset(40)] public ulong D;
     [FieldOffset(48)] public uint TextBytes;
+    [FieldOffset(52)] public uint Slot;
 }

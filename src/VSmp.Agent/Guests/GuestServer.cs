@@ -231,6 +231,8 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
             || Userfaultfd.WriteProtect(first.Userfaultfd, first.AddressOf(new PageNumber(0)), PageNumber.Bytes, on: true) == Errno.ESRCH;
     }
 
+    private delegate (RankSession? Rank, string? Refusal, int Errno) RankAdmission(PeerCredentials peer, string token, int rank, Action<GuestMessage, byte[]> send);
+
     /// <summary>A guest's connection: of a program, which has one request out at a time, or of a rank, which may have several.</summary>
     private sealed class GuestConnection : IReactorHandler
     {
@@ -257,6 +259,9 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
 
         /// <summary>Who is attached by it.</summary>
         public Guest? Guest => _guest;
+
+        /// <summary>What a guest is told of its agent when it attaches.</summary>
+        private ulong Abilities => (_server._device >= 0 ? GuestMessage.HasDevice : 0) | (_server._kept is not null ? GuestMessage.IsKept : 0);
 
         public void OnReady(EpollEvents events)
         {
@@ -311,6 +316,12 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
                 case GuestRequest.Join when _guest is null:
                     OnJoin(in m, Encoding.UTF8.GetString(_buffer, GuestMessage.Bytes, (int)m.TextBytes));
                     break;
+                case GuestRequest.Rejoin when _guest is null:
+                    OnRejoin(in m, Encoding.UTF8.GetString(_buffer, GuestMessage.Bytes, (int)m.TextBytes));
+                    break;
+                case GuestRequest.Join when _rank is not null: // again
+                    _guest!.Run.Job!.OnCall(_rank, in m, _buffer.AsSpan(GuestMessage.Bytes, (int)m.TextBytes));
+                    break;
                 case GuestRequest.Map when _guest is not null:
                     OnMap(m);
                     break;
@@ -338,7 +349,7 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
             GuestMessage reply = ReplyTo(in m);
             reply.A = guest.Region.Id.Value;
             reply.B = (ulong)guest.Region.Layout.ExtentCount * ExtentNumber.Bytes;
-            reply.C = (_server._device >= 0 ? GuestMessage.HasDevice : 0) | (_server._kept is not null ? GuestMessage.IsKept : 0);
+            reply.C = Abilities;
             int frames = guest.Region.Frames.Descriptor;
             Send(ref reply, [], _server._device >= 0 ? [frames, _server._device] : [frames]);
         }
@@ -352,19 +363,29 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
 
         private void OnJoin(in GuestMessage m, string token)
         {
+            if (!TryBecomeRank(in m, token, _server.Join)) return;
+            _guest!.Run.Job!.OnCall(_rank!, in m, Encoding.UTF8.GetBytes(token));
+        }
+
+        private void OnRejoin(in GuestMessage m, string token)
+        {
+            if (TryBecomeRank(in m, token, _server.Rejoin)) Reply(in m, 0, "");
+        }
+
+        private bool TryBecomeRank(in GuestMessage m, string token, RankAdmission admit)
+        {
             string? refusal = "a rank has a number of 0 or more";
             int errno = Errno.EINVAL;
             RankSession? session = null;
-            if (m.A < JobLimits.MaxRanks) (session, refusal, errno) = _server.Join(Socket.Peer, token, (int)m.A, Deliver);
+            if (m.A < JobLimits.MaxRanks) (session, refusal, errno) = admit(Socket.Peer, token, (int)m.A, Deliver);
             if (session is null)
             {
                 Reply(in m, errno, refusal!);
-                return;
+                return false;
             }
             (_rank, _guest) = (session, session.Guest);
-            byte[] words = Encoding.UTF8.GetBytes(token);
             _buffer = new byte[GuestMessage.Bytes + GuestMessage.MaxDataBytes];
-            _guest.Run.Job!.OnCall(session, in m, words);
+            return true;
         }
 
         private void OnRankCall(in GuestMessage m, ReadOnlySpan<byte> data)
@@ -395,7 +416,7 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
             int[] descriptors = [];
             if (reply.Status == 0 && reply.Type == (GuestRequest.Join | GuestRequest.Reply))
             {
-                reply.C = _server._device >= 0 ? GuestMessage.HasDevice : 0;
+                reply.C = Abilities;
                 if (_server._device >= 0) descriptors = [_server._device];
             }
             else if (reply.Status == 0 && reply.Type == (GuestRequest.Attach | GuestRequest.Reply)
@@ -413,6 +434,11 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
             if (region is null)
             {
                 Reply(in m, Errno.EINVAL, "there is no such region in this job");
+                return;
+            }
+            if (_rank is not null && guest.Mappings.Find(there => there.Region == region && there.Address == m.A && there.Bytes == m.B) is { } former)
+            {
+                if (former.IsHeld) Reply(in m, 0, ""); // again; otherwise the first one is about to be answered
                 return;
             }
             ulong window = (ulong)region.Layout.ExtentCount * ExtentNumber.Bytes;
@@ -449,6 +475,7 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
 
         private void OnMapped(in GuestMessage m, Mapping mapping)
         {
+            mapping.IsHeld = true;
             mapping.Guest.Run.Observer.OnGuestAttached(mapping.Guest.ProcessId, mapping.Userfaultfd);
             Reply(in m, 0, "");
         }

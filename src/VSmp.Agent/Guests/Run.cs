@@ -82,9 +82,19 @@ internal sealed class Run(string token, RunRequest request, ulong localBytes, IR
         return isFirst && Request.Name is not null ? name : $"{name}.{processId}";
     }
 
+    /// <summary>Regions of its job that its ranks here shared when it was recorded, by an agent that was killed.</summary>
+    public IReadOnlySet<RegionId> RegionsLeft { get; private set; } = new HashSet<RegionId>();
+
+    /// <summary>Regions of its job that its ranks here share, or shared when an agent before this one was killed: some of those may be no more.</summary>
+    public IEnumerable<RegionId> SharedRegions => Job is null ? RegionsLeft : RegionsLeft.Union(Job.Regions.Select(r => r.Id));
+
+    /// <summary>Its ranks share other regions than before.</summary>
+    public void OnRegionsChanged() => Changed?.Invoke(this);
+
     /// <summary>Takes over what is recorded of it.</summary>
     public void Restore(RunRecord record)
     {
+        RegionsLeft = record.SharedRegions.Select(id => new RegionId(id)).ToHashSet();
         RegionsMade = record.RegionsMade;
         _hasLostNode = record.HasLostNode;
     }

@@ -10,7 +10,7 @@ namespace VSmp.Agent.Guests;
 /// <summary>
 /// What an agent that a keeper has started leaves on its node of a run, for the one that is started after it: the file <c>runs/TOKEN</c> in the agent's
 /// folder, JSON. It is there before anybody knows the token, and until the run has ended. It is replaced whole; that it outlives the agent's process is
-/// enough. Runs of jobs have none: ranks end with their agent.
+/// enough.
 /// </summary>
 /// <param name="Format">Of the file: <see cref="CurrentFormat"/>.</param>
 /// <param name="Token">What its guests show to attach.</param>
@@ -19,17 +19,23 @@ namespace VSmp.Agent.Guests;
 /// <param name="HasLostNode">As in <see cref="Run.HasLostNode"/>.</param>
 /// <param name="RegionsMade">Regions that have a name already.</param>
 /// <param name="AgentRestarts">How often its agent was started again since it began.</param>
-internal sealed record RunRecord(int Format, string Token, RunRequest Request, ulong LocalBytes, bool HasLostNode, int RegionsMade, int AgentRestarts)
+/// <param name="SharedRegions">Numbers of the regions that its ranks share with others, where it is of a job.</param>
+internal sealed record RunRecord(int Format, string Token, RunRequest Request, ulong LocalBytes, bool HasLostNode, int RegionsMade, int AgentRestarts,
+    ulong[] SharedRegions)
 {
     /// <summary>The format that this build reads and writes.</summary>
-    public const int CurrentFormat = 1;
+    public const int CurrentFormat = 2;
 
     private const int TokenDigits = 32, MaximumBytes = PrivateFile.MaximumBytes;
     private const string NextSuffix = ".new";
 
+    /// <summary>Whether it can be a run's token, and so the name of a file.</summary>
+    public static bool IsToken(string token) => token.Length == TokenDigits && token.All(char.IsAsciiHexDigitUpper);
+
     /// <summary>What is to be recorded of a run.</summary>
     public static RunRecord Of(Run run) =>
-        new(CurrentFormat, run.Token, run.Request, run.LocalBytes, run.HasLostNode, run.RegionsMade, run.AgentRestarts);
+        new(CurrentFormat, run.Token, run.Request, run.LocalBytes, run.HasLostNode, run.RegionsMade, run.AgentRestarts,
+            [.. run.SharedRegions.Select(id => id.Value)]);
 
     /// <summary>Puts it in place of what the folder has of the run. The folder is made if it is not there.</summary>
     /// <exception cref="IOException">It could not be written, or is too long to be read again; what was there is as it was.</exception>
@@ -91,8 +97,9 @@ internal sealed record RunRecord(int Format, string Token, RunRequest Request, u
     private string? WhatIsWrong(string fileName)
     {
         if (Format != CurrentFormat) return $"its format is {Format}, this agent reads {CurrentFormat}";
-        if (Token.Length != TokenDigits || !Token.All(char.IsAsciiHexDigitUpper) || Token != fileName) return "its token is none, or another file's";
-        if (string.IsNullOrEmpty(Request.Program) || Request.Job is not null) return "what was asked for is no program's run";
+        if (!IsToken(Token) || Token != fileName) return "its token is none, or another file's";
+        if (string.IsNullOrEmpty(Request.Program)) return "what was asked for is no program's run";
+        if (Request.Job is { } job ? job.Token != Token : SharedRegions.Length > 0) return "it is of a job, and it is not";
         if (Request.Name is { } name && !RunDirectory.IsValidName(name)) return $"'{name}' is no name for a region";
         if (Request.Redundancy is not (null or Redundancy.None or Redundancy.Mirror)) return "its redundancy is none that there is";
         if (LocalBytes < Runs.LeastLocalBytes || LocalBytes % ExtentNumber.Bytes != 0) return $"a budget of {LocalBytes} bytes is none";

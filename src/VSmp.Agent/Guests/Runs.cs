@@ -46,7 +46,11 @@ internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor, stri
         {
             throw new ControlException($"the name {request.Name} is taken by another run on this node", ExitCodes.Taken);
         }
-        if (request.Job is { } job && _runs.ContainsKey(job.Token)) throw new ControlException("the job has a run at this node already");
+        if (request.Job is { } job)
+        {
+            if (!RunRecord.IsToken(job.Token)) throw new ControlException("the job's token is none"); // whoever asks says it, and it names a file
+            if (_runs.ContainsKey(job.Token)) throw new ControlException("the job has a run at this node already");
+        }
         ulong wanted = request.LocalBytes ?? Math.Min(capacity.ContributedBytes / 2, Math.Max(capacity.FreeBytes / 2, LeastLocalBytes));
         ulong local = wanted / ExtentNumber.Bytes * ExtentNumber.Bytes;
         if (local < LeastLocalBytes)
@@ -106,7 +110,7 @@ internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor, stri
         pager.RemoveRun(run);
         capacity.RemoveCache(run.CacheBytes);
         run.Changed -= RecordAgain;
-        if (run.Request.Job is null) Forget(run.Token);
+        Forget(run.Token);
     }
 
     private void Add(Run run)
@@ -118,7 +122,7 @@ internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor, stri
 
     private void Record(Run run)
     {
-        if (folder is not null && run.Request.Job is null) RunRecord.Of(run).Write(folder);
+        if (folder is not null) RunRecord.Of(run).Write(folder);
     }
 
     private void RecordAgain(Run run)

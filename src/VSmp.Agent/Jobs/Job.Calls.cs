@@ -43,7 +43,7 @@ internal sealed partial class Job
         }
     }
 
-    private void Succeed(int rank, in GuestMessage reply) => _actions.Reply(rank, in reply, []);
+    private void Succeed(int rank, in GuestMessage reply) => Answer(rank, in reply, []);
 
     private void Lock(int rank, in GuestMessage call)
     {

@@ -22,6 +22,7 @@ internal sealed partial class Job
 {
     private readonly IJobActions _actions;
     private readonly RankState[] _ranks;
+    private readonly AnswerBook[] _answers; // of each rank
     private readonly Pending?[] _pending; // the collective call that each rank is in
     private readonly Dictionary<RegionId, JobRegion> _regions = [];
     private int _pendingCount;
@@ -40,6 +41,7 @@ internal sealed partial class Job
         _actions = actions;
         _ranks = new RankState[size];
         _pending = new Pending?[size];
+        _answers = [.. Enumerable.Range(0, size).Select(_ => new AnswerBook())];
     }
 
     private enum RankState : byte { Absent, Joined, Finished, Gone }
@@ -62,9 +64,20 @@ internal sealed partial class Job
     /// <summary>Whether a rank has ended.</summary>
     public bool IsGone(int rank) => _ranks[rank] == RankState.Gone;
 
-    /// <summary>A rank's request.</summary>
+    /// <summary>A rank's request. One that comes again is done once, and answered again.</summary>
     public void OnCall(int rank, in GuestMessage call, ReadOnlySpan<byte> data)
     {
+        switch (_answers[rank].OnCall(in call, out GuestMessage answered, out byte[] with))
+        {
+            case AnswerBook.Verdict.AnswerAgain:
+                _actions.Reply(rank, in answered, with);
+                return;
+            case AnswerBook.Verdict.Ignore:
+                return;
+            case AnswerBook.Verdict.Refuse:
+                Fail(rank, in call, Errno.EPROTO, $"a rank has {AnswerBook.Slots} calls out, and no more");
+                return;
+        }
         if (_lostText is not null)
         {
             Fail(rank, in call, Errno.ECONNRESET, _lostText);
@@ -88,6 +101,7 @@ internal sealed partial class Job
         if (_ranks[rank] is RankState.Gone) return;
         bool isExpected = _ranks[rank] is RankState.Finished;
         _ranks[rank] = RankState.Gone;
+        _answers[rank].Clear();
         if (!isExpected)
         {
             _goneText ??= how;
@@ -348,7 +362,7 @@ internal sealed partial class Job
         {
             if (calls[rank] is not { } p) continue;
             GuestMessage reply = fields(rank, ReplyTo(p.Call, 0));
-            _actions.Reply(rank, in reply, data?.Invoke(rank));
+            Answer(rank, in reply, data?.Invoke(rank) ?? []);
         }
     }
 
@@ -373,7 +387,13 @@ internal sealed partial class Job
     private void Fail(int rank, in GuestMessage call, int errno, string text)
     {
         GuestMessage reply = ReplyTo(call, errno);
-        _actions.Reply(rank, in reply, Encoding.UTF8.GetBytes(text));
+        Answer(rank, in reply, Encoding.UTF8.GetBytes(text));
+    }
+
+    private void Answer(int rank, in GuestMessage reply, byte[] data)
+    {
+        _answers[rank].OnReply(in reply, data);
+        _actions.Reply(rank, in reply, data);
     }
 
     private static GuestMessage ReplyTo(GuestMessage call, int errno) => new()
@@ -382,6 +402,7 @@ internal sealed partial class Job
         Version = GuestMessage.CurrentVersion,
         Type = call.Type | GuestRequest.Reply,
         Serial = call.Serial,
+        Slot = call.Slot,
         Status = errno,
     };
 

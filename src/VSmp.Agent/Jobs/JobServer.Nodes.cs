@@ -44,13 +44,19 @@ internal sealed partial class JobServer
     /// <summary>A rank is gone, or cannot be talked to any more.</summary>
     public void OnRankGone(NodeJob job, int rank, string how)
     {
-        if (job.Id.Leader == self)
+        job.OnGone(rank, how);
+        SendGone(job.Id, rank, how);
+    }
+
+    private void SendGone(JobId job, int rank, string how)
+    {
+        if (job.Leader == self)
         {
-            OnRankGone(self, job.Id, rank, how);
+            OnRankGone(self, job, rank, how);
         }
-        else if (peers.IsUp(job.Id.Leader))
+        else if (peers.Find(job.Leader) is not null)
         {
-            Send(job.Id.Leader, new FrameHeader { Type = MessageType.JobRankGone, Argument0 = job.Id.Value, Argument1 = (ulong)rank }, Encoding.UTF8.GetBytes(how));
+            Send(job.Leader, new FrameHeader { Type = MessageType.JobRankGone, Argument0 = job.Value, Argument1 = (ulong)rank }, Encoding.UTF8.GetBytes(how));
         }
     }
 
@@ -192,6 +198,7 @@ internal sealed partial class JobServer
             if (here is not null) region.Open(extent);
         }
         here?.Regions.Add(region);
+        here?.Run.OnRegionsChanged();
         CountHomes(region, 1);
         return null;
     }
@@ -207,7 +214,7 @@ internal sealed partial class JobServer
     {
         capacity.RemoveHome(region.GivenExtents);
         CountHomes(region, -1);
-        region.Run?.Job?.Regions.Remove(region);
+        if (region.Run?.Job is { } job && job.Regions.Remove(region)) job.Run.OnRegionsChanged();
         pager.Remove(region);
         RegionsChanged?.Invoke();
     }

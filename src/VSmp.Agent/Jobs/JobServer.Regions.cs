@@ -41,6 +41,9 @@ internal sealed partial class JobServer
 
     private void Plan(LedJob led, RegionMaking making)
     {
+        // A rank could not use a region that its node has not made.
+        making.IsWaiting = led.Nodes.Any(node => peers.Find(node) is { IsReturning: true });
+        if (making.IsWaiting) return;
         making.Rounds++;
         making.Refused.Clear();
         making.Made.Clear();

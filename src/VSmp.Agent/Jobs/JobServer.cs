@@ -99,17 +99,51 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         OnLeaderLost(peer, text);
     }
 
+    /// <summary>The agent of a peer was started again. What the one before was asked, or had asked, is asked again; jobs go on, but those of which too little outlives it.</summary>
+    /// <param name="peer">Which.</param>
+    /// <param name="text">That.</param>
+    public void OnPeerRestarted(NodeId peer, string text)
+    {
+        foreach (LedJob led in _led.Values.ToArray())
+        {
+            if (!led.Nodes.Contains(peer)) continue;
+            if (led.EndsWithAgent(peer)) OnNodeLost(led, peer, text);
+            else LeaveOut(led, peer, text);
+        }
+        OnLeaderLost(peer, text);
+    }
+
+    /// <summary>A peer has said what it has, and may be asked for things: that of which it was waited for, or that it has missed.</summary>
+    public void OnPeerReturned(NodeId peer)
+    {
+        foreach (LedJob led in _led.Values.ToArray())
+        {
+            if (led.IsBroken && led.HasRanks(peer)) SendAbort(peer, led.Job.Id, led.BrokenBecause);
+            else if (led.Making is { IsWaiting: true } making) Plan(led, making);
+        }
+        foreach (NodeJob job in _here.Values.Where(j => j.Id.Leader == peer))
+        {
+            foreach ((int rank, string how) in job.Gone) SendGone(job.Id, rank, how);
+            job.AskToRepeat();
+        }
+    }
+
     private void OnNodeLost(LedJob led, NodeId peer, string text)
     {
         if (led.IsBound(peer)) Break(led, peer, $"{text}; ranks of the job ran there: the job ends");
         else if (led.Job.Protocol == LazyRelease.Name) Break(led, peer, $"{text}; memory of the job was there, which under the protocol {led.Job.Protocol} cannot be recovered: the job ends");
-        else if (led.Making is { } making)
-        {
-            // Its regions that are there are recovered. The one that is being made is planned anew, without it.
-            making.Refused.Add(text);
-            making.Made.Remove(peer);
-            if (making.Awaited.Remove(peer)) Proceed(led, making);
-        }
+        else LeaveOut(led, peer, text); // its regions that are there are recovered
+    }
+
+    /// <summary>The region that is being made is planned anew: a node of it is no more, or its agent is another one, which knows nothing of it.</summary>
+    private void LeaveOut(LedJob led, NodeId peer, string text)
+    {
+        if (led.Making is not { IsWaiting: false } making) return;
+        making.Refused.Add(text);
+        making.Made.Remove(peer);
+        making.Rounds = 0;
+        making.Awaited.Remove(peer);
+        Proceed(led, making);
     }
 
     /// <summary>A job cannot go on.</summary>
@@ -117,6 +151,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     {
         if (led.IsBroken) return;
         led.IsBroken = true;
+        led.BrokenBecause = text;
         led.Tell(text);
         led.Job.OnAgentLost(text);
         foreach (NodeId node in led.Placement.Distinct())
@@ -203,7 +238,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
 
     private void SendRankMessage(NodeId node, MessageType type, JobId job, int rank, in GuestMessage message, ReadOnlySpan<byte> data)
     {
-        if (!peers.IsUp(node)) return; // its loss ends the job
+        if (peers.Find(node) is null) return; // its loss ends the job
         byte[] payload = new byte[GuestMessage.Bytes + data.Length];
         Unsafe.WriteUnaligned(ref payload[0], message);
         data.CopyTo(payload.AsSpan(GuestMessage.Bytes));

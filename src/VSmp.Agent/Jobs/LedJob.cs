@@ -49,6 +49,15 @@ internal sealed class LedJob : IJobActions
     /// <summary>Whether it cannot go on, and its ranks are being ended.</summary>
     public bool IsBroken { get; set; }
 
+    /// <summary>Why it cannot go on.</summary>
+    public string BrokenBecause { get; set; } = "";
+
+    /// <summary>
+    /// Whether it ends when the agent of a node is killed, though another one takes its place: what ranks have written under lazy release is recorded nowhere,
+    /// and who starts ranks on other hosts, and passes on what they print, ends with its agent.
+    /// </summary>
+    public bool EndsWithAgent(NodeId node) => Job.Protocol == LazyRelease.Name || RemoteRanks.Any(rank => Placement[rank] == node);
+
     /// <summary>Whether ranks of it run at a node.</summary>
     public bool HasRanks(NodeId node) => Placement.Contains(node);
 
@@ -123,6 +132,9 @@ internal sealed class RegionMaking(JobRegion region)
 
     /// <summary>What those said that have not.</summary>
     public List<string> Refused { get; } = [];
+
+    /// <summary>Whether it is to be planned when all nodes of the job may be asked again.</summary>
+    public bool IsWaiting { get; set; }
 
     /// <summary>How often it was planned.</summary>
     public int Rounds { get; set; }

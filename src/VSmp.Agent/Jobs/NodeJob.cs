@@ -17,6 +17,7 @@ internal sealed class NodeJob(JobId id, Run run, Pager pager, Action<int, GuestM
 {
     private readonly Dictionary<int, RankSession> _ranks = [];
     private readonly List<PagedRegion> _regions = [];
+    private readonly Dictionary<int, string> _gone = []; // ranks that are no more, and how they ended
     private ReleaseQueue? _releases;
     private string? _lost;
 
@@ -48,6 +49,18 @@ internal sealed class NodeJob(JobId id, Run run, Pager pager, Action<int, GuestM
     /// <summary>A rank that wants to join.</summary>
     public void Add(RankSession session) => _ranks.Add(session.Rank, session);
 
+    /// <summary>A rank is gone, which the leader has to hear of.</summary>
+    public void OnGone(int rank, string how) => _ = _gone.TryAdd(rank, how);
+
+    /// <summary>Ranks that are no more, and how they ended.</summary>
+    public IReadOnlyDictionary<int, string> Gone => _gone;
+
+    /// <summary>The leader may have missed something, or answers of it were lost: ranks send again what they have out.</summary>
+    public void AskToRepeat()
+    {
+        foreach (RankSession session in _ranks.Values) session.AskToRepeat();
+    }
+
     /// <summary>The region of that number, if the job has it here.</summary>
     public PagedRegion? FindRegion(RegionId region) => Regions.Find(r => r.Id == region);
 
@@ -67,11 +80,7 @@ internal sealed class NodeJob(JobId id, Run run, Pager pager, Action<int, GuestM
             session.Answer(in call, isKnown ? 0 : Errno.EINVAL, isKnown ? "" : "there is no such region in this job");
             return;
         }
-        if (!session.Begin(in call))
-        {
-            session.Answer(in call, Errno.EPROTO, "a request with this serial number is under way");
-            return;
-        }
+        session.Begin(in call);
         if (isLazy && Synchronization.Releases(call.Type)) Releases.Release(session.Rank, in call, data.ToArray());
         else sendToLeader(session.Rank, call, data.ToArray());
     }
@@ -108,11 +117,17 @@ internal sealed class RankSession(int rank, Guest guest, Action<GuestMessage, by
     /// <summary>Its process.</summary>
     public Guest Guest { get; } = guest;
 
-    /// <summary>Sends it a message.</summary>
-    public Action<GuestMessage, byte[]> Send { get; } = send;
+    /// <summary>Sends it a message; does nothing while it has no connection.</summary>
+    public Action<GuestMessage, byte[]> Send { get; private set; } = send;
 
-    /// <summary>A call goes to the leader; false if another of that serial number is out.</summary>
-    public bool Begin(in GuestMessage call) => _out.TryAdd(call.Serial, call.Type);
+    /// <summary>It has another connection: what it has out it sends again.</summary>
+    public void Resume(Action<GuestMessage, byte[]> send) => Send = send;
+
+    /// <summary>Asks it to send again what it has out: the leader may not have it, or the answer may have been lost.</summary>
+    public void AskToRepeat() => Send(new GuestMessage { Magic = GuestMessage.MagicValue, Version = GuestMessage.CurrentVersion, Type = GuestRequest.Repeat }, []);
+
+    /// <summary>A call goes to the leader; perhaps again, which that one knows.</summary>
+    public void Begin(in GuestMessage call) => _out[call.Serial] = call.Type;
 
     /// <summary>The leader has answered; false if it was not asked.</summary>
     public bool End(in GuestMessage reply) => _out.Remove(reply.Serial, out GuestRequest type) && (type | GuestRequest.Reply) == reply.Type;

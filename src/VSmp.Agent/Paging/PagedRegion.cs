@@ -173,6 +173,9 @@ internal sealed class Mapping(Guest guest, PagedRegion region, int userfaultfd, 
     /// <summary>How long it is.</summary>
     public ulong Bytes => length;
 
+    /// <summary>Whether it is held by whoever outlives this agent, if anybody does: before that the guest is not told that it has it.</summary>
+    public bool IsHeld { get; set; }
+
     /// <summary>The number of its bit in <see cref="LocalPage.Mapped"/>.</summary>
     public int Bit { get; init; }
 

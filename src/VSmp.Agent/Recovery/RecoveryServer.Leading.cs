@@ -87,6 +87,7 @@ internal sealed partial class RecoveryServer
 
     private bool IsTouchedBy(LedRegion region, NodeId node)
     {
+        if (region.Users.Contains(node)) return true; // it may have copies, and hears nothing of the region before it is recovered
         if (_underWay.TryGetValue(region.Id, out LedRecovery? recovery) && recovery.Participants.Contains(node)) return true;
         for (uint e = 0; e < region.ExtentCount; e++)
         {

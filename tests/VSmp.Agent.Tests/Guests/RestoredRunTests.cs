@@ -94,20 +94,41 @@ public sealed class RestoredRunTests : IDisposable
     }
 
     [Fact]
-    public async Task Runs_of_jobs_are_not_recorded_nor_any_without_a_keeper()
+    public async Task No_run_is_recorded_without_a_keeper()
     {
-        (Runs runs, _) = NewRuns();
-        Run run = await _reactor.Ask(() => runs.Begin(Request() with { Job = new JobMembership(7, "../agent.pid") }, new Told(), () => ""));
-        await _reactor.Ask(() =>
-        {
-            run.HasLostNode = true;
-            runs.End(run);
-            return true;
-        });
-        Assert.True(File.Exists(Folder.PidFile)); // whatever the token
         Runs unkept = new(new Capacity(PoolBytes), _pager, _reactor);
         _ = await _reactor.Ask(() => unkept.Begin(Request(), new Told(), () => ""));
         Assert.False(Directory.Exists(Folder.RunsFolder));
+    }
+
+    [Theory]
+    [InlineData("../agent.pid")]
+    [InlineData("00112233445566778899AABBCCDDEE/F")]
+    [InlineData("")]
+    public async Task A_jobs_token_which_whoever_asks_makes_up_names_no_other_file(string token)
+    {
+        (Runs runs, Capacity capacity) = NewRuns();
+        ulong free = capacity.FreeBytes;
+        ControlException e = await Assert.ThrowsAsync<ControlException>(() =>
+            _reactor.Ask(() => runs.Begin(Request() with { Job = new JobMembership(7, token) }, new Told(), () => "")));
+        Assert.Contains("token", e.Message, StringComparison.Ordinal);
+        Assert.True(File.Exists(Folder.PidFile));
+        Assert.False(Directory.Exists(Folder.RunsFolder));
+        Assert.Equal(free, capacity.FreeBytes);
+    }
+
+    [Fact]
+    public async Task A_run_of_a_job_is_there_again_with_what_its_ranks_shared()
+    {
+        const string Token = "00112233445566778899AABBCCDDEEFF";
+        (Runs runs, _) = NewRuns();
+        _ = await _reactor.Ask(() => runs.Begin(Request() with { Job = new JobMembership(7, Token) }, new Told(), () => ""));
+        RunRecord record = Assert.Single(RunRecord.ReadAll(Folder.RunsFolder, _ => { })) with { SharedRegions = [5, 9] };
+        (Runs next, _) = NewRuns();
+        Run restored = (await _reactor.Ask(() => next.Restore(record)))!;
+        Assert.Equal([new RegionId(5), new RegionId(9)], restored.RegionsLeft.OrderBy(id => id.Value));
+        // Whoever is killed before anything is adopted leaves as much to the next.
+        Assert.Equal([5, 9], Assert.Single(RunRecord.ReadAll(Folder.RunsFolder, _ => { })).SharedRegions);
     }
 
     [Fact]

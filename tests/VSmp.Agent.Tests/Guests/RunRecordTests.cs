@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Diagnostics;
+using System.Text.Json;
 using System.Text.Json.Nodes;
 using VSmp.Agent.Control;
 using VSmp.Agent.Guests;
@@ -12,9 +13,14 @@ public sealed class RunRecordTests : IDisposable
     private const string Token = "00112233445566778899AABBCCDDEEFF";
 
     private static readonly RunRecord Sound = new(RunRecord.CurrentFormat, Token,
-        new RunRequest("mine", "sört", 64 << 20, 4711, 1000, Redundancy: Redundancy.Mirror), 64 << 20, HasLostNode: true, RegionsMade: 3, AgentRestarts: 2);
+        new RunRequest("mine", "sört", 64 << 20, 4711, 1000, Redundancy: Redundancy.Mirror), 64 << 20, HasLostNode: true, RegionsMade: 3, AgentRestarts: 2,
+        SharedRegions: []);
 
     private readonly string _folder = Path.Combine(Path.GetTempPath(), $"vsmp-test-{Guid.NewGuid():N}");
+
+    private static string Text(RunRecord record) => JsonSerializer.Serialize(record, RunRecordJson.Default.RunRecord);
+
+    private static void AssertSame(IEnumerable<RunRecord> expected, IEnumerable<RunRecord> read) => Assert.Equal(expected.Select(Text), read.Select(Text));
 
     public void Dispose()
     {
@@ -28,22 +34,30 @@ public sealed class RunRecordTests : IDisposable
         RunRecord other = Sound with { Token = Token.Replace('0', '1'), Request = new RunRequest(null, "cat", null, 1, 0), HasLostNode = false };
         other.Write(_folder);
         Sound.Write(_folder);
-        Assert.Equal([Sound, other], RunRecord.ReadAll(_folder, _ => { }));
+        AssertSame([Sound, other], RunRecord.ReadAll(_folder, _ => { }));
         const UnixFileMode Owner = UnixFileMode.UserRead | UnixFileMode.UserWrite;
         Assert.Equal((Owner, Owner | UnixFileMode.UserExecute), (File.GetUnixFileMode(Path.Combine(_folder, Token)), File.GetUnixFileMode(_folder)));
 
         (Sound with { RegionsMade = 4 }).Write(_folder);
         RunRecord.Delete(_folder, other.Token);
-        Assert.Equal([Sound with { RegionsMade = 4 }], RunRecord.ReadAll(_folder, _ => { }));
+        AssertSame([Sound with { RegionsMade = 4 }], RunRecord.ReadAll(_folder, _ => { }));
         Assert.Equal([Token], Directory.EnumerateFiles(_folder).Select(Path.GetFileName));
+    }
+
+    [Fact]
+    public void A_run_of_a_job_is_recorded_with_what_its_ranks_share()
+    {
+        RunRecord ofJob = Sound with { Request = new RunRequest(null, "rank", null, 1, 0, new JobMembership(7, Token)), SharedRegions = [0x0001_0000_0000_0005, 9] };
+        ofJob.Write(_folder);
+        AssertSame([ofJob], RunRecord.ReadAll(_folder, _ => { }));
     }
 
     [Fact]
     public void A_record_that_was_being_written_when_the_agent_was_killed_does_not_count()
     {
         Sound.Write(_folder);
-        File.WriteAllText(Path.Combine(_folder, Token + ".new"), "{\"format\":1,\"tok");
-        Assert.Equal([Sound], RunRecord.ReadAll(_folder, _ => { }));
+        File.WriteAllText(Path.Combine(_folder, Token + ".new"), "{\"format\":2,\"tok");
+        AssertSame([Sound], RunRecord.ReadAll(_folder, _ => { }));
         Sound.Write(_folder);
         Assert.Single(Directory.EnumerateFiles(_folder));
     }
@@ -59,12 +73,12 @@ public sealed class RunRecordTests : IDisposable
         for (int length = 0; length < whole.Length; length++)
         {
             File.WriteAllBytes(path, whole[..length]);
-            Assert.Equal([other], RunRecord.ReadAll(_folder, _ => { }));
+            AssertSame([other], RunRecord.ReadAll(_folder, _ => { }));
         }
     }
 
     [Theory]
-    [InlineData("format", "2")]
+    [InlineData("format", "1")]
     [InlineData("format", "\"one\"")]
     [InlineData("token", "null")]
     [InlineData("token", "\"../../../../../../etc/passwd\"")]
@@ -86,6 +100,9 @@ public sealed class RunRecordTests : IDisposable
     [InlineData("regionsMade", "-1")]
     [InlineData("regionsMade", "99999999999")]
     [InlineData("agentRestarts", "-1")]
+    [InlineData("sharedRegions", "[1]")]
+    [InlineData("sharedRegions", "[-1]")]
+    [InlineData("sharedRegions", "null")]
     public void A_record_with_nonsense_in_it_is_left_out(string member, string value)
     {
         Sound.Write(_folder);

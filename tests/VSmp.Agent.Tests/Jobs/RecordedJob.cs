@@ -40,7 +40,7 @@ internal sealed class RecordedJob : IJobActions
     public void DropRegion(JobRegion region) => Dropped.Add(region);
 
     public void Call(int rank, GuestRequest type, ulong a = 0, ulong b = 0, ulong c = 0, string text = "") =>
-        Job.OnCall(rank, new GuestMessage { Type = type, Serial = ++_serial, A = a, B = b, C = c }, Encoding.UTF8.GetBytes(text));
+        Job.OnCall(rank, new GuestMessage { Type = type, Serial = ++_serial, Slot = _serial % AnswerBook.Slots, A = a, B = b, C = c }, Encoding.UTF8.GetBytes(text));
 
     /// <summary>All ranks call the same.</summary>
     public void CallAll(GuestRequest type, ulong a = 0, ulong b = 0, ulong c = 0, string text = "")

@@ -15,7 +15,13 @@ public sealed class AgentKillTests(ITestOutputHelper output)
 
     private readonly int _seed = int.Parse(Environment.GetEnvironmentVariable("VSMP_TEST_SEED") ?? $"{Environment.TickCount & 0xFFFFFF}", CultureInfo.InvariantCulture);
 
+    private readonly List<string> _killed = []; // "-process-start-", as the names of files have it that .NET makes for each process
+
+    private static readonly string[] RankVictims = ["n1", "n2"];
+
     private static int Kills => Paths.IsLong ? 500 : 50;
+
+    private static int RankKills => Paths.IsLong ? 100 : 10;
 
     [Theory]
     [InlineData("none")]
@@ -52,6 +58,7 @@ public sealed class AgentKillTests(ITestOutputHelper output)
             Assert.DoesNotContain(cluster.Agents, agent => lost.Contains(agent, StringComparison.Ordinal));
             cluster.Vsmp("audit").Succeeded();
             guest.End();
+            Assert.DoesNotContain(Directory.EnumerateFileSystemEntries(Path.GetTempPath()), path => _killed.Exists(agent => path.Contains(agent, StringComparison.Ordinal)));
         }));
         string nodes = string.Join(", ", victims.CountBy(v => v).OrderBy(v => v.Key, StringComparer.Ordinal).Select(v => $"{v.Value} of {v.Key}"));
         output.WriteLine($"{redundancy}: {Kills} kills ({nodes}), seed {_seed}; stall {Percentiles(stalls)}; of {repeated.Count} that were killed again before they were back {Percentiles(repeated)}");
@@ -78,10 +85,55 @@ public sealed class AgentKillTests(ITestOutputHelper output)
         output.WriteLine($"{kills} kills");
     }));
 
+    /// <summary>Ranks on n0 and n1, more shared memory than both may hold copies of; n2 has memory only.</summary>
+    [Theory]
+    [InlineData("msi", "none")]
+    [InlineData("mesi", "mirror")]
+    [InlineData("moesi", "none")]
+    public void Ranks_go_on_when_agents_are_killed(string protocol, string redundancy)
+    {
+        Random random = new(_seed);
+        List<double> stalls = []; // milliseconds until the next round
+        Cluster.Run(3, "128M", cluster => Explained(cluster, () =>
+        {
+            using Command job = new(Paths.Vsmp, ["spmd", "-n", "2", "--on", "n0,n1,n2", "--local", "8M", "--protocol", protocol, "--redundancy", redundancy, "--",
+                Paths.Program("spmd-restless"), "16"], cluster.Environment);
+            job.WaitFor("round 1\n");
+            for (int kill = 1; kill <= RankKills; kill++)
+            {
+                Thread.Sleep(random.Next(300)); // at any moment
+                string victim = RankVictims[random.Next(RankVictims.Length)];
+                Stopwatch since = Stopwatch.StartNew();
+                long log = Kill(cluster, victim);
+                if (random.Next(4) == 0)
+                {
+                    Thread.Sleep(random.Next(400)); // while it starts, adopts, asks the others, recovers
+                    log = KillNext(cluster, victim);
+                }
+                Wait.Until(() => IsBack(cluster, victim, log), PatienceSeconds, () => $"the next agent of {victim}");
+                int rounds = Rounds(job);
+                Wait.Until(() => !job.IsRunning || Rounds(job) > rounds + 1, PatienceSeconds, () => $"another round after kill {kill}, of {victim}\n{job.Error}");
+                Assert.True(job.IsRunning, $"the job has ended after kill {kill}, of {victim}\n{job.Error}");
+                stalls.Add(since.Elapsed.TotalMilliseconds);
+                output.WriteLine($"kill {kill}: {victim}, two rounds after {stalls[^1]:F0} ms");
+            }
+            cluster.Vsmp("audit").Succeeded();
+            string lost = cluster.Vsmp("report", "lost").Succeeded().Output;
+            Assert.DoesNotContain(cluster.Agents, agent => lost.Contains(agent, StringComparison.Ordinal));
+            job.EndInput();
+            Outcome outcome = job.WaitForEnd(120).Succeeded(); // ranks verify what they read, and that all they asked for was done once
+            Assert.Contains("exact: ", outcome.Output, StringComparison.Ordinal);
+        }));
+        output.WriteLine($"{protocol}, {redundancy}: {RankKills} kills, seed {_seed}; two rounds after {Percentiles(stalls)}");
+    }
+
+    private static int Rounds(Command job) => job.Output.Count(c => c == '\n');
+
     /// <summary>Kills the agent that runs.</summary>
     /// <returns>Where the next one's lines begin in the log.</returns>
-    private static long Kill(Cluster cluster, string agent)
+    private long Kill(Cluster cluster, string agent)
     {
+        _killed.Add($"-{File.ReadAllText($"{cluster.RunDirectory}/{agent}/agent.pid").Trim().Replace(' ', '-')}-");
         Assert.Equal(0, Native.Kill(cluster.ProcessId(agent), Native.SIGKILL));
         return new FileInfo(LogOf(cluster, agent)).Length;
     }

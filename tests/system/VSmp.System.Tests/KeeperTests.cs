@@ -51,9 +51,9 @@ public sealed class KeeperTests
     });
 
     [Fact]
-    public void Ranks_of_an_agent_that_is_killed_alone_end_their_job_with_a_message() => Cluster.Run(2, "64M", cluster =>
+    public void A_lazy_job_ends_with_a_message_when_an_agent_is_killed_alone() => Cluster.Run(2, "64M", cluster =>
     {
-        using Command job = new(Paths.Vsmp, ["spmd", "-n", "2", "--", Paths.Program("spmd-hold"), "8"], cluster.Environment);
+        using Command job = new(Paths.Vsmp, ["spmd", "-n", "2", "--protocol", "lazy", "--", Paths.Program("spmd-hold"), "8"], cluster.Environment);
         job.WaitFor("ready");
         Assert.Equal(0, Native.Kill(cluster.ProcessId("n1"), Native.SIGKILL));
         Outcome outcome = job.WaitForEnd(60);
