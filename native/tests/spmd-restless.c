@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // spmd-restless MEGABYTES: ranks that use all that a job has at once, until the end of rank 0's input, and verify it. In rounds every page is
-// written by another rank than in the last, and read back by all; meanwhile a second thread of each rank takes locks, counts, allocates
-// and frees. At the end each of those must have been done exactly as often as it was asked for.
+// written by another rank than in the last, and read back by all, and every other round attaches and detaches a region; meanwhile a second
+// thread of each rank takes locks, counts, allocates and frees. At the end each of those must have been done exactly as often as it was asked for.
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -54,6 +54,20 @@ static void *work_alone(void *steps) {
     return NULL;
 }
 
+// A region that is there for a moment.
+static void come_and_go(uint64_t round) {
+    struct vsmp_region *passing;
+    CHECK(vsmp_attach("passing", 8 << 20, &passing) == 0);
+    uint64_t *words = vsmp_base(passing);
+    const int rank = vsmp_rank(), size = vsmp_size();
+    for (int page = rank; page < 2048; page += size) CHECK(words[page * WORDS] == 0);
+    CHECK(vsmp_barrier() == 0);
+    for (int page = rank; page < 2048; page += 64) words[page * WORDS] = round;
+    CHECK(vsmp_barrier() == 0);
+    for (int page = (rank + 1) % size; page < 2048; page += 64) CHECK(words[page * WORDS] == round);
+    CHECK(vsmp_detach(passing) == 0);
+}
+
 int main(int argc, char **argv) {
     const size_t bytes = (size_t)(argc > 1 ? atol(argv[1]) : 8) << 20;
     CHECK(vsmp_start() == 0);
@@ -78,6 +92,7 @@ int main(int argc, char **argv) {
             const uint64_t *at = words + page * WORDS, expected = page * 1000003 + round + 1;
             CHECK(at[0] == expected && at[WORDS - 1] == expected);
         }
+        if (round % 2 == 1) come_and_go(round);
         if (rank == 0) {
             printf("round %lu\n", round);
             fflush(stdout);

@@ -119,6 +119,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     {
         switch (header.Type)
         {
+            case MessageType.DropRegion when _isReady && _jobs.OnForgotten(peer, header.Region):
+                break;
             case MessageType.ReserveExtents or MessageType.ReserveReply or MessageType.ReleaseExtents or MessageType.DropRegion:
                 // Before this node has reported its room, no peer that keeps to the rules asks for any.
                 if (_isReady) _reservations.OnFrame(peer, in header, payload);

@@ -203,6 +203,15 @@ internal sealed partial class JobServer
         return null;
     }
 
+    /// <summary>The maker of a region knows nothing of it any more, as it has told when this agent, or its own, was started again.</summary>
+    /// <returns>Whether it was one that ranks here shared.</returns>
+    public bool OnForgotten(NodeId maker, RegionId id)
+    {
+        if (id.Creator != maker || pager.Find(id) is not { IsShared: true, Run: not null }) return false;
+        OnDetach(id);
+        return true;
+    }
+
     private void OnDetach(RegionId id)
     {
         if (pager.Find(id) is not { } region) return;
