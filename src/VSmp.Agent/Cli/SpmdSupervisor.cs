@@ -33,6 +33,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     private SpmdInput? _input; // if rank 0 is on another host
     private Thread? _ender;
     private volatile bool _isAgentLost;
+    private volatile bool _isJobLost; // its leader ends it, whichever way its ranks end then
     private volatile bool _isClosing;
     private volatile int _passedSignal; // the last; 0: none
     private bool _isPerhapsConsequence; // of that signal: the end that the exit code is of
@@ -89,11 +90,14 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
             if (agent.End() is { } figures) _figures[agent.Name] = figures;
         }
         if (statistics is not null) Write(statistics, wallSeconds);
-        return _isAgentLost ? ExitCodes.AgentLost : _exitCode;
+        return _isAgentLost || _isJobLost ? ExitCodes.AgentLost : _exitCode;
     }
 
     /// <inheritdoc/>
     public void OnMessage(string text) => CommandLine.Say($"{_leaderFolder.Name}: {text}");
+
+    /// <inheritdoc/>
+    public void OnJobLost() => _isJobLost = true;
 
     /// <inheritdoc/>
     public void OnGuestAttached(int processId, int userfaultfd) => _ = Libc.Close(userfaultfd); // not on this connection

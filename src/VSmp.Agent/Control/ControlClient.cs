@@ -265,6 +265,9 @@ internal sealed partial class ControlClient : IDisposable
             case ControlEvent.RankInputTaken:
                 _listener?.OnRankInputTaken(reply.Rank ?? -1);
                 return true;
+            case ControlEvent.JobLost:
+                _listener?.OnJobLost();
+                return true;
             case ControlEvent.SignalRanks:
                 _listener?.OnSignalRanks(reply.Number ?? 0);
                 return true;

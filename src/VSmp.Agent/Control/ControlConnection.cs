@@ -82,6 +82,9 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
     public void OnRankInputTaken(int rank) => Send(new ControlReply { Event = ControlEvent.RankInputTaken, Rank = rank }, -1);
 
     /// <inheritdoc/>
+    public void OnJobLost() => Send(new ControlReply { Event = ControlEvent.JobLost }, -1);
+
+    /// <inheritdoc/>
     public void OnSignalRanks(int signal) => Send(new ControlReply { Event = ControlEvent.SignalRanks, Number = signal }, -1);
 
     /// <summary>Closes the connection. On the control thread.</summary>

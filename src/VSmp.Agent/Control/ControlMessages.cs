@@ -47,6 +47,7 @@ internal enum ControlEvent
     SignalRanks = 6,
     RankInput = 7,
     RankInputTaken = 8,
+    JobLost = 9,
 }
 
 /// <summary>One line to the agent. Which members count depends on <see cref="Operation"/>.</summary>

@@ -119,6 +119,11 @@ internal interface IRunObserver
     {
     }
 
+    /// <summary>The job that it has begun cannot go on without a node, or an agent, that is lost; what is left of it is being ended.</summary>
+    void OnJobLost()
+    {
+    }
+
     /// <summary>The ranks that the observer has started are to get a signal.</summary>
     void OnSignalRanks(int signal)
     {

@@ -37,6 +37,11 @@ internal interface IRunListener
     {
     }
 
+    /// <summary>The job cannot go on without a node, or an agent, that is lost, as a line has told; its ranks are being ended.</summary>
+    void OnJobLost()
+    {
+    }
+
     /// <summary>The ranks that this process has started are to get a signal.</summary>
     void OnSignalRanks(int signal)
     {

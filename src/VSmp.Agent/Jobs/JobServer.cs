@@ -153,6 +153,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         led.IsBroken = true;
         led.BrokenBecause = text;
         led.Tell(text);
+        led.Observer.OnJobLost();
         led.Job.OnAgentLost(text);
         foreach (NodeId node in led.Placement.Distinct())
         {
