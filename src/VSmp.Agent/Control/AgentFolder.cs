@@ -200,12 +200,7 @@ internal sealed class AgentFolder
     }
 
     /// <summary>Whoever reads it meanwhile finds the one or the other: where an agent takes over, nobody is to find the node dead.</summary>
-    private static void Replace(string path, string text)
-    {
-        string next = path + ".new";
-        System.IO.File.WriteAllText(next, text);
-        System.IO.File.Move(next, path, overwrite: true);
-    }
+    private static void Replace(string path, string text) => WholeFile.Replace(path, Encoding.UTF8.GetBytes(text));
 
     private string File(string name) => System.IO.Path.Combine(Path, name);
 

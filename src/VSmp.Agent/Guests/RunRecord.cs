@@ -27,7 +27,6 @@ internal sealed record RunRecord(int Format, string Token, RunRequest Request, u
     public const int CurrentFormat = 2;
 
     private const int TokenDigits = 32, MaximumBytes = PrivateFile.MaximumBytes;
-    private const string NextSuffix = ".new";
 
     /// <summary>Whether it can be a run's token, and so the name of a file.</summary>
     public static bool IsToken(string token) => token.Length == TokenDigits && token.All(char.IsAsciiHexDigitUpper);
@@ -47,9 +46,7 @@ internal sealed record RunRecord(int Format, string Token, RunRequest Request, u
         try
         {
             Directory.CreateDirectory(folder, Owner | UnixFileMode.UserExecute);
-            string path = Path.Combine(folder, Token), next = path + NextSuffix;
-            using (FileStream file = new(next, new FileStreamOptions { Mode = FileMode.Create, Access = FileAccess.Write, UnixCreateMode = Owner })) file.Write(json);
-            File.Move(next, path, overwrite: true);
+            WholeFile.Replace(Path.Combine(folder, Token), json, Owner);
         }
         catch (UnauthorizedAccessException e) { throw new IOException(e.Message, e); }
     }
@@ -77,7 +74,7 @@ internal sealed record RunRecord(int Format, string Token, RunRequest Request, u
         }
         foreach (string file in files)
         {
-            if (file.EndsWith(NextSuffix, StringComparison.Ordinal)) continue; // the agent was killed while it wrote; what it was to replace is there
+            if (file.EndsWith(WholeFile.NextSuffix, StringComparison.Ordinal)) continue; // the agent was killed while it wrote; what it was to replace is there
             try { records.Add(Read(file)); }
             catch (Exception e) when (e is InvalidDataException or PrivateFileException) { warn($"a run cannot go on: {e.Message}"); }
         }

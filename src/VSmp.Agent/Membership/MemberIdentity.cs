@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Buffers.Binary;
 using System.Net;
+using VSmp.Agent.Interop;
 using VSmp.Coherence;
 using VSmp.Coherence.Membership;
 
@@ -37,9 +38,7 @@ internal sealed record MemberIdentity(NodeId Self, long Revision, MembershipView
         BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(6), Self.Value);
         BinaryPrimitives.WriteInt64LittleEndian(bytes.AsSpan(8), Revision);
         record.CopyTo(bytes, HeadBytes);
-        string next = path + ".new";
-        File.WriteAllBytes(next, bytes);
-        File.Move(next, path, overwrite: true);
+        WholeFile.Replace(path, bytes);
     }
 
     /// <summary>Reads it.</summary>
