@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Coherence;
 using VSmp.Coherence.Placement;
+using VSmp.Coherence.Recovery;
 
 namespace VSmp.Agent.Recovery;
 
@@ -60,6 +61,31 @@ internal abstract class LedRegion(RegionId id, string name, HomeMap homes)
     /// <param name="lost">Nodes that are lost.</param>
     /// <param name="isHome">Whether it is to become home. (A mirror must not be a user: a page has one frame at a node.)</param>
     public abstract NodeId Choose(NodeId home, HashSet<NodeId> lost, bool isHome);
+
+    /// <summary>An extent has got a mirror.</summary>
+    public virtual void OnMirrorPlaced(ExtentNumber extent)
+    {
+    }
+
+    /// <summary>Where homes and mirrors are, as what is to be done by those who may not know it yet.</summary>
+    public virtual List<HomeMove> Places() => Places(_ => true);
+
+    /// <summary>As above, of extents with a home that are to be told of.</summary>
+    protected List<HomeMove> Places(Func<ExtentNumber, bool> isToBeTold)
+    {
+        var places = new List<HomeMove>();
+        for (uint e = 0; e < ExtentCount; e++)
+        {
+            ExtentNumber extent = new(e);
+            NodeId home = Homes.HomeOf(extent), mirror = Homes.MirrorOf(extent);
+            if (home.IsNone || !isToBeTold(extent)) continue;
+            bool isNext = places.Count > 0 && places[^1] is var last && last.Home == home && last.Mirror == mirror && last.First.Value + last.Count == e
+                && last.Count < ushort.MaxValue;
+            if (isNext) places[^1] = places[^1] with { Count = places[^1].Count + 1 };
+            else places.Add(new HomeMove(extent, 1, home, mirror));
+        }
+        return places;
+    }
 
     /// <summary>An extent has another home from now on.</summary>
     public abstract void OnHomeMoved(NodeId from, NodeId to);

@@ -126,7 +126,7 @@ internal sealed partial class RecoveryServer
         if (isAdopted)
         {
             recovery.Moves.Clear();
-            recovery.Moves.AddRange(Places(region));
+            recovery.Moves.AddRange(region.Places());
         }
         _underWay[region.Id] = recovery;
         recovery.Leader.Begin(generation, participants, region.HomesAmong(participants));
@@ -142,9 +142,20 @@ internal sealed partial class RecoveryServer
         if (takesPart && _pager.Find(region.Id) is { } here) Freeze(here, generation, plan);
         foreach (NodeId participant in participants)
         {
-            if (participant != _self) Send(participant, MessageType.RegionFreeze, region.Id, generation, bytes);
+            if (participant != _self) SendPlan(participant, region.Id, generation, bytes);
         }
         if (takesPart) OnFrozen(_self, region.Id, generation);
+    }
+
+    private void SendPlan(NodeId to, RegionId region, Generation generation, ReadOnlySpan<byte> plan)
+    {
+        while (!plan.IsEmpty)
+        {
+            ReadOnlySpan<byte> piece = plan[..Math.Min(plan.Length, FrameHeader.MaxPayloadBytes)];
+            plan = plan[piece.Length..];
+            piece.CopyTo(_fabric.Begin(to, piece.Length));
+            _fabric.Commit(NewHeader(MessageType.RegionFreeze, region, generation) with { Argument0 = plan.IsEmpty ? 0ul : MorePieces });
+        }
     }
 
     /// <summary>

@@ -36,7 +36,13 @@ internal sealed partial class RecoveryServer
         _held.Remove(node);
         // What the one before has led, or asked for, is void.
         _early.RemoveAll(e => e.From == node);
+        ForgetPieces(node);
         _afterFreeze.RemoveAll(a => a.Region.Creator == node);
+    }
+
+    private void ForgetPieces(NodeId leader)
+    {
+        foreach (RegionId region in _pieces.Keys.Where(id => id.Creator == leader).ToArray()) _pieces.Remove(region);
     }
 
     /// <summary>
@@ -48,6 +54,9 @@ internal sealed partial class RecoveryServer
         foreach (NodeId node in others) OnNodeRestarted(node);
         foreach (LedRegion region in Led.ToArray())
         {
+            var participants = new HashSet<NodeId>();
+            region.AddParticipants(participants);
+            foreach (NodeId node in participants) NoteIfGone(node);
             for (uint e = 0; e < region.ExtentCount; e++)
             {
                 ExtentNumber extent = new(e);
@@ -65,23 +74,6 @@ internal sealed partial class RecoveryServer
     private void NoteIfGone(NodeId node)
     {
         if (!node.IsNone && node != _self && _peers.Find(node) is null) _lost.Add(node);
-    }
-
-    /// <summary>Where all homes and mirrors of a region are, as what is to be done by those who do not know it yet.</summary>
-    private static List<HomeMove> Places(LedRegion region)
-    {
-        var places = new List<HomeMove>();
-        for (uint e = 0; e < region.ExtentCount; e++)
-        {
-            ExtentNumber extent = new(e);
-            NodeId home = region.Homes.HomeOf(extent), mirror = region.Homes.MirrorOf(extent);
-            if (home.IsNone) continue;
-            bool isNext = places.Count > 0 && places[^1] is var last && last.Home == home && last.Mirror == mirror && last.First.Value + last.Count == e
-                && last.Count < ushort.MaxValue;
-            if (isNext) places[^1] = places[^1] with { Count = places[^1].Count + 1 };
-            else places.Add(new HomeMove(extent, 1, home, mirror));
-        }
-        return places;
     }
 
     /// <summary>Asks a node what it has, and tells it what this one has. To be asked again until it has answered: it may not be ready.</summary>

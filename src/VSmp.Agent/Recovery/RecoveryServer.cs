@@ -22,6 +22,9 @@ internal sealed partial class RecoveryServer
     /// <summary>Losses that are remembered.</summary>
     private const int MaxLosses = 1000;
 
+    /// <summary>Of a RegionFreeze: the plan goes on in the next.</summary>
+    private const ulong MorePieces = 1;
+
     /// <summary>Claims in a frame at most.</summary>
     private const int ClaimsPerFrame = FrameHeader.MaxPayloadBytes / Claim.Bytes;
 
@@ -34,6 +37,7 @@ internal sealed partial class RecoveryServer
     private readonly Dictionary<NodeId, string> _names = []; // of those that are lost
     private readonly List<(NodeId From, FrameHeader Header, byte[] Plan)> _early = []; // from a view in which this node does not stand yet, or about a loss that it may not act upon yet
     private readonly List<(RegionId Region, Action Do)> _afterFreeze = []; // what was asked for after such a freeze
+    private readonly Dictionary<RegionId, (Generation Generation, MemoryStream Bytes)> _pieces = []; // of plans that are not whole yet
     private readonly List<Claim> _claims = [];
     private readonly List<HomeRun> _runs = [];
     private ViewNumber _view;
@@ -58,6 +62,7 @@ internal sealed partial class RecoveryServer
         _lost.Add(node);
         _names[node] = name;
         _awaited.Remove(node);
+        ForgetPieces(node);
         foreach (LedRegion region in Led.ToArray())
         {
             if (!region.IsOver && (IsTouchedBy(region, node) || IsInvolved(region, node))) Begin(region);
@@ -102,6 +107,7 @@ internal sealed partial class RecoveryServer
         _adoptions.Remove(region);
         _reported.Remove(region);
         _early.RemoveAll(e => e.Header.Region == region);
+        _pieces.Remove(region);
         _afterFreeze.RemoveAll(a => a.Region == region);
         _forgotten.Remove(region);
         _toReturn.Remove(region);
@@ -116,8 +122,7 @@ internal sealed partial class RecoveryServer
         {
             case MessageType.RegionFreeze:
                 RequireLeader(peer, in header);
-                byte[] plan = payload.ToArray();
-                if (!TryFreeze(peer, in header, plan)) _early.Add((peer, header, plan));
+                if (Assemble(peer, in header, payload) is { } plan && !TryFreeze(peer, in header, plan)) _early.Add((peer, header, plan));
                 break;
             case MessageType.RegionFrozen:
                 OnFrozen(peer, header.Region, header.Generation);
@@ -140,6 +145,23 @@ internal sealed partial class RecoveryServer
                 OnHeld(peer, in header, payload);
                 break;
         }
+    }
+
+    /// <returns>A plan that is whole; null: there is more to come.</returns>
+    private byte[]? Assemble(NodeId leader, in FrameHeader header, ReadOnlySpan<byte> piece)
+    {
+        bool isLast = header.Argument0 != MorePieces;
+        if (!_pieces.TryGetValue(header.Region, out (Generation Generation, MemoryStream Bytes) plan) || plan.Generation != header.Generation)
+        {
+            if (isLast) return piece.ToArray();
+            plan = (header.Generation, new MemoryStream());
+            _pieces[header.Region] = plan; // what there was of one before is void: another recovery has begun
+        }
+        if (plan.Bytes.Length + piece.Length > PlanFormat.MaxBytes) throw new ProtocolViolationException($"{leader} has a plan for {header.Region} without an end");
+        plan.Bytes.Write(piece);
+        if (!isLast) return null;
+        _pieces.Remove(header.Region);
+        return plan.Bytes.ToArray();
     }
 
     private static void RequireLeader(NodeId peer, in FrameHeader header)

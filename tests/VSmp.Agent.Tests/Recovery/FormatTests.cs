@@ -15,7 +15,7 @@ public sealed class FormatTests
     {
         var plan = new RecoveryPlan([new NodeId(3), new NodeId(300)], [new NodeId(1)], IsAnyUserLost: true) { Moves = [new HomeMove(new ExtentNumber(0x01020304), 5, new NodeId(6), new NodeId(7))], Forgetful = [new NodeId(300)] };
         byte[] bytes = PlanFormat.Write(plan);
-        Assert.Equal("01000200010001000100" + "03002C010100" + "04030201" + "050006000700", Convert.ToHexString(bytes));
+        Assert.Equal("0100020001000100" + "01000000" + "03002C010100" + "04030201" + "050006000700", Convert.ToHexString(bytes));
         RecoveryPlan read = PlanFormat.Read(bytes)!;
         Assert.Equal(plan.Lost, read.Lost);
         Assert.Equal(plan.Users, read.Users);

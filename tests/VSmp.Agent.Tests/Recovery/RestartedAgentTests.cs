@@ -35,6 +35,18 @@ public sealed class RestartedAgentTests
     }
 
     [Fact]
+    public void A_plan_that_is_longer_than_a_frame_is_understood()
+    {
+        using var world = new World(1) { PlacesAreToldTimes = 20_000 }; // as if each extent had another home than its neighbours
+        world.Restart(0);
+        world.CheckRecovered(home: 1);
+        Assert.Equal(1, world.Agents[0].RecoveredCount);
+        world.Restart(0);
+        world.Restart(1);
+        world.CheckRecovered(home: 1);
+    }
+
+    [Fact]
     public void An_agent_that_knows_a_region_no_more_is_lost_to_it_and_its_mirror_becomes_the_home()
     {
         using var world = new World(1);
@@ -180,6 +192,9 @@ public sealed class RestartedAgentTests
 
         public InMemoryNetwork Network { get; }
 
+        /// <summary>How often the plan of a recovery says where each home is.</summary>
+        public int PlacesAreToldTimes { get; init; } = 1;
+
         public TestAgent[] Agents { get; } = new TestAgent[3];
 
         /// <summary>Its last words are heard, and nothing that is said to it.</summary>
@@ -210,7 +225,7 @@ public sealed class RestartedAgentTests
             foreach (PagedRegion region in regions)
             {
                 if (forgets) break;
-                if (node == 0) after.AddLed(before.Led.Homes, Pager.GenerationOf(region));
+                if (node == 0) after.AddLed(before.Led.Homes, Pager.GenerationOf(region), PlacesAreToldTimes);
                 else after.AddHome(region.Id, Pager.GenerationOf(region), region.Layout.IsHome, e => Pager.MirrorOf(region, e), region.Mirrored!.Contains);
             }
             foreach (Peer peer in after.Peers.All) peer.OnRestarted();
@@ -345,12 +360,12 @@ public sealed class RestartedAgentTests
 
         public LedRegion Led { get; private set; } = null!;
 
-        public void AddLed(HomeMap homes, Generation generation)
+        public void AddLed(HomeMap homes, Generation generation, int placesAreToldTimes = 1)
         {
             var state = new Region(TheRegion, "region", Extents, Msi.Protocol, homes, new FrameBudget(16)) { Generation = generation };
             PagedRegion region = Pager.Add(state, Frames(TheRegion), run: null);
             for (uint e = 0; e < Extents; e++) state.Open(new ExtentNumber(e));
-            Recovery.Lead(Led = new TestRegion(region, homes));
+            Recovery.Lead(Led = new TestRegion(region, homes, placesAreToldTimes));
         }
 
         public void AddHome(RegionId id, Generation generation, Func<ExtentNumber, bool> home, Func<ExtentNumber, NodeId> mirror, Func<ExtentNumber, bool> mirrored)
@@ -385,8 +400,10 @@ public sealed class RestartedAgentTests
         private FrameFile Frames(RegionId id) => FrameFile.Create(_folder, id, Extents * (ulong)ExtentNumber.Bytes);
     }
 
-    private sealed class TestRegion(PagedRegion region, HomeMap homes) : LedRegion(region.Id, "region", homes)
+    private sealed class TestRegion(PagedRegion region, HomeMap homes, int placesAreToldTimes) : LedRegion(region.Id, "region", homes)
     {
+        public override List<HomeMove> Places() => [.. Enumerable.Repeat(base.Places(), placesAreToldTimes).SelectMany(p => p)];
+
         public override Generation Generation
         {
             get => Pager.GenerationOf(region);
