@@ -325,6 +325,18 @@ static void wait_for(struct waiter *self) {
     if (waiters == NULL) pthread_cond_broadcast(&idle);
 }
 
+// Connects for the first time. An agent that was killed has left its socket behind: the next one may be there in a moment.
+static int connect_when_there(void) {
+    const int64_t since = now_nanoseconds();
+    for (bool was_there = false;;) {
+        const int fd = connect_to_agent();
+        was_there |= fd == -ECONNREFUSED;
+        if (fd >= 0 || !was_there || !may_come(-fd) || now_nanoseconds() - since >= JOIN_PATIENCE_NANOSECONDS) return fd;
+        const struct timespec pause = {.tv_nsec = PAUSE_NANOSECONDS};
+        nanosleep(&pause, NULL);
+    }
+}
+
 int link_open(const char *socket_path, uint64_t rank, const char *token) {
     agent_address = (struct sockaddr_un){.sun_family = AF_UNIX};
     if (strlen(socket_path) >= sizeof agent_address.sun_path) return fail(EINVAL, "VSMP_GUEST_SOCKET is too long a path");
@@ -332,7 +344,7 @@ int link_open(const char *socket_path, uint64_t rank, const char *token) {
     strcpy(agent_address.sun_path, socket_path);
     strcpy(job_token, token);
     own_rank = rank;
-    const int fd = connect_to_agent();
+    const int fd = connect_when_there();
     if (fd < 0) return fail(-fd, "no agent answers at %s (%s): see `vsmp status`", socket_path, strerrordesc_np(-fd));
     connection = fd;
     is_lost = is_closing = has_joined = is_kept = false;

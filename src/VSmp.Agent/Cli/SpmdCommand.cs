@@ -10,6 +10,8 @@ namespace VSmp.Agent.Cli;
 /// <summary><c>vsmp spmd</c>: ranks of one program on several nodes, with memory that they share.</summary>
 internal static class SpmdCommand
 {
+    private const int BeginMilliseconds = 2_000, RetryMilliseconds = 20;
+
     /// <summary>The command.</summary>
     public static Command New()
     {
@@ -76,12 +78,32 @@ internal static class SpmdCommand
         EnvironmentBlock environment = EnvironmentBlock.OfThisProcess();
         ProgramFile program = ProgramFile.FindAny(words[0], environment.Get("PATH"));
         using FileStream? stats = statsFile is null ? null : RunCommand.OpenStatistics(statsFile);
-        IReadOnlyList<AgentFolder> agents = LocalAgents.Running(cluster);
+        IReadOnlyList<AgentFolder> agents = LocalAgents.RunningAll(cluster); // one that is being started again is on this host all the same
         // Of this host's nodes the one with the lowest ranks, as they are placed: one without ranks, should it be lost, would end the job for nothing.
         AgentFolder leader = nodes?.Select(node => agents.FirstOrDefault(agent => agent.Name == node)).FirstOrDefault(agent => agent is not null)
             ?? agents.OrderBy(agent => agent.Running() is { IsStopped: true }).ThenBy(agent => agent.Name, NaturalOrder.Instance).First();
-        using SpmdSupervisor supervisor = new(leader, agents);
-        supervisor.Begin(new JobRequest(ranks, nodes, name, protocol, Path.GetFileName(words[0]), redundancy), local);
+        using SpmdSupervisor supervisor = Begin(leader, agents, new JobRequest(ranks, nodes, name, protocol, Path.GetFileName(words[0]), redundancy), local);
         return supervisor.Run(program, EnvironmentBlock.LastArguments(words.Length), environment, local, stats);
+    }
+
+    /// <summary>Begins the job; again, if an agent is killed meanwhile, or is not quite there again: nothing of it was started.</summary>
+    private static SpmdSupervisor Begin(AgentFolder leader, IReadOnlyList<AgentFolder> agents, JobRequest request, ulong? localBytes)
+    {
+        long deadline = Environment.TickCount64 + BeginMilliseconds;
+        while (true)
+        {
+            SpmdSupervisor supervisor = new(leader, agents);
+            try
+            {
+                supervisor.Begin(request, localBytes);
+                return supervisor;
+            }
+            catch (CommandException e)
+            {
+                supervisor.Dispose();
+                if (e.ExitCode != ExitCodes.NoAgent || leader.Keeper() is null || Environment.TickCount64 >= deadline) throw;
+            }
+            Thread.Sleep(RetryMilliseconds);
+        }
     }
 }
