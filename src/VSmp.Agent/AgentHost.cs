@@ -138,7 +138,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
                 if (_isReady) _queries.OnFrame(peer, in header, payload);
                 break;
             case MessageType.NodeReport:
-                if (payload.Length == NodeReport.Bytes) _peers.Find(peer)?.OnReport(MemoryMarshal.Read<NodeReport>(payload));
+                if (payload.Length != NodeReport.Bytes) break;
+                _peers.Find(peer)?.OnReport(MemoryMarshal.Read<NodeReport>(payload));
+                if (_isReady) _jobs.OnPeerReported();
                 break;
             default:
                 if (!_isReady) break; // nothing was granted to anybody yet
@@ -256,7 +258,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _mover = new HomeMover(self, _reactor, _pager, _peers, _reservations, _recovery, _mirrors);
         _runs = new Runs(_capacity, _pager, _reactor, _options.Keeper is null ? null : _options.Folder.RunsFolder);
         _drain = new DrainServer(self, _reactor, _pager, _peers, _reservations, _runs, SendReports, ShutDown) { IsCoordinator = !_membership.IsDecidedByMajority && self == MembershipView.Coordinator };
-        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _recovery, _options.Folder) { Incarnation = _membership.Incarnation };
+        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _recovery, _options.Folder) { Incarnation = _membership.Incarnation, IsRecording = _options.Keeper is not null };
         _pager.Progressed += _jobs.ContinueReleases;
         _pager.Progressed += _reservations.Continue;
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
@@ -294,8 +296,15 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     {
         KeeperClient keeper = _options.Keeper!;
         foreach (RunRecord run in RunRecord.ReadAll(_options.Folder.RunsFolder, Log.Warn)) RestoreRun(run);
-        if (_options.Predecessor is null) _ = KeptGuests.End(keeper, left, left.Guests, "its agent was killed before it was a member of the cluster");
-        else Log.Info(new NodeAdopter(keeper, left, new RegionAdopter(_pager, _capacity, _options.Folder.Frames), _runs, _guests, _jobs).Adopt());
+        if (_options.Predecessor is null)
+        {
+            _jobs.DiscardLeft();
+            _ = KeptGuests.End(keeper, left, left.Guests, "its agent was killed before it was a member of the cluster");
+            left.Dispose();
+            return;
+        }
+        _ = _jobs.Restore();
+        Log.Info(new NodeAdopter(keeper, left, new RegionAdopter(_pager, _capacity, _options.Folder.Frames), _runs, _guests, _jobs).Adopt());
         left.Dispose();
     }
 
@@ -349,6 +358,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             _recovery.OnRestartedHere(others.Select(p => p.Node));
         }
         foreach (Peer peer in others.Where(p => p.IsReturning)) _recovery.OnNodeRestarted(peer.Node);
+        _jobs.ContinueRestored();
     }
 
     private void OnReturned(NodeId node)

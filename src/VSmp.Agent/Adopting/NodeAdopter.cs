@@ -17,7 +17,7 @@ namespace VSmp.Agent.Adopting;
 /// <param name="regions">Adopts regions.</param>
 /// <param name="runs">The runs, which have been restored.</param>
 /// <param name="guests">Serves the programs from now on.</param>
-/// <param name="jobs">Hears of ranks that are no more.</param>
+/// <param name="jobs">The jobs, which have been restored; hears of ranks that are no more.</param>
 internal sealed class NodeAdopter(KeeperClient keeper, KeptNode node, RegionAdopter regions, Runs runs, GuestServer guests, JobServer jobs)
 {
     private const string Unknown = "its agent was killed, and the next one cannot take it over";
@@ -34,7 +34,11 @@ internal sealed class NodeAdopter(KeeperClient keeper, KeptNode node, RegionAdop
             try
             {
                 (string name, _, RegionTraits traits) = regions.Look(id);
-                if ((traits & RegionTraits.IsUsed) == 0)
+                if ((traits & RegionTraits.IsShared) != 0 && jobs.IsForgotten(id))
+                {
+                    Log.Info($"region {name} is not taken over: the job that made it is over, or makes it anew");
+                }
+                else if ((traits & RegionTraits.IsUsed) == 0)
                 {
                     _ = regions.Adopt(id, run: null);
                     homeCount++;

@@ -35,6 +35,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     private volatile bool _isAgentLost;
     private volatile bool _isJobLost; // its leader ends it, whichever way its ranks end then
     private volatile bool _isClosing;
+    private volatile bool _haveAllEnded; // the ranks: what becomes of the leader is of no account
     private volatile int _passedSignal; // the last; 0: none
     private bool _isPerhapsConsequence; // of that signal: the end that the exit code is of
     private int _exitCode;
@@ -77,6 +78,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
             OnEnded(rank, exit);
         }
         double wallSeconds = watch.Elapsed.TotalSeconds;
+        _haveAllEnded = true;
         _isOver.Set();
         _ender?.Join();
         if (_isAgentLost)
@@ -149,7 +151,14 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         string text = $"agent {_leaderFolder.Name} was lost";
         foreach (Rank rank in unknown) _ended.Add((rank with { How = text }, new ChildExit(0, false, ExitCodes.AgentLost)));
         // Where the leader has ranks, its other connection says so as well.
-        if (!_isClosing) OnLost(_leaderFolder.Name);
+        if (!_isClosing && !_haveAllEnded) OnLost(_leaderFolder.Name);
+    }
+
+    /// <inheritdoc/>
+    public void OnResumed(TimeSpan away)
+    {
+        // Where the leader has ranks, its other connection says so.
+        if (!_agents.Exists(agent => agent.Name == _leaderFolder.Name)) CommandLine.Say(CommandLine.AgentIsBack(_leaderFolder.Name, away));
     }
 
     /// <inheritdoc/>

@@ -73,8 +73,11 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     });
 
     /// <inheritdoc/>
-    public Task<JobTicket> BeginJobAsync(JobRequest request, IRunObserver observer) => reactor.Ask(() =>
-        parts.Jobs.Begin(request with { Redundancy = request.Redundancy ?? options.Redundancy }, observer));
+    public Task<JobTicket> BeginJobAsync(JobRequest request, uint userId, int processId, IRunObserver observer) => reactor.Ask(() =>
+        parts.Jobs.Begin(request with { Redundancy = request.Redundancy ?? options.Redundancy }, userId, processId, observer));
+
+    /// <inheritdoc/>
+    public Task<JobTicket?> ResumeJobAsync(string token, uint userId, IRunObserver observer) => reactor.Ask(() => parts.Jobs.Resume(token, userId, observer));
 
     /// <inheritdoc/>
     public Task ReportRankAsync(ulong job, int rank, string how) => reactor.Ask(() =>

@@ -63,6 +63,9 @@ internal sealed class AgentFolder
     /// <summary>What runs there are (<see cref="Guests.RunRecord"/>), for an agent that is started after this one.</summary>
     public string RunsFolder => File("runs");
 
+    /// <summary>What jobs it leads (<see cref="Jobs.JobJournal"/>), for an agent that is started after this one.</summary>
+    public string JobsFolder => File("jobs");
+
     /// <summary>Whether the folder is there.</summary>
     public bool Exists => Directory.Exists(Path);
 
@@ -189,7 +192,10 @@ internal sealed class AgentFolder
         DeleteRuntimeFiles();
         foreach (string file in new[] { ControlSocket, GuestSocket, GuestsFile, DevelopmentFile, MemberFile, PidFile, KeeperFile }) System.IO.File.Delete(file);
         if (Directory.Exists(Frames)) Directory.Delete(Frames, recursive: true);
-        if (Directory.Exists(RunsFolder)) Directory.Delete(RunsFolder, recursive: true);
+        foreach (string folder in new[] { RunsFolder, JobsFolder })
+        {
+            if (Directory.Exists(folder)) Directory.Delete(folder, recursive: true);
+        }
         return done;
     }
 

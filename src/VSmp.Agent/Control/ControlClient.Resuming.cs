@@ -4,7 +4,7 @@ using VSmp.Agent.Interop;
 
 namespace VSmp.Agent.Control;
 
-/// <summary>Going on with a program's run when its agent was killed and is started again.</summary>
+/// <summary>Going on with a program's run, or with a job, when its agent was killed and is started again.</summary>
 internal sealed partial class ControlClient
 {
     /// <summary>How long a command waits for an agent that is being started.</summary>
@@ -15,13 +15,13 @@ internal sealed partial class ControlClient
 
     private const int RetryMilliseconds = 20;
 
-    private volatile RunTicket? _ticket; // of a run that outlives its agent
+    private volatile ControlRequest? _resume; // goes on with the run, or the job, which outlives its agent
     private volatile bool _isEndAsked; // of an agent that was there
     private volatile bool _hasEnded; // and that one has ended it
     private volatile bool _isGivenUp;
 
-    /// <summary>Whether the run goes on if the agent is gone: as long as there is somebody who starts it again.</summary>
-    private bool MayResume => _ticket is not null && _keeper is { IsAlive: true } && !_isGivenUp;
+    /// <summary>Whether the run, or the job, goes on if the agent is gone: as long as there is somebody who starts it again.</summary>
+    private bool MayResume => _resume is not null && _keeper is { IsAlive: true } && !_isGivenUp;
 
     /// <summary>As <see cref="Call"/>, of the agent that is there; again, of the next one, if that is killed meanwhile.</summary>
     private ControlReply Repeat(ControlRequest request)
@@ -30,7 +30,7 @@ internal sealed partial class ControlClient
         while (true)
         {
             bool isBroken = link.Broken.IsCompleted;
-            if (!isBroken && request.Operation == ControlOperation.EndRun) _isEndAsked = true;
+            if (!isBroken && request.Operation is ControlOperation.EndRun or ControlOperation.EndJob) _isEndAsked = true;
             if (!isBroken && TryCall(link, request, CallTimeout) is { } reply) return reply;
             // The reader waits no longer than that for another agent; one that is there, and does not answer, could keep it for ever.
             if (!link.Next.Wait(TimeSpan.FromMilliseconds(ResumeMilliseconds) + CallTimeout)) throw Slow();
@@ -69,10 +69,10 @@ internal sealed partial class ControlClient
         int id = Interlocked.Increment(ref _lastId);
         Task<ControlReply> answer = link.Expect(id);
         _listener!.OnResuming();
-        link.Send(new ControlRequest { Operation = ControlOperation.ResumeRun, Token = _ticket!.Token, Id = id });
+        link.Send(_resume! with { Id = id });
         while (!answer.IsCompleted && link.Receive(OnLine)) { }
         link.Forget(id);
-        if (answer is { IsCompletedSuccessfully: true, Result.Ticket: not null })
+        if (answer is { IsCompletedSuccessfully: true, Result.Error: null })
         {
             link.Agent = _folder.Running();
             _link = link;
@@ -80,7 +80,7 @@ internal sealed partial class ControlClient
         }
         if (answer.IsCompletedSuccessfully)
         {
-            // An agent is there, and the run is none of its.
+            // An agent is there, and this is none of its.
             _hasEnded = _isEndAsked && answer.Result.Found == false;
             _isGivenUp = true;
         }

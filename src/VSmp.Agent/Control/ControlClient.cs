@@ -89,7 +89,7 @@ internal sealed partial class ControlClient : IDisposable
 
     /// <inheritdoc cref="IAgentControl.ReportRankAsync"/>
     public void ReportRank(int rank, string how) =>
-        _ = Call(new() { Operation = ControlOperation.ReportRank, Rank = rank, Reason = how });
+        _ = Repeat(new() { Operation = ControlOperation.ReportRank, Rank = rank, Reason = how });
 
     /// <inheritdoc cref="IAgentControl.StartRanksAsync"/>
     public void StartRanks(RankProgram program)
@@ -127,7 +127,11 @@ internal sealed partial class ControlClient : IDisposable
             Timeout.InfiniteTimeSpan); // behind output that nobody reads yet
 
     /// <inheritdoc cref="IAgentControl.EndJobAsync"/>
-    public void EndJob() => _ = Call(new() { Operation = ControlOperation.EndJob });
+    public void EndJob()
+    {
+        try { _ = Repeat(new() { Operation = ControlOperation.EndJob }); }
+        catch (CommandException) when (_hasEnded) { } // by an agent that was killed before it could say so
+    }
 
     /// <inheritdoc cref="IAgentControl.GetRunAsync"/>
     public RunStatistics GetRun() => Repeat(new() { Operation = ControlOperation.GetRun }).Statistics ?? throw Strange();
@@ -272,7 +276,8 @@ internal sealed partial class ControlClient : IDisposable
                 _listener?.OnSignalRanks(reply.Number ?? 0);
                 return true;
         }
-        if (reply.Ticket is { } ticket) _ticket = ticket;
+        if (reply.Ticket is { } run) _resume = new ControlRequest { Operation = ControlOperation.ResumeRun, Token = run.Token };
+        if (reply.Job is { } job) _resume = new ControlRequest { Operation = ControlOperation.ResumeJob, Token = job.Token };
         link.OnReply(reply);
         return true;
     }

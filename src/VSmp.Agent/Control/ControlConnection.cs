@@ -173,7 +173,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
                 _runToken = ticket.Token;
                 if (_isClosed) _ = EndAbandonedRunAsync(ticket.Token);
             }
-            if (request.Operation == ControlOperation.BeginJob && reply.Job is { } begun)
+            if (request.Operation is ControlOperation.BeginJob or ControlOperation.ResumeJob && reply.Job is { } begun)
             {
                 _job = begun.Job;
                 if (_isClosed) _ = agent.EndJobAsync(begun.Job);
@@ -205,6 +205,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
             ControlOperation.GetRun => new() { Statistics = await agent.GetRunAsync(Token()).ConfigureAwait(false) },
             ControlOperation.EndRun => new() { Statistics = await agent.EndRunAsync(Token()).ConfigureAwait(false) },
             ControlOperation.BeginJob => new() { Job = await BeginJobAsync(request.Job).ConfigureAwait(false) },
+            ControlOperation.ResumeJob => await ResumeJobAsync(request.Token).ConfigureAwait(false),
             ControlOperation.ReportRank => await ReportRankAsync(request).ConfigureAwait(false),
             ControlOperation.StartRanks => await DoAsync(agent.StartRanksAsync(Job(), peer.UserId, peer.GroupId,
                 request.Program ?? throw new ControlException("the request names no program"))).ConfigureAwait(false),
@@ -268,7 +269,16 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         if (job is null || string.IsNullOrEmpty(job.Program)) throw new ControlException("the request names no program");
         if (_job is not null) throw new ControlException("this connection has a job already");
         if (job.Name is not null && !RunDirectory.IsValidName(job.Name)) throw new ControlException($"'{job.Name}' is no name for a region", ExitCodes.Usage);
-        return await agent.BeginJobAsync(job, this).ConfigureAwait(false);
+        return await agent.BeginJobAsync(job, peer.UserId, peer.ProcessId, this).ConfigureAwait(false);
+    }
+
+    private async Task<ControlReply> ResumeJobAsync(string? token)
+    {
+        if (token is null) throw new ControlException("the request names no job");
+        if (_job is not null) throw new ControlException("this connection has a job already");
+        return await agent.ResumeJobAsync(token, peer.UserId, this).ConfigureAwait(false) is { } ticket
+            ? new() { Job = ticket }
+            : new() { Found = false, Error = "the agent knows nothing of the job", ExitCode = ExitCodes.AgentLost };
     }
 
     private async Task<ControlReply> ReportRankAsync(ControlRequest request)

@@ -33,6 +33,7 @@ internal enum ControlOperation
     Losses = 21,
     AskNode = 22,
     ResumeRun = 23,
+    ResumeJob = 24,
 }
 
 /// <summary>What a line from the agent tells without having been asked, on a connection that has begun or resumed a run.</summary>
@@ -69,7 +70,7 @@ internal sealed record ControlRequest
     /// <summary>BeginRun: what the run wants. Process and user are filled in by the server, from the socket.</summary>
     public RunRequest? Run { get; init; }
 
-    /// <summary>ResumeRun: which.</summary>
+    /// <summary>ResumeRun, ResumeJob: which.</summary>
     public string? Token { get; init; }
 
     /// <summary>BeginJob: what the job wants.</summary>
@@ -122,7 +123,7 @@ internal sealed record ControlReply
 
     public IReadOnlyList<LossStatus>? Losses { get; init; }
 
-    /// <summary>StopGuest: whether there was such a guest. ResumeRun: false, with <see cref="Error"/>, if there is no such run.</summary>
+    /// <summary>StopGuest: whether there was such a guest. ResumeRun, ResumeJob: false, with <see cref="Error"/>, if there is no such run or job.</summary>
     public bool? Found { get; init; }
 
     public IReadOnlyList<FaultStatus>? Faults { get; init; }

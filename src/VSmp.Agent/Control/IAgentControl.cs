@@ -41,7 +41,17 @@ internal interface IAgentControl
     /// Opens a job that this node leads: ranks on several nodes that share regions. Each node of the placement gets a run of its own for
     /// its ranks. Messages go to <paramref name="observer"/>.
     /// </summary>
-    Task<JobTicket> BeginJobAsync(JobRequest request, IRunObserver observer);
+    /// <param name="request">What it wants.</param>
+    /// <param name="userId">Who asks.</param>
+    /// <param name="processId">With which process.</param>
+    /// <param name="observer">Hears of it.</param>
+    Task<JobTicket> BeginJobAsync(JobRequest request, uint userId, int processId, IRunObserver observer);
+
+    /// <summary>Goes on with a job that was begun at an agent of this node which was killed. Null: there is no such job.</summary>
+    /// <param name="token">The job's token.</param>
+    /// <param name="userId">Who asks: who has begun it, or root.</param>
+    /// <param name="observer">Hears of it, and of what there was to tell meanwhile.</param>
+    Task<JobTicket?> ResumeJobAsync(string token, uint userId, IRunObserver observer);
 
     /// <summary>Says that a rank has ended, and how: only who started it knows.</summary>
     Task ReportRankAsync(ulong job, int rank, string how);

@@ -92,6 +92,9 @@ internal sealed class Peer(NodeId node, string name, string address)
 
     public NodeReport Report { get; private set; }
 
+    /// <summary>Whether it has said how much room it has since it was met, or was started again.</summary>
+    public bool HasReported => Report.ContributedBytes > 0;
+
     /// <summary>Whether it is being emptied, to leave: it gets nothing new.</summary>
     public bool IsDraining { get; set; }
 

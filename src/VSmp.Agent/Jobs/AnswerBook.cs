@@ -60,5 +60,23 @@ internal sealed class AnswerBook
     /// <summary>The rank is gone: nobody asks again.</summary>
     public void Clear() => _entries.Clear();
 
+    /// <summary>What it has.</summary>
+    public IEnumerable<RankAnswer> Save(int rank)
+    {
+        for (int slot = 0; slot < _entries.Count; slot++)
+        {
+            Entry entry = _entries[slot];
+            if (entry.IsUsed) yield return new RankAnswer(rank, slot, entry.Serial, entry.Reply is { } reply ? RankMessages.Write(in reply) : [], entry.Data);
+        }
+    }
+
+    /// <summary>Takes an entry again; its slot is one that there is.</summary>
+    /// <exception cref="InvalidDataException">It makes no sense.</exception>
+    public void Load(RankAnswer saved)
+    {
+        while (_entries.Count <= saved.Slot) _entries.Add(default);
+        _entries[saved.Slot] = new Entry(true, saved.Serial, saved.Reply.Length > 0 ? RankMessages.Read(saved.Reply) : null, saved.Data);
+    }
+
     private readonly record struct Entry(bool IsUsed, uint Serial, GuestMessage? Reply, byte[] Data);
 }

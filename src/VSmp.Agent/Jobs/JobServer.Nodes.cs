@@ -240,16 +240,29 @@ internal sealed partial class JobServer
         });
     }
 
+    /// <summary>
+    /// The agent of a leader was started again. Jobs of which it knows go on; ranks of others are ended by whoever started them. That may be this agent, or they may
+    /// wait under lazy release for what nobody will tell them.
+    /// </summary>
+    private void OnLeaderRestarted(NodeId leader, string text)
+    {
+        ForgetOutput(leader);
+        JobId[] ending = [.. _starters.Keys.Union(_here.Values.Where(job => job.Regions.Exists(r => r.Protocol is LazyProtocol)).Select(job => job.Id)).Where(id => id.Leader == leader)];
+        foreach (JobId job in ending) EndWithLeader(job, text);
+    }
+
     private void OnLeaderLost(NodeId leader, string text)
     {
         ForgetOutput(leader);
         // Those that have no run yet, too: who started them is not there any more.
-        foreach (JobId job in _starters.Keys.Where(j => j.Leader == leader && !_here.ContainsKey(j)).ToArray()) OnAbort(job, text);
-        foreach (NodeJob job in _here.Values.Where(j => j.Id.Leader == leader).ToArray())
-        {
-            job.Run.Observer.OnMessage(text);
-            OnAbort(job.Id, text);
-            foreach (PagedRegion region in job.Regions.ToArray()) OnDetach(region.Id);
-        }
+        foreach (JobId job in _starters.Keys.Union(_here.Keys).Where(id => id.Leader == leader).ToArray()) EndWithLeader(job, text);
+    }
+
+    private void EndWithLeader(JobId job, string text)
+    {
+        OnAbort(job, text);
+        if (!_here.TryGetValue(job, out NodeJob? here)) return;
+        here.Run.Observer.OnMessage(text);
+        foreach (PagedRegion region in here.Regions.ToArray()) OnDetach(region.Id);
     }
 }

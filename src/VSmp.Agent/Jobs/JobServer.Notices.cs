@@ -14,11 +14,7 @@ internal sealed partial class JobServer
         foreach (NodeJob job in _here.Values) job.Releases.Continue();
     }
 
-    /// <summary>The leader: tells a node what it must invalidate, before the answer that follows.</summary>
-    /// <param name="job">The job.</param>
-    /// <param name="node">The node.</param>
-    /// <param name="region">The region.</param>
-    /// <param name="pages">The pages; null: all.</param>
+    /// <inheritdoc/>
     public void SendNotices(JobId job, NodeId node, RegionId region, List<PageNumber>? pages)
     {
         foreach (byte[] runs in pages is null ? [[]] : PageRuns.Write(pages))

@@ -14,21 +14,24 @@ internal sealed partial class JobServer
     /// <summary>How often homes are planned anew with what the nodes say to have free.</summary>
     private const int MaxRounds = 4;
 
-    /// <summary>Finds homes for a region and has every node of the job make it.</summary>
+    /// <inheritdoc/>
     public void MakeRegion(LedJob led, JobRegion region)
     {
         led.Making = new RegionMaking(region);
         Plan(led, led.Making);
     }
 
-    /// <summary>Has every node of a job drop a region.</summary>
+    /// <inheritdoc/>
+    public void Lead(SharedRegion region) => recovery.Lead(region);
+
+    /// <inheritdoc/>
     public void DropRegion(LedJob led, RegionId region)
     {
         recovery.Drop(region);
         foreach (NodeId node in led.Nodes) SendDetach(node, region);
     }
 
-    /// <summary>The node that has most room, and is not being emptied; none if none has any.</summary>
+    /// <inheritdoc/>
     public NodeId Roomiest(IEnumerable<NodeId> nodes)
     {
         (NodeId Node, long Free)[] room = [.. nodes.Where(n => n == self || peers.Find(n) is { IsUp: true, IsDraining: false }).Select(n => (n, FreeExtentsOf(n))).Where(r => r.Item2 > 0)];
@@ -39,10 +42,21 @@ internal sealed partial class JobServer
 
     private long FreeExtentsOf(NodeId node) => node == self ? capacity.FreeExtents : peers.Find(node)?.FreeExtents ?? 0;
 
+    /// <summary>A peer has said how much room it has.</summary>
+    public void OnPeerReported()
+    {
+        foreach (LedJob led in _led.Values) PlanWaiting(led);
+    }
+
+    private void PlanWaiting(LedJob led)
+    {
+        if (led is { IsBroken: false, Making: { IsWaiting: true } making }) Plan(led, making);
+    }
+
     private void Plan(LedJob led, RegionMaking making)
     {
         // A rank could not use a region that its node has not made.
-        making.IsWaiting = led.Nodes.Any(node => peers.Find(node) is { IsReturning: true });
+        making.IsWaiting = led.Nodes.Any(node => peers.Find(node) is { IsReturning: true } or { IsUp: true, HasReported: false });
         if (making.IsWaiting) return;
         making.Rounds++;
         making.Refused.Clear();
@@ -53,7 +67,7 @@ internal sealed partial class JobServer
         {
             led.Making = null;
             string needs = led.IsMirrored ? ", with a second home for what is on nodes without ranks" : "";
-            led.Job.OnRegionMade(region, Errno.ENOMEM, $"the pool is exhausted: region {region.Name} needs {Megabytes(region.ExtentCount)}{needs}, and the job's nodes have free: "
+            led.OnRegionRefused(region, Errno.ENOMEM, $"the pool is exhausted: region {region.Name} needs {Megabytes(region.ExtentCount)}{needs}, and the job's nodes have free: "
                 + string.Join(", ", nodes.Select(n => $"{peers.NameOf(n)} {Megabytes(Math.Max(FreeExtentsOf(n), 0))}")));
             return;
         }
@@ -102,8 +116,7 @@ internal sealed partial class JobServer
         if (making.Refused.Count == 0 && making.Lost is null)
         {
             led.Making = null;
-            if (led.Job.Protocol != LazyRelease.Name) recovery.Lead(new SharedRegion(this, led, region, NewHomeMap(making.Plan!, region.ExtentCount), making.Nodes));
-            led.Job.OnRegionMade(region, 0, "");
+            led.OnRegionMade(region, making.Plan!, making.Nodes);
             return;
         }
         foreach (NodeId node in making.Made)
@@ -117,14 +130,7 @@ internal sealed partial class JobServer
             return;
         }
         led.Making = null;
-        led.Job.OnRegionMade(region, making.Lost is null ? Errno.ENOMEM : Errno.ECONNRESET, making.Lost
+        led.OnRegionRefused(region, making.Lost is null ? Errno.ENOMEM : Errno.ECONNRESET, making.Lost
             ?? $"the pool is exhausted: region {region.Name} needs {Megabytes(region.ExtentCount)}; {string.Join("; ", making.Refused)}");
-    }
-
-    private static HomeMap NewHomeMap(RegionPlan plan, int extentCount)
-    {
-        var homes = new HomeMap(extentCount, plan.Pattern);
-        for (uint e = 0; e < extentCount; e++) homes.PlaceMirror(new ExtentNumber(e), plan.MirrorOf(e));
-        return homes;
     }
 }

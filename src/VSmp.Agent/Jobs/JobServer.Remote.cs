@@ -32,6 +32,7 @@ internal sealed partial class JobServer
         {
             throw new ControlException("a rank to be started on another host is not on one");
         }
+        led.StopRecording(); // what they print, and how they end, goes through this agent, and is recorded nowhere
         foreach (IGrouping<NodeId, int> group in program.Ranks.GroupBy(rank => led.Placement[rank]))
         {
             if (!peers.IsUp(group.Key)) throw new ControlException($"node {peers.NameOf(group.Key)} is lost", ExitCodes.AgentLost);
@@ -196,7 +197,7 @@ internal sealed partial class JobServer
             return;
         }
         string how = Encoding.UTF8.GetString(payload);
-        MarkGone(led, rank, how);
+        led.OnRankGone(rank, how);
         led.Observer.OnRankEnded(rank, header.Count == OutputSignal, (int)header.PageVersion.Value, how);
     }
 

@@ -21,10 +21,10 @@ namespace VSmp.Agent.Jobs;
 /// The jobs of a node: those that it leads, and those that it has ranks or homes of. Takes calls from ranks to leaders and answers
 /// back; makes and drops regions. Owned by the reactor.
 /// </summary>
-/// <remarks>This file: the leader's side. JobServer.Regions.cs: where it has regions made. JobServer.Nodes.cs: the side of the nodes. JobServer.Notices.cs: lazy
-/// release consistency. JobServer.Remote.cs: ranks on other hosts than their vsmp spmd.</remarks>
+/// <remarks>This file: the leader's side. JobServer.Regions.cs: where it has regions made. JobServer.Nodes.cs: the side of the nodes. JobServer.Restoring.cs: jobs
+/// that an agent before this one led. JobServer.Notices.cs: lazy release consistency. JobServer.Remote.cs: ranks on other hosts than their vsmp spmd.</remarks>
 internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Capacity capacity, Peers peers, RecoveryServer recovery,
-    AgentFolder folder)
+    AgentFolder folder) : ILeadingNode
 {
     private const string DefaultRegion = "region";
 
@@ -38,12 +38,16 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         init => _lastJob = _lastRegion = (ulong)value << 32;
     }
 
-    /// <summary>A number for a region that this node makes.</summary>
+    /// <inheritdoc/>
     public RegionId NewRegionId() => RegionId.Create(self, ++_lastRegion);
 
     /// <summary>Opens a job that this node leads.</summary>
+    /// <param name="request">What is wanted.</param>
+    /// <param name="userId">Who wants it.</param>
+    /// <param name="processId">With which <c>vsmp spmd</c>.</param>
+    /// <param name="observer">Hears of it.</param>
     /// <exception cref="ControlException">It cannot be: a node is not there, the protocol is not known.</exception>
-    public JobTicket Begin(JobRequest request, IRunObserver observer)
+    public JobTicket Begin(JobRequest request, uint userId, int processId, IRunObserver observer)
     {
         if (request.Ranks is < 1 or > JobLimits.MaxRanks) throw new ControlException($"a job has 1 to {JobLimits.MaxRanks} ranks", ExitCodes.Usage);
         string protocol = request.Protocol ?? ProtocolCatalog.Names[0];
@@ -65,25 +69,29 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         NodeId[] placement = [.. Enumerable.Range(0, request.Ranks).Select(rank => nodes[rank % nodes.Length])];
         string token = Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
         JobId id = JobId.Create(self, ++_lastJob);
-        _led.Add(id, new LedJob(this, id, request.Name ?? DefaultRegion, protocol, token, placement, nodes, observer) { Program = request.Program, IsMirrored = isMirrored });
-        return new JobTicket(id.Value, token, protocol, [.. placement.Select(peers.NameOf)]);
+        LedJob led = new(this, new JobHeader(JobHeader.CurrentFormat, id.Value, token, request.Name ?? DefaultRegion, protocol, isMirrored, [.. placement.Select(node => node.Value)],
+            [.. nodes.Select(node => node.Value)], request.Program, userId, processId), observer);
+        _led.Add(id, led);
+        if (!led.IsLazy) Record(led, null);
+        return TicketOf(led);
     }
 
     /// <summary>A rank has ended, says whoever started it.</summary>
     public void OnRankEnded(JobId job, int rank, string how)
     {
-        if (_led.TryGetValue(job, out LedJob? led) && rank >= 0 && rank < led.Job.Size) MarkGone(led, rank, how);
+        if (_led.TryGetValue(job, out LedJob? led) && rank >= 0 && rank < led.Job.Size) led.OnRankGone(rank, how);
     }
 
     /// <summary>The job is over, as far as whoever began it is concerned: what is left of it is ended.</summary>
     public void End(JobId job)
     {
         if (!_led.TryGetValue(job, out LedJob? led)) return;
-        if (led.RanksLeft > 0)
+        if (led.Job.RanksLeft > 0)
         {
             foreach (NodeId node in led.Placement.Distinct()) SendAbort(node, job, "vsmp spmd has ended");
-            for (int rank = 0; rank < led.Job.Size; rank++) MarkGone(led, rank, $"rank {rank} lost vsmp spmd, which had started it");
+            for (int rank = 0; rank < led.Job.Size; rank++) led.OnRankGone(rank, $"rank {rank} lost vsmp spmd, which had started it");
         }
+        led.StopRecording();
         _led.Remove(job);
     }
 
@@ -110,7 +118,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
             if (led.EndsWithAgent(peer)) OnNodeLost(led, peer, text);
             else LeaveOut(led, peer, text);
         }
-        OnLeaderLost(peer, text);
+        OnLeaderRestarted(peer, text);
     }
 
     /// <summary>A peer has said what it has, and may be asked for things: that of which it was waited for, or that it has missed.</summary>
@@ -119,7 +127,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         foreach (LedJob led in _led.Values.ToArray())
         {
             if (led.IsBroken && led.HasRanks(peer)) SendAbort(peer, led.Job.Id, led.BrokenBecause);
-            else if (led.Making is { IsWaiting: true } making) Plan(led, making);
+            else PlanWaiting(led);
         }
         foreach (NodeJob job in _here.Values.Where(j => j.Id.Leader == peer))
         {
@@ -131,7 +139,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     private void OnNodeLost(LedJob led, NodeId peer, string text)
     {
         if (led.IsBound(peer)) Break(led, peer, $"{text}; ranks of the job ran there: the job ends");
-        else if (led.Job.Protocol == LazyRelease.Name) Break(led, peer, $"{text}; memory of the job was there, which under the protocol {led.Job.Protocol} cannot be recovered: the job ends");
+        else if (led.IsLazy) Break(led, peer, $"{text}; memory of the job was there, which under the protocol {led.Job.Protocol} cannot be recovered: the job ends");
         else LeaveOut(led, peer, text); // its regions that are there are recovered
     }
 
@@ -150,11 +158,9 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     private void Break(LedJob led, NodeId lost, string text)
     {
         if (led.IsBroken) return;
-        led.IsBroken = true;
-        led.BrokenBecause = text;
         led.Tell(text);
         led.Observer.OnJobLost();
-        led.Job.OnAgentLost(text);
+        led.OnLost(text);
         foreach (NodeId node in led.Placement.Distinct())
         {
             if (node != lost) SendAbort(node, led.Job.Id, text);
@@ -162,7 +168,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         for (int rank = 0; rank < led.Job.Size; rank++)
         {
             if (led.Placement[rank] != lost) continue;
-            MarkGone(led, rank, text);
+            led.OnRankGone(rank, text);
             if (led.IsRemote(rank)) led.Observer.OnRankEnded(rank, isSignaled: false, ExitCodes.AgentLost, text);
         }
         if (led.Making is not { } making) return;
@@ -170,10 +176,10 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         if (making.Awaited.Remove(lost)) Proceed(led, making);
     }
 
-    /// <summary>A job's memory cannot be recovered: nobody has room for it.</summary>
+    /// <inheritdoc/>
     public void Fail(LedJob led, string why) => Break(led, NodeId.None, $"{why}, and with it memory of the job; no other node has room for what is left of that: the job ends");
 
-    /// <summary>Takes an answer to a rank.</summary>
+    /// <inheritdoc/>
     public void SendReply(LedJob led, int rank, in GuestMessage reply, ReadOnlySpan<byte> data)
     {
         NodeId node = led.Placement[rank];
@@ -193,13 +199,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     /// <summary>A process that called itself a rank is gone; which number it gave itself, and where, is its own word.</summary>
     private void OnRankGone(NodeId node, JobId job, int rank, string how)
     {
-        if (_led.TryGetValue(job, out LedJob? led) && rank >= 0 && rank < led.Job.Size && led.Placement[rank] == node) MarkGone(led, rank, how);
-    }
-
-    private static void MarkGone(LedJob led, int rank, string how)
-    {
-        if (!led.Job.IsGone(rank)) led.RanksLeft--;
-        led.Job.OnRankGone(rank, how);
+        if (_led.TryGetValue(job, out LedJob? led) && rank >= 0 && rank < led.Job.Size && led.Placement[rank] == node) led.OnRankGone(rank, how);
     }
 
     private void OnCall(NodeId peer, JobId job, int rank, in GuestMessage call, ReadOnlySpan<byte> data)
@@ -219,7 +219,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
             Refuse(peer, job, rank, in call, Errno.EACCES, "VSMP_JOB is not the token of this job");
             return;
         }
-        led.Job.OnCall(rank, in call, data);
+        led.OnCall(rank, in call, data);
     }
 
     private void Refuse(NodeId peer, JobId job, int rank, in GuestMessage call, int errno, string text)

@@ -7,23 +7,27 @@ using VSmp.Coherence.Lazy;
 namespace VSmp.Agent.Jobs;
 
 /// <summary>A job that this node leads, and what its leader knows of the world. Owned by the reactor.</summary>
-internal sealed class LedJob : IJobActions
+internal sealed partial class LedJob : IJobActions
 {
-    private readonly JobServer _server;
+    private readonly ILeadingNode _node;
 
     /// <summary>Makes a job whose ranks have yet to join.</summary>
-    public LedJob(JobServer server, JobId id, string defaultRegion, string protocol, string token, NodeId[] placement, NodeId[] nodes,
-        IRunObserver observer)
+    /// <param name="node">The node that leads it.</param>
+    /// <param name="header">What job it is.</param>
+    /// <param name="observer">Who hears of it.</param>
+    public LedJob(ILeadingNode node, JobHeader header, IRunObserver observer)
     {
-        _server = server;
+        _node = node;
         Observer = observer;
-        Token = token;
-        Placement = placement;
-        Nodes = nodes;
-        RanksLeft = placement.Length;
-        Notices = new JobNotices([.. placement.Distinct()]);
-        Job = new Job(id, placement.Length, defaultRegion, protocol, this);
+        Header = header;
+        Placement = [.. header.Placement.Select(node => new NodeId(node))];
+        Nodes = [.. header.Nodes.Select(node => new NodeId(node))];
+        Notices = new JobNotices([.. Placement.Distinct()]);
+        Job = new Job(new JobId(header.Job), Placement.Length, header.DefaultRegion, header.Protocol, this);
     }
+
+    /// <summary>What job it is.</summary>
+    public JobHeader Header { get; }
 
     /// <summary>The state machine.</summary>
     public Job Job { get; }
@@ -32,7 +36,7 @@ internal sealed class LedJob : IJobActions
     public JobNotices Notices { get; }
 
     /// <summary>What ranks show to join.</summary>
-    public string Token { get; }
+    public string Token => Header.Token;
 
     /// <summary>The node of each rank.</summary>
     public NodeId[] Placement { get; }
@@ -40,11 +44,14 @@ internal sealed class LedJob : IJobActions
     /// <summary>The nodes that are homes of its regions.</summary>
     public NodeId[] Nodes { get; }
 
+    /// <summary>Its regions that every node has made, as they are recovered; none under lazy release.</summary>
+    public Dictionary<RegionId, SharedRegion> Regions { get; } = [];
+
     /// <summary>What its ranks run, for listings.</summary>
-    public required string Program { get; init; }
+    public string Program => Header.Program;
 
     /// <summary>Whether homes on nodes without which it could go on have mirrors.</summary>
-    public required bool IsMirrored { get; init; }
+    public bool IsMirrored => Header.IsMirrored;
 
     /// <summary>Whether it cannot go on, and its ranks are being ended.</summary>
     public bool IsBroken { get; set; }
@@ -56,7 +63,10 @@ internal sealed class LedJob : IJobActions
     /// Whether it ends when the agent of a node is killed, though another one takes its place: what ranks have written under lazy release is recorded nowhere,
     /// and who starts ranks on other hosts, and passes on what they print, ends with its agent.
     /// </summary>
-    public bool EndsWithAgent(NodeId node) => Job.Protocol == LazyRelease.Name || RemoteRanks.Any(rank => Placement[rank] == node);
+    public bool EndsWithAgent(NodeId node) => IsLazy || RemoteRanks.Any(rank => Placement[rank] == node);
+
+    /// <summary>Whether its regions are kept coherent by lazy release.</summary>
+    public bool IsLazy => Job.Protocol == LazyRelease.Name;
 
     /// <summary>Whether ranks of it run at a node.</summary>
     public bool HasRanks(NodeId node) => Placement.Contains(node);
@@ -65,7 +75,7 @@ internal sealed class LedJob : IJobActions
     public bool IsBound(NodeId node) => HasRanks(node) || node == Job.Id.Leader;
 
     /// <summary>Who hears of it.</summary>
-    public IRunObserver Observer { get; }
+    public IRunObserver Observer { get; private set; }
 
     /// <summary>Ranks that their nodes have started, because they are on other hosts than vsmp spmd.</summary>
     public HashSet<int> RemoteRanks { get; } = [];
@@ -73,38 +83,43 @@ internal sealed class LedJob : IJobActions
     /// <summary>Whether a rank is one of those.</summary>
     public bool IsRemote(int rank) => RemoteRanks.Contains(rank);
 
-    /// <summary>Ranks that have not ended.</summary>
-    public int RanksLeft { get; set; }
-
     /// <summary>The region that the nodes are making now.</summary>
     public RegionMaking? Making { get; set; }
 
     /// <inheritdoc/>
     public void Reply(int rank, in GuestMessage reply, ReadOnlySpan<byte> data)
     {
+        if (_replay is not null) return; // whoever was not answered then asks again
         if (Synchronization.Acquires(in reply))
         {
             NodeId node = Placement[rank];
-            Notices.OnAcquire(node, (region, pages) => _server.SendNotices(Job.Id, node, region, pages));
+            Notices.OnAcquire(node, (region, pages) => _node.SendNotices(Job.Id, node, region, pages));
         }
-        _server.SendReply(this, rank, in reply, data);
+        _node.SendReply(this, rank, in reply, data);
     }
 
     /// <inheritdoc/>
-    public RegionId NewRegionId() => _server.NewRegionId();
+    public RegionId NewRegionId()
+    {
+        if (_replay?.TakeRegionNumber() is { } given) return given;
+        RegionId id = _node.NewRegionId();
+        _journal?.AppendRegionNumber(id.Value);
+        return id;
+    }
 
     /// <inheritdoc/>
     public void MakeRegion(JobRegion region)
     {
-        if (Job.Protocol == LazyRelease.Name) Notices.Open(region.Id, region.ExtentCount);
-        _server.MakeRegion(this, region);
+        if (IsLazy) Notices.Open(region.Id, region.ExtentCount);
+        if (_replay is null) _node.MakeRegion(this, region);
     }
 
     /// <inheritdoc/>
     public void DropRegion(JobRegion region)
     {
         Notices.Close(region.Id);
-        _server.DropRegion(this, region.Id);
+        Regions.Remove(region.Id);
+        if (_replay is null) _node.DropRegion(this, region.Id);
     }
 
     /// <summary>A line for the user.</summary>

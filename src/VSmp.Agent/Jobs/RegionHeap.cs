@@ -12,7 +12,6 @@ internal sealed class RegionHeap(ulong bytes)
 
     private readonly SortedList<ulong, ulong> _free = new() { [0] = bytes }; // offset → length
     private readonly Dictionary<ulong, ulong> _blocks = []; // offset → length
-    private ulong _highWater; // below it, memory may have been used
 
     /// <summary>Bytes that no block has; they may lie in pieces.</summary>
     public ulong FreeBytes
@@ -24,6 +23,9 @@ internal sealed class RegionHeap(ulong bytes)
             return sum;
         }
     }
+
+    /// <summary>Memory below it may have been used.</summary>
+    public ulong HighWater { get; private set; }
 
     /// <summary>Blocks that are allocated.</summary>
     public int BlockCount => _blocks.Count;
@@ -47,8 +49,8 @@ internal sealed class RegionHeap(ulong bytes)
             if (offset > start) _free.Add(start, offset - start);
             if (offset + length < end) _free.Add(offset + length, end - offset - length);
             _blocks.Add(offset, length);
-            wasUsed = offset < _highWater;
-            _highWater = Math.Max(_highWater, offset + length);
+            wasUsed = offset < HighWater;
+            HighWater = Math.Max(HighWater, offset + length);
             return true;
         }
         (offset, wasUsed) = (0, false);
@@ -74,6 +76,29 @@ internal sealed class RegionHeap(ulong bytes)
             ulong before = _free.GetKeyAtIndex(i - 1);
             _free[before] += length;
         }
+        return true;
+    }
+
+    /// <summary>Offset and length of each block, in turn, in ascending order.</summary>
+    public ulong[] SaveBlocks() => [.. _blocks.OrderBy(block => block.Key).SelectMany(block => new[] { block.Key, block.Value })];
+
+    /// <summary>Takes blocks as they were saved; of a heap that was just made.</summary>
+    /// <returns>False if no heap of this length can have them.</returns>
+    public bool TryLoad(ulong[] blocks, ulong highWater)
+    {
+        if (blocks.Length % 2 != 0 || highWater > bytes) return false;
+        _free.Clear();
+        ulong end = 0;
+        for (int i = 0; i < blocks.Length; i += 2)
+        {
+            (ulong offset, ulong length) = (blocks[i], blocks[i + 1]);
+            if (offset < end || length == 0 || offset % Unit != 0 || length % Unit != 0 || offset > highWater || length > highWater - offset) return false;
+            if (offset > end) _free.Add(end, offset - end);
+            _blocks.Add(offset, length);
+            end = offset + length;
+        }
+        if (end < bytes) _free.Add(end, bytes - end);
+        HighWater = highWater;
         return true;
     }
 }

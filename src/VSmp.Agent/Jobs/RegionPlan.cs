@@ -2,6 +2,7 @@
 using System.Buffers.Binary;
 using System.Text;
 using VSmp.Coherence;
+using VSmp.Coherence.Placement;
 
 namespace VSmp.Agent.Jobs;
 
@@ -15,12 +16,23 @@ namespace VSmp.Agent.Jobs;
 /// <param name="Mirrors">Mirror of each extent, again and again, <see cref="NodeId.None"/> for none; null if the region is not mirrored.</param>
 internal sealed record RegionPlan(NodeId[] Pattern, string Protocol, string Name, NodeId[]? Mirrors = null)
 {
+    /// <summary>The home of an extent.</summary>
+    public NodeId HomeOf(uint extent) => Pattern[extent % (uint)Pattern.Length];
+
     /// <summary>The mirror of an extent.</summary>
     public NodeId MirrorOf(uint extent) => Mirrors is null ? NodeId.None : Mirrors[extent % (uint)Mirrors.Length];
 
     /// <summary>For how many extents a node gives memory, as home or as mirror.</summary>
     public uint CountOf(int extentCount, NodeId node) =>
         HomePattern.CountOf(Pattern, extentCount, node) + (Mirrors is null ? 0 : HomePattern.CountOf(Mirrors, extentCount, node));
+
+    /// <summary>Where homes and mirrors are, while none has moved.</summary>
+    public HomeMap NewHomeMap(int extentCount)
+    {
+        var homes = new HomeMap(extentCount, Pattern);
+        for (uint e = 0; e < extentCount; e++) homes.PlaceMirror(new ExtentNumber(e), MirrorOf(e));
+        return homes;
+    }
 
     /// <summary>As bytes.</summary>
     public byte[] Write()

@@ -164,6 +164,7 @@ internal sealed class MirrorServer
                 continue;
             }
             region.Homes.PlaceMirror(extent, mirror);
+            region.OnMirrorPlaced(extent);
             _restoring.Add((region.Id, extent), mirror);
             SendMirror(region, extent, home, mirror);
         }

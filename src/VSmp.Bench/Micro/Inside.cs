@@ -4,6 +4,7 @@ using BenchmarkDotNet.Attributes;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Guests;
+using VSmp.Agent.Jobs;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
 using VSmp.Coherence.Homes;
@@ -30,6 +31,9 @@ public unsafe class Inside : IDisposable
     /// <summary>Holds that have not ended, and copies that may be evicted: as many as a busy run has.</summary>
     private const int Holds = 64, Copies = 4096;
 
+    /// <summary>Calls in a journal before it begins anew, more than an agent lets it have: that is not to be measured.</summary>
+    private const int CallsInJournal = 100_000;
+
     private static readonly NodeId Here = new(0), There = new(1);
     private static readonly RegionId RegionId = RegionId.Create(Here, 1);
     private static readonly ViewNumber View = new(1);
@@ -44,6 +48,10 @@ public unsafe class Inside : IDisposable
     private readonly HoldRules _holdRules = new(Here);
     private readonly PriorityQueue<(PagedRegion Region, PageNumber Page, uint ThreadId, HoldRules.Hold Hold), long> _holds = new(2 * Holds);
     private readonly LatencyHistogram _latency = new();
+    private readonly string _journalFolder = $"/dev/shm/vsmp-micro-{Environment.ProcessId}-{Guid.NewGuid():N}";
+    private readonly LedState _standing = new(new JobState([1, 1], null, null, 0, null, [], [], [], [], [], []), []);
+    private readonly JobJournal _journal;
+    private long _recorded;
     private uint _random = 1;
     private long _now;
 
@@ -68,6 +76,8 @@ public unsafe class Inside : IDisposable
         }
         for (uint p = 0; p < Pages; p++) _region.EntryAt(new PageNumber(p)).Owner = There;
         for (int i = 0; i < Holds; i++) AddHold();
+        _journal = JobJournal.Begin(_journalFolder, new JobHeader(JobHeader.CurrentFormat, 1, "", "region", Msi.Protocol.Name, false, [0, 0], [0], "micro", 0, 0),
+            () => { }, why => throw new InvalidOperationException(why));
         for (int i = 0; i < Copies; i++) _copies.OnInstalled(_paged, new PageNumber((uint)i * 61), Copies);
     }
 
@@ -117,6 +127,14 @@ public unsafe class Inside : IDisposable
     [Benchmark(Description = "latency histogram")]
     public void Latency() => _latency.Add(Random() & 0xFFFF);
 
+    /// <summary>A rank's call is written down before it is done.</summary>
+    [Benchmark(Description = "call recorded in the journal of a job")]
+    public void Journal()
+    {
+        _journal.AppendCall(1, new GuestMessage { Type = GuestRequest.FetchAdd, Serial = Random() }, []);
+        if (++_recorded % CallsInJournal == 0) _journal.Compact(_standing);
+    }
+
     /// <inheritdoc/>
     [GlobalCleanup]
     public void Dispose()
@@ -132,6 +150,8 @@ public unsafe class Inside : IDisposable
         _sender.Dispose();
         _receiver.Dispose();
         _pool.Dispose();
+        _journal.Dispose();
+        Directory.Delete(_journalFolder, recursive: true);
         NativeMemory.AlignedFree(_frame);
     }
 

@@ -35,6 +35,8 @@ internal sealed class FakeAgent(string name) : IAgentControl
 
     public List<FaultOrder> Injected { get; } = [];
 
+    public TaskCompletionSource<(string Token, uint UserId, IRunObserver Observer)> JobResumed { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
     /// <summary>Called within BeginRun and ResumeRun, as an agent whose first guest attaches at once.</summary>
     public Action<IRunObserver>? OnBegin { get; init; }
 
@@ -77,8 +79,15 @@ internal sealed class FakeAgent(string name) : IAgentControl
         return Task.FromResult<RunTicket?>(new RunTicket(token, "/nowhere/guest.sock", 50 << 20));
     }
 
-    public Task<JobTicket> BeginJobAsync(JobRequest request, IRunObserver observer) =>
+    public Task<JobTicket> BeginJobAsync(JobRequest request, uint userId, int processId, IRunObserver observer) =>
         Task.FromResult(new JobTicket(7, "token-2", "msi", [.. Enumerable.Repeat(name, request.Ranks)]));
+
+    public Task<JobTicket?> ResumeJobAsync(string token, uint userId, IRunObserver observer)
+    {
+        if (!Known.Contains(token)) return Task.FromResult<JobTicket?>(null);
+        _ = JobResumed.TrySetResult((token, userId, observer));
+        return Task.FromResult<JobTicket?>(new JobTicket(7, token, "msi", [name]));
+    }
 
     public Task ReportRankAsync(ulong job, int rank, string how)
     {
@@ -108,10 +117,10 @@ internal sealed class FakeAgent(string name) : IAgentControl
     public Task EndJobAsync(ulong job)
     {
         _ = JobEnded.TrySetResult(job);
-        return Task.CompletedTask;
+        return IsMute ? new TaskCompletionSource().Task : Task.CompletedTask;
     }
 
-    /// <summary>Whether EndRun is heard, and never answered.</summary>
+    /// <summary>Whether EndRun and EndJob are heard, and never answered.</summary>
     public bool IsMute { get; init; }
 
     public Task<RunStatistics> EndRunAsync(string token)

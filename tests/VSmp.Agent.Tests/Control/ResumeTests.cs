@@ -146,6 +146,57 @@ public sealed class ResumeTests : IDisposable
     }
 
     [Fact]
+    public async Task A_job_goes_on_at_the_next_agent_of_its_leader()
+    {
+        using ServedAgent served = Serve(new FakeAgent("n0"));
+        Listener listener = new();
+        using var client = ControlClient.Connect(served.Folder, listener);
+        JobTicket ticket = client.BeginJob(new JobRequest(2, null, null, null, "sort"));
+        for (int i = 0; i < 3; i++)
+        {
+            served.Die();
+            FakeAgent next = new("n0") { Known = { ticket.Token } };
+            served.Restart(next);
+            client.ReportRank(i, "has ended");
+            Assert.Equal([(ticket.Job, i, "has ended")], next.RanksReported);
+            (string token, uint userId, _) = await next.JobResumed.Task.WaitAsync(Patience, TestContext.Current.CancellationToken);
+            Assert.Equal((ticket.Token, Libc.GetEffectiveUserId()), (token, userId));
+            if (i < 2) continue;
+            client.EndJob();
+            Assert.Equal(ticket.Job, await next.JobEnded.Task.WaitAsync(Patience, TestContext.Current.CancellationToken));
+        }
+        Assert.Equal(["resuming", "resumed", "resuming", "resumed", "resuming", "resumed"], listener.Heard);
+        Assert.False(listener.Lost.Task.IsCompleted);
+    }
+
+    [Fact]
+    public async Task A_job_that_the_agent_had_ended_when_it_died_is_over()
+    {
+        FakeAgent first = new("n0") { IsMute = true };
+        using ServedAgent served = Serve(first);
+        using var client = ControlClient.Connect(served.Folder, new Listener());
+        _ = client.BeginJob(new JobRequest(2, null, null, null, "sort"));
+        Task ended = Task.Run(client.EndJob, TestContext.Current.CancellationToken);
+        _ = await first.JobEnded.Task.WaitAsync(Patience, TestContext.Current.CancellationToken);
+        served.Die();
+        served.Restart(new FakeAgent("n0"));
+        await ended.WaitAsync(Patience, TestContext.Current.CancellationToken);
+    }
+
+    [Fact]
+    public async Task A_job_that_the_next_agent_does_not_know_is_lost()
+    {
+        using ServedAgent served = Serve(new FakeAgent("n0"));
+        Listener listener = new();
+        using var client = ControlClient.Connect(served.Folder, listener);
+        _ = client.BeginJob(new JobRequest(2, null, null, null, "sort"));
+        served.Die();
+        served.Restart(new FakeAgent("n0"));
+        await listener.Lost.Task.WaitAsync(Patience, TestContext.Current.CancellationToken);
+        Assert.Equal(ExitCodes.NoAgent, Assert.Throws<CommandException>(() => client.ReportRank(0, "has ended")).ExitCode);
+    }
+
+    [Fact]
     public async Task A_command_waits_for_an_agent_that_is_being_started()
     {
         using ServedAgent served = Serve(new FakeAgent("n0"));

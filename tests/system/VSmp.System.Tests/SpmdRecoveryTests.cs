@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Text.RegularExpressions;
+
 namespace VSmp.SystemTests;
 
 /// <summary>Nodes are killed that are only home, or mirror, of what the ranks of a job share: the ranks go on. And one that has ranks: the job ends.</summary>
@@ -31,6 +33,42 @@ public sealed class SpmdRecoveryTests
             Assert.Contains("exact: ", outcome.Output, StringComparison.Ordinal);
             Assert.DoesNotContain("report lost", cluster.Log("n0"), StringComparison.Ordinal);
         }, leavesAgents: ["n0", "n1", others[2]]);
+    }
+
+    /// <summary>A node is lost while the agent that leads is away, or the agent is killed while it deals with a node that is lost.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void The_agent_that_leads_is_killed_around_the_loss_of_a_node(bool isNodeFirst)
+    {
+        int seed = Environment.TickCount;
+        Random random = new(seed);
+        string[] victims = ["n2", "n3", "n4"];
+        random.Shuffle(victims);
+        Cluster.Run(5, "64M", cluster =>
+        {
+            using Command job = Start(cluster, ["-n", "2", "--local", "8M", "--redundancy", "mirror"], "spmd-rounds", "24");
+            job.WaitFor("ready");
+            for (int loss = 0; loss < 2; loss++)
+            {
+                Thread.Sleep(random.Next(300));
+                foreach (bool isNode in new[] { isNodeFirst, !isNodeFirst })
+                {
+                    if (isNode) cluster.KillNode(victims[loss]);
+                    else Assert.Equal(0, Native.Kill(cluster.ProcessId("n0"), Native.SIGKILL));
+                    Thread.Sleep(random.Next(700)); // the other one: while it is dead, starts, adopts, asks, recovers, fills mirrors; or is about to find out
+                }
+                // With two nodes left that may be mirrors, each page gets another one; with one, none can.
+                string outcome = loss == 0 ? "rounds .* mirror  " : "rounds .* mirror 0 %, no room";
+                Wait.Until(() => Regex.IsMatch(cluster.Vsmp("region", "ls").Output, outcome) && !cluster.Vsmp("status").Output.Contains(victims[loss], StringComparison.Ordinal), 30,
+                    () => $"the end of the recovery after the loss of {victims[loss]} (seed {seed}):\n{cluster.Vsmp("region", "ls").Output}\n{cluster.Log("n0")}\n{job.Error}");
+                Assert.True(job.IsRunning, $"the job has ended (seed {seed})\n{job.Error}");
+            }
+            job.EndInput();
+            Outcome end = job.WaitForEnd(60).Succeeded();
+            Assert.Contains("exact: ", end.Output, StringComparison.Ordinal);
+            Assert.DoesNotContain("report lost", cluster.Log("n0"), StringComparison.Ordinal);
+        }, leavesAgents: ["n0", "n1", victims[2]]);
     }
 
     [Theory]
