@@ -31,7 +31,7 @@ if [[ $BED_MACHINE == b ]]; then
     meet founded
     agent --join "$BED_PEER_ADDRESS:7070"
     meet joined
-    meet ended 360
+    meet ended 540
     kill -KILL "$agent"
     meet killed
     exit
