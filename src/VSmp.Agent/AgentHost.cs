@@ -140,7 +140,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             case MessageType.NodeReport:
                 if (payload.Length != NodeReport.Bytes) break;
                 _peers.Find(peer)?.OnReport(MemoryMarshal.Read<NodeReport>(payload));
-                if (_isReady) _jobs.OnPeerReported();
+                if (_isReady) _jobs.PlanWaiting();
                 break;
             default:
                 if (!_isReady) break; // nothing was granted to anybody yet
@@ -330,6 +330,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         if (!_isReady) return;
         _recovery.OnNodeLost(member.Id, member.Name);
         _reservations.OnPeerReturned();
+        _jobs.PlanWaiting();
     }
 
     /// <summary>

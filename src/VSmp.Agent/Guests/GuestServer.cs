@@ -288,7 +288,13 @@ internal sealed partial class GuestServer : IReactorHandler, IDisposable
             _server._connections.Remove(this);
             _server._reactor.Unwatch(Socket.Descriptor);
             Socket.Dispose();
-            if (_rank is not null) _server._jobs.OnRankGone(_guest!.Run.Job!, _rank.Rank, $"rank {_rank.Rank} (process {_guest.ProcessId} on {_server.NodeName}) has ended, or left without vsmp_finish");
+            if (_rank is not null)
+            {
+                // Not at once: that it is gone may have been found when it was to be answered, in the middle of what its job is told.
+                (NodeJob job, int rank) = (_guest!.Run.Job!, _rank.Rank);
+                string how = $"rank {rank} (process {_guest.ProcessId} on {_server.NodeName}) has ended, or left without vsmp_finish";
+                _server._reactor.Post(() => _server._jobs.OnRankGone(job, rank, how));
+            }
             // A program may close descriptors that it does not know, and live on; but after an exec its memory is gone.
             if (_guest is not null && IsAddressSpaceGone(_guest)) _server.OnGone(_guest);
         }

@@ -57,7 +57,8 @@ internal sealed partial class Reservations
         {
             uint count = 0;
             while (e + count < region.ExtentCount && !IsPlacedAt(region, new ExtentNumber(e + count), node)) count++;
-            if (count > 0) Send(node, new FrameHeader { Type = MessageType.ReleaseExtents, Region = region.Id, Page = new ExtentNumber(e).FirstPage, Count = count }, []);
+            if (count > 0 && node == self) Release(region.Id, new ExtentNumber(e), count);
+            else if (count > 0) Send(node, new FrameHeader { Type = MessageType.ReleaseExtents, Region = region.Id, Page = new ExtentNumber(e).FirstPage, Count = count }, []);
             e += Math.Max(count, 1);
         }
     }

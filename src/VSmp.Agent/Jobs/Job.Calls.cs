@@ -78,10 +78,10 @@ internal sealed partial class Job
 
     private void Grant(Mutex mutex, int rank, in GuestMessage call)
     {
-        mutex.Holder = rank;
-        if (mutex.OwnerDied) Fail(rank, in call, Errno.EOWNERDEAD, $"lock {call.A} is held, but the rank that held it before ended: {_goneText}");
+        bool hasOwnerDied = mutex.OwnerDied;
+        (mutex.Holder, mutex.OwnerDied) = (rank, false);
+        if (hasOwnerDied) Fail(rank, in call, Errno.EOWNERDEAD, $"lock {call.A} is held, but the rank that held it before ended: {_goneText}");
         else Succeed(rank, ReplyTo(call, 0));
-        mutex.OwnerDied = false;
     }
 
     private void PassOn(ulong number, Mutex mutex, bool ownerDied)

@@ -200,6 +200,7 @@ internal sealed partial class JobServer
         here?.Regions.Add(region);
         here?.Run.OnRegionsChanged();
         CountHomes(region, 1);
+        region.RecordLayout(); // before a rank hears of it, which may be in this turn
         return null;
     }
 

@@ -42,8 +42,8 @@ internal sealed partial class JobServer
 
     private long FreeExtentsOf(NodeId node) => node == self ? capacity.FreeExtents : peers.Find(node)?.FreeExtents ?? 0;
 
-    /// <summary>A peer has said how much room it has.</summary>
-    public void OnPeerReported()
+    /// <summary>A peer has said how much room it has, or need not be waited for any more: regions that wait for that are planned.</summary>
+    public void PlanWaiting()
     {
         foreach (LedJob led in _led.Values) PlanWaiting(led);
     }

@@ -49,6 +49,8 @@ internal sealed partial class JobServer
         {
             foreach (NodeId node in led.Nodes.Where(node => node != self && peers.Find(node) is null).ToArray())
                 OnNodeLost(led, node, $"node {peers.NameOf(node)} was lost while the agent that leads the job was started again");
+            // Who was to end its ranks here was the agent before this one.
+            if (led.IsBroken && led.HasRanks(self)) SendAbort(self, led.Job.Id, led.BrokenBecause);
             PlanWaiting(led);
             AwaitSupervisor(led);
         }

@@ -91,6 +91,10 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
             foreach (NodeId node in led.Placement.Distinct()) SendAbort(node, job, "vsmp spmd has ended");
             for (int rank = 0; rank < led.Job.Size; rank++) led.OnRankGone(rank, $"rank {rank} lost vsmp spmd, which had started it");
         }
+        if (led.Making is { Plan: not null } making)
+        {
+            foreach (NodeId node in making.Nodes) SendDetach(node, making.Region.Id); // they may have made it, or be about to
+        }
         led.StopRecording();
         _led.Remove(job);
     }
@@ -158,8 +162,6 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     private void Break(LedJob led, NodeId lost, string text)
     {
         if (led.IsBroken) return;
-        led.Tell(text);
-        led.Observer.OnJobLost();
         led.OnLost(text);
         foreach (NodeId node in led.Placement.Distinct())
         {

@@ -51,11 +51,12 @@ internal sealed record JobLost(string Why);
 /// <param name="Nodes">The nodes that have made it.</param>
 internal sealed record RegionMade(ulong Region, int Error, string Why, byte[] Plan, ushort[] Nodes);
 
-/// <summary>Homes and mirrors of a region that are not, or are no more, where its plan says.</summary>
+/// <summary>Homes and mirrors of a region that are not where its plan says.</summary>
 /// <param name="Region">Its number.</param>
+/// <param name="AreAll">Whether all others are.</param>
 /// <param name="Generation">Generation of its directories.</param>
 /// <param name="Extents">First extent, count, home and mirror of each piece, in turn.</param>
-internal sealed record RegionPlaces(ulong Region, uint Generation, uint[] Extents);
+internal sealed record RegionPlaces(ulong Region, bool AreAll, uint Generation, uint[] Extents);
 
 /// <summary>Records of journals as JSON.</summary>
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true)]

@@ -46,6 +46,8 @@ internal sealed partial class LedJob
     public void OnLost(string text)
     {
         _journal?.Append(new JobLost(text));
+        Tell(text);
+        Observer.OnJobLost();
         SetLost(text);
     }
 

@@ -72,7 +72,7 @@ internal sealed class SharedRegion(ILeadingNode node, LedJob led, JobRegion regi
 
     /// <inheritdoc/>
     public override void OnMirrorPlaced(ExtentNumber extent) =>
-        led.Record(new RegionPlaces(Id.Value, _generation.Value, [extent.Value, 1, Homes.HomeOf(extent).Value, Homes.MirrorOf(extent).Value]));
+        led.Record(new RegionPlaces(Id.Value, false, _generation.Value, [extent.Value, 1, Homes.HomeOf(extent).Value, Homes.MirrorOf(extent).Value]));
 
     /// <inheritdoc/>
     /// <remarks>Every node was told where they were when it was made.</remarks>
@@ -88,6 +88,11 @@ internal sealed class SharedRegion(ILeadingNode node, LedJob led, JobRegion regi
         _generation = new Generation(places.Generation);
         uint[] pieces = places.Extents;
         if (pieces.Length % 4 != 0) throw new InvalidDataException($"places of region {Name} are none");
+        for (uint e = 0; e < ExtentCount && places.AreAll; e++)
+        {
+            Homes.Place(new ExtentNumber(e), NodeId.None); // as the plan has it
+            Homes.PlaceMirror(new ExtentNumber(e), plan.MirrorOf(e));
+        }
         for (int i = 0; i < pieces.Length; i += 4)
         {
             (uint first, uint count, uint home, uint mirror) = (pieces[i], pieces[i + 1], pieces[i + 2], pieces[i + 3]);
@@ -102,7 +107,7 @@ internal sealed class SharedRegion(ILeadingNode node, LedJob led, JobRegion regi
     }
 
     private RegionPlaces SavePlaces() =>
-        new(Id.Value, _generation.Value, [.. Places().SelectMany(p => new[] { p.First.Value, p.Count, (uint)p.Home.Value, p.Mirror.Value })]);
+        new(Id.Value, true, _generation.Value, [.. Places().SelectMany(p => new[] { p.First.Value, p.Count, (uint)p.Home.Value, p.Mirror.Value })]);
 
     /// <inheritdoc/>
     public override void Fail(string why) => node.Fail(led, why);

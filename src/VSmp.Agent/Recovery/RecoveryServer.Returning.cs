@@ -64,6 +64,8 @@ internal sealed partial class RecoveryServer
                 NoteIfGone(region.Homes.MirrorOf(extent));
                 region.HasLostNode |= region.IsMirrored && region.IsBare(extent);
             }
+            // This node may have been about to become home of what was lost, when its agent was killed before all of that had found a place.
+            if (_pager.Find(region.Id) is { IsShared: true }) _reservations.ReleaseUnplaced(region, _self);
             _toReturn.Add(region.Id);
             _adopted.Add(region.Id);
             Adopted?.Invoke(region);

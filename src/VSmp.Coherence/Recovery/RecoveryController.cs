@@ -89,14 +89,16 @@ public sealed class RecoveryController(NodeId self, NodeController node, HomeCon
 
     private void Move(Region region, ExtentNumber extent, in HomeMove move, RecoveryPlan plan, bool beginsAnew, EffectBuffer effects)
     {
-        if (region.Protocol != Msi.Protocol) throw new ProtocolViolationException($"{region.Id} is kept coherent by {region.Protocol.Name}: its homes cannot move");
         if (move.Home == self && region.Mirrored.Contains(extent))
         {
             region.PromoteMirror(extent, plan.IsAnyUserLost);
+            NodeController.OnBecameHome(region, extent);
             region.SetMirror(extent, move.Mirror);
         }
         else if (move.Mirror == self && region.IsHome(extent))
         {
+            // (To say again where homes are, as a leader does that was started again, is another matter.)
+            if (region.Protocol != Msi.Protocol) throw new ProtocolViolationException($"{region.Id} is kept coherent by {region.Protocol.Name}: its homes cannot move");
             DirectoryRebuild.Reduce(self, region, extent, plan.IsLost, plan.IsAnyUserLost, beginsAnew, effects);
             region.DemoteHome(extent, move.Home);
         }

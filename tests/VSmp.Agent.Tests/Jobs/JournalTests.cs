@@ -165,19 +165,43 @@ public sealed class JournalTests(ITestOutputHelper output) : IDisposable
         region.Homes.Place(new ExtentNumber(4), new NodeId(2));
         region.Homes.PlaceMirror(new ExtentNumber(4), NodeId.None);
         region.Generation = region.Generation.Next();
+        region.Homes.Place(new ExtentNumber(5), new NodeId(2));
+        region.Generation = region.Generation.Next();
+        region.Homes.Place(new ExtentNumber(5), NodeId.None); // back to where the plan says
+        region.Generation = region.Generation.Next();
         region.Homes.PlaceMirror(new ExtentNumber(4), new NodeId(1));
         region.OnMirrorPlaced(new ExtentNumber(4));
         for (int kill = 0; kill < 3; kill++)
         {
             world.Kill();
             region = Assert.Single(world.Led.Regions.Values);
-            Assert.Equal(new Generation(1), region.Generation);
+            Assert.Equal(new Generation(3), region.Generation);
             Assert.Equal([new HomeMove(new ExtentNumber(3), 1, new NodeId(2), NodeId.None), new HomeMove(new ExtentNumber(4), 1, new NodeId(2), new NodeId(1))], region.Places());
         }
         world.CallAll(GuestRequest.Mapped, region.Id.Value);
         world.CallAll(GuestRequest.Detach, region.Id.Value);
         world.Kill();
         Assert.Empty(world.Led.Regions);
+    }
+
+    [Fact]
+    public void A_rank_that_is_found_gone_when_it_gets_a_lock_leaves_it_to_the_next()
+    {
+        using World world = new(_folder);
+        world.CallAll(GuestRequest.Join);
+        world.Call(1, GuestRequest.Lock, 5);
+        world.Call(0, GuestRequest.Lock, 5);
+        world.OnReply = (rank, type) =>
+        {
+            if ((rank, type) == (0, GuestRequest.Lock)) world.Led.OnRankGone(0, "rank 0 has ended");
+        };
+        world.Call(1, GuestRequest.Unlock, 5);
+        world.OnReply = null;
+        string before = StateOf(world);
+        world.Kill();
+        Assert.Equal(before, StateOf(world));
+        world.Call(2, GuestRequest.Lock, 5);
+        Assert.Contains($"2 Lock 2 {Errno.EOWNERDEAD}", world.Told[^1], StringComparison.Ordinal);
     }
 
     [Fact]
@@ -291,6 +315,11 @@ public sealed class JournalTests(ITestOutputHelper output) : IDisposable
 
         public List<string> Failures { get; } = [];
 
+        public Action<int, GuestRequest>? OnReply
+        {
+            set => _node.OnReply = value;
+        }
+
         public bool IsLong { get; set; }
 
         public int CompactCount { get; private set; }
@@ -365,8 +394,13 @@ public sealed class JournalTests(ITestOutputHelper output) : IDisposable
             return new RegionId(_lastRegion);
         }
 
-        public void SendReply(LedJob led, int rank, in GuestMessage reply, ReadOnlySpan<byte> data) =>
+        public Action<int, GuestRequest>? OnReply { get; set; }
+
+        public void SendReply(LedJob led, int rank, in GuestMessage reply, ReadOnlySpan<byte> data)
+        {
             Told.Add($"{rank} {reply.Type & ~GuestRequest.Reply} {reply.Serial} {reply.Status} {reply.A} {reply.B} {reply.C} {reply.D} {Encoding.UTF8.GetString(data)}");
+            OnReply?.Invoke(rank, reply.Type & ~GuestRequest.Reply);
+        }
 
         public void SendNotices(JobId job, NodeId node, RegionId region, List<PageNumber>? pages) => Told.Add($"notices {region}");
 

@@ -34,6 +34,30 @@ public sealed class RestartedAgentTests
         Assert.All(world.Agents[0].Peers.All, peer => Assert.False(peer.IsReturning));
     }
 
+    [Theory]
+    [InlineData("mesi")]
+    [InlineData("moesi")]
+    public void Where_homes_are_is_said_again_under_protocols_too_whose_homes_do_not_move(string protocol)
+    {
+        using var world = new World(1, ProtocolCatalog.Find(protocol));
+        world.Restart(1, forgets: true); // the mirror becomes the home
+        world.CheckRecovered(home: 2);
+        world.Restart(0);
+        world.CheckRecovered(home: 2);
+        Assert.Equal(1, world.Agents[0].RecoveredCount);
+    }
+
+    [Fact]
+    public void What_a_leader_was_about_to_become_home_of_it_is_not_when_it_was_started_again()
+    {
+        using var world = new World(1) { StraysAtLeader = 2 };
+        world.Restart(0);
+        world.CheckRecovered(home: 1);
+        PagedRegion region = world.Agents[0].Pager.Find(TheRegion)!;
+        Assert.Equal(0u, region.GivenExtents);
+        Assert.Equal(0ul, world.Agents[0].Capacity.HomeBytes);
+    }
+
     [Fact]
     public void A_plan_that_is_longer_than_a_frame_is_understood()
     {
@@ -166,10 +190,12 @@ public sealed class RestartedAgentTests
         private readonly string _folder = Directory.CreateTempSubdirectory("vsmp-restarted-").FullName;
         private readonly Switch[] _switches = [.. Enumerable.Range(0, 3).Select(_ => new Switch())];
         private readonly InMemoryFabric[] _fabrics = new InMemoryFabric[3];
+        private readonly Protocol _protocol;
         private int _started;
 
-        public World(int seed)
+        public World(int seed, Protocol? protocol = null)
         {
+            _protocol = protocol ?? Msi.Protocol;
             Network = new InMemoryNetwork(seed);
             for (int i = 0; i < 3; i++) _fabrics[i] = Network.CreateFabric(new NodeId((ushort)i), new Epoch(5), _switches[i]);
             for (int i = 0; i < 3; i++)
@@ -194,6 +220,9 @@ public sealed class RestartedAgentTests
 
         /// <summary>How often the plan of a recovery says where each home is.</summary>
         public int PlacesAreToldTimes { get; init; } = 1;
+
+        /// <summary>Extents that an agent of the leader's finds on its node, as the mirror of a home that was lost, and of which no map knows.</summary>
+        public uint StraysAtLeader { get; init; }
 
         public TestAgent[] Agents { get; } = new TestAgent[3];
 
@@ -225,7 +254,7 @@ public sealed class RestartedAgentTests
             foreach (PagedRegion region in regions)
             {
                 if (forgets) break;
-                if (node == 0) after.AddLed(before.Led.Homes, Pager.GenerationOf(region), PlacesAreToldTimes);
+                if (node == 0) after.AddLed(before.Led.Homes, Pager.GenerationOf(region), PlacesAreToldTimes, StraysAtLeader);
                 else after.AddHome(region.Id, Pager.GenerationOf(region), region.Layout.IsHome, e => Pager.MirrorOf(region, e), region.Mirrored!.Contains);
             }
             foreach (Peer peer in after.Peers.All) peer.OnRestarted();
@@ -300,7 +329,7 @@ public sealed class RestartedAgentTests
         private void Make(int node)
         {
             string folder = Directory.CreateDirectory(Path.Combine(_folder, $"{node}-{_started++}")).FullName;
-            Agents[node] = new TestAgent(new NodeId((ushort)node), _fabrics[node], folder);
+            Agents[node] = new TestAgent(new NodeId((ushort)node), _fabrics[node], folder) { Protocol = _protocol };
             _all.Add(Agents[node]);
             _switches[node].Agent = Agents[node];
         }
@@ -346,6 +375,8 @@ public sealed class RestartedAgentTests
 
         public NodeId Self { get; }
 
+        public required Protocol Protocol { get; init; }
+
         public Pager Pager { get; }
 
         public Peers Peers { get; } = new();
@@ -360,17 +391,20 @@ public sealed class RestartedAgentTests
 
         public LedRegion Led { get; private set; } = null!;
 
-        public void AddLed(HomeMap homes, Generation generation, int placesAreToldTimes = 1)
+        public void AddLed(HomeMap homes, Generation generation, int placesAreToldTimes = 1, uint strays = 0)
         {
-            var state = new Region(TheRegion, "region", Extents, Msi.Protocol, homes, new FrameBudget(16)) { Generation = generation };
+            var state = new Region(TheRegion, "region", Extents, Protocol, homes, new FrameBudget(16)) { Generation = generation };
             PagedRegion region = Pager.Add(state, Frames(TheRegion), run: null);
             for (uint e = 0; e < Extents; e++) state.Open(new ExtentNumber(e));
+            region.IsShared = true;
+            for (uint e = 0; e < strays; e++) state.Mirrored.Add(new ExtentNumber(e), new NodeId(9), isFresh: false);
+            Assert.True(Capacity.TryAddHome(strays));
             Recovery.Lead(Led = new TestRegion(region, homes, placesAreToldTimes));
         }
 
         public void AddHome(RegionId id, Generation generation, Func<ExtentNumber, bool> home, Func<ExtentNumber, NodeId> mirror, Func<ExtentNumber, bool> mirrored)
         {
-            var state = new Region(id, "region", Extents, Msi.Protocol, homes: null, budget: null) { Generation = generation };
+            var state = new Region(id, "region", Extents, Protocol, homes: null, budget: null) { Generation = generation };
             PagedRegion region = Pager.Add(state, Frames(id), run: null);
             for (uint e = 0; e < Extents; e++)
             {

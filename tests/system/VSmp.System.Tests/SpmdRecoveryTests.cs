@@ -37,9 +37,11 @@ public sealed class SpmdRecoveryTests
 
     /// <summary>A node is lost while the agent that leads is away, or the agent is killed while it deals with a node that is lost.</summary>
     [Theory]
-    [InlineData(false)]
-    [InlineData(true)]
-    public void The_agent_that_leads_is_killed_around_the_loss_of_a_node(bool isNodeFirst)
+    [InlineData("msi", false)]
+    [InlineData("msi", true)]
+    [InlineData("mesi", false)]
+    [InlineData("moesi", true)]
+    public void The_agent_that_leads_is_killed_around_the_loss_of_a_node(string protocol, bool isNodeFirst)
     {
         int seed = Environment.TickCount;
         Random random = new(seed);
@@ -47,7 +49,7 @@ public sealed class SpmdRecoveryTests
         random.Shuffle(victims);
         Cluster.Run(5, "64M", cluster =>
         {
-            using Command job = Start(cluster, ["-n", "2", "--local", "8M", "--redundancy", "mirror"], "spmd-rounds", "24");
+            using Command job = Start(cluster, ["-n", "2", "--local", "8M", "--redundancy", "mirror", "--protocol", protocol], "spmd-rounds", "24");
             job.WaitFor("ready");
             for (int loss = 0; loss < 2; loss++)
             {
