@@ -19,10 +19,17 @@ internal static unsafe class Crc32C
     private static readonly uint[] LongShift = MakeShift(LongLane);
     private static readonly uint[] ShortShift = MakeShift(ShortLane);
 
-    /// <summary>The checksum of a range of bytes: initial value and final XOR are all ones.</summary>
-    public static uint Compute(byte* bytes, int byteCount)
+    /// <summary>The checksum of some bytes; of more than that, if those before had <paramref name="previous"/>.</summary>
+    public static uint Compute(ReadOnlySpan<byte> bytes, uint previous = 0)
     {
-        ulong crc = uint.MaxValue;
+        // SAFETY: the span is pinned, and no more than its length is read.
+        fixed (byte* start = bytes) return Compute(start, bytes.Length, previous);
+    }
+
+    /// <summary>The checksum of a range of bytes: initial value and final XOR are all ones. Of a longer one, if the bytes before it had <paramref name="previous"/>.</summary>
+    public static uint Compute(byte* bytes, int byteCount, uint previous = 0)
+    {
+        ulong crc = ~previous;
         // SAFETY: reads [bytes, bytes + byteCount), which the caller owns.
         unsafe
         {

@@ -8,7 +8,7 @@ internal static class Errno
 {
     public const int EPERM = 1, ENOENT = 2, ESRCH = 3, EINTR = 4, EIO = 5, ENXIO = 6, EBADF = 9, EAGAIN = 11, ENOMEM = 12, EACCES = 13,
         EFAULT = 14, EBUSY = 16, EEXIST = 17, ENODEV = 19, EINVAL = 22, ENOSPC = 28, EPIPE = 32, EDEADLK = 35, ENOSYS = 38, EPROTO = 71, EADDRINUSE = 98, EADDRNOTAVAIL = 99,
-        ECONNRESET = 104, ENOTCONN = 107, ETIMEDOUT = 110, ECONNREFUSED = 111, EHOSTUNREACH = 113, EALREADY = 114, EINPROGRESS = 115, EOWNERDEAD = 130;
+        ECONNRESET = 104, EOPNOTSUPP = 95, ENOTCONN = 107, ETIMEDOUT = 110, ECONNREFUSED = 111, EHOSTUNREACH = 113, EALREADY = 114, EINPROGRESS = 115, EOWNERDEAD = 130;
 
     /// <summary>The error of the last <c>SetLastError</c> import on this thread.</summary>
     public static int Last => Marshal.GetLastPInvokeError();

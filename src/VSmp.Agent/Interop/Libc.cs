@@ -26,6 +26,9 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, SetLastError = true, EntryPoint = "fallocate")]
     public static partial int FAllocate(int fd, int mode, long offset, long bytes);
 
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "fsync")]
+    public static partial int FSync(int fd);
+
     [LibraryImport(Name, SetLastError = true, EntryPoint = "lseek")]
     public static partial long LSeek(int fd, long offset, int whence);
 

@@ -168,10 +168,10 @@ internal sealed class JobJournal : IDisposable
         {
             ReadOnlySpan<byte> rest = bytes.AsSpan(at);
             int length = BinaryPrimitives.ReadInt32LittleEndian(rest);
-            if (Checksum(rest[..8]) != BinaryPrimitives.ReadUInt32LittleEndian(rest[8..]) || length <= 0) throw new InvalidDataException($"{path} is damaged at byte {at}");
+            if (Crc32C.Compute(rest[..8]) != BinaryPrimitives.ReadUInt32LittleEndian(rest[8..]) || length <= 0) throw new InvalidDataException($"{path} is damaged at byte {at}");
             if (length > rest.Length - BodyAt) break; // the last record, in part
             ReadOnlySpan<byte> body = rest.Slice(BodyAt, length);
-            if (Checksum(body) != BinaryPrimitives.ReadUInt32LittleEndian(rest[4..])) throw new InvalidDataException($"{path} is damaged at byte {at}");
+            if (Crc32C.Compute(body) != BinaryPrimitives.ReadUInt32LittleEndian(rest[4..])) throw new InvalidDataException($"{path} is damaged at byte {at}");
             records.Add(new JournalRecord((JournalEntry)body[0], body[1..].ToArray()));
             at += BodyAt + length;
         }
@@ -239,14 +239,8 @@ internal sealed class JobJournal : IDisposable
     {
         record[BodyAt] = (byte)kind;
         BinaryPrimitives.WriteInt32LittleEndian(record, record.Length - BodyAt);
-        BinaryPrimitives.WriteUInt32LittleEndian(record[4..], Checksum(record[BodyAt..]));
-        BinaryPrimitives.WriteUInt32LittleEndian(record[8..], Checksum(record[..8]));
-    }
-
-    private static unsafe uint Checksum(ReadOnlySpan<byte> bytes)
-    {
-        // SAFETY: the span is pinned, and no more than its length is read.
-        fixed (byte* start = bytes) return Crc32C.Compute(start, bytes.Length);
+        BinaryPrimitives.WriteUInt32LittleEndian(record[4..], Crc32C.Compute(record[BodyAt..]));
+        BinaryPrimitives.WriteUInt32LittleEndian(record[8..], Crc32C.Compute(record[..8]));
     }
 
     private void GiveUp(string why)

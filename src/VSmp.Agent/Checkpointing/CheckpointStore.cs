@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Globalization;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Checkpointing;
+
+/// <summary>
+/// The generations of a checkpoint in a storage, each in a folder of its own. A generation is there when its manifest is, which is written last; until then, and if it never
+/// is, the one before is as it was.
+/// </summary>
+/// <remarks>
+/// <code>
+///   g00000012/          a generation
+///     manifest          what it is made of, sealed; renamed into place when all else is safe
+///     n0.pages          pages of node n0, one after the other
+///     n0.index          which these are, with a checksum of each
+/// </code>
+/// </remarks>
+/// <param name="storage">Where.</param>
+internal sealed class CheckpointStore(IStorage storage)
+{
+    private const string NextManifest = "manifest.new";
+
+    /// <summary>The folder of a generation.</summary>
+    public static string FolderOf(uint generation) => string.Create(CultureInfo.InvariantCulture, $"g{generation:d8}");
+
+    /// <summary>Where it is.</summary>
+    public IStorage Storage => storage;
+
+    /// <summary>The generations that are complete, as far as can be told without reading them; ascending.</summary>
+    public IReadOnlyList<uint> List() => [.. Numbers().Where(n => storage.Files(FolderOf(n)).Contains(Manifest.FileName)).Order()];
+
+    /// <summary>The latest generation whose manifest is sound, and whose files are there.</summary>
+    /// <param name="warn">Gets what is wrong with later ones.</param>
+    /// <returns>Null: there is none.</returns>
+    public Manifest? FindNewest(Action<string> warn)
+    {
+        foreach (uint generation in List().Reverse())
+        {
+            try { return Load(generation); }
+            catch (Exception e) when (e is CheckpointException or IOException) { warn($"generation {generation} cannot be used: {e.Message}"); }
+        }
+        return null;
+    }
+
+    /// <summary>What a generation is made of; that its files are there, and as long as they should be, is looked at, not what is in them.</summary>
+    /// <exception cref="CheckpointException">It is damaged, or of a newer format.</exception>
+    /// <exception cref="IOException">It is not there, or cannot be read.</exception>
+    public Manifest Load(uint generation)
+    {
+        Manifest manifest = Manifest.Read(storage, FolderOf(generation));
+        if (manifest.Generation != generation) throw new CheckpointException($"{FolderOf(generation)} has the manifest of generation {manifest.Generation}");
+        foreach (SavedPart part in manifest.Parts)
+        {
+            Require(part, PartWriter.IndexName(part.Node), part.Pages * IndexRecord.Bytes);
+            Require(part, PartWriter.PagesName(part.Node), part.StoredPages * PageNumber.Bytes);
+        }
+        return manifest;
+    }
+
+    /// <summary>Makes the folder of a generation, empty: what a crash, or a failure, may have left there is gone.</summary>
+    /// <exception cref="IOException">It could not be made.</exception>
+    public string Begin(uint generation)
+    {
+        string folder = FolderOf(generation);
+        if (storage.Folders().Contains(folder))
+        {
+            if (storage.Files(folder).Contains(Manifest.FileName)) throw new InvalidOperationException($"generation {generation} is there already");
+            storage.DeleteFolder(folder);
+        }
+        storage.MakeFolder(folder);
+        storage.SyncRoot();
+        return folder;
+    }
+
+    /// <summary>All parts are written: from now on the generation is there.</summary>
+    /// <exception cref="IOException">It could not be written: whether it is there a look will show, and the one before is in any case.</exception>
+    public void Commit(Manifest manifest)
+    {
+        string folder = FolderOf(manifest.Generation);
+        storage.SyncFolder(folder); // names of the parts
+        using (IStorageFile file = storage.Create(folder, NextManifest, 0))
+        {
+            file.Write(manifest.Write());
+            file.Sync();
+        }
+        storage.Rename(folder, NextManifest, Manifest.FileName);
+        storage.SyncFolder(folder);
+    }
+
+    /// <summary>Removes a generation. Files of it that later ones need stay, until those are gone as well.</summary>
+    /// <exception cref="IOException">It could not be removed.</exception>
+    public void Remove(uint generation)
+    {
+        string folder = FolderOf(generation);
+        // From then on it is none, whatever else is still there.
+        storage.Delete(folder, Manifest.FileName);
+        storage.SyncFolder(folder);
+        Sweep();
+    }
+
+    /// <summary>Keeps the latest generations, and removes the others.</summary>
+    /// <param name="count">How many to keep; 1 at least.</param>
+    /// <exception cref="IOException">One could not be removed.</exception>
+    public void Retain(int count)
+    {
+        IReadOnlyList<uint> all = List();
+        foreach (uint generation in all.Take(all.Count - Math.Max(count, 1)).ToArray()) Remove(generation);
+    }
+
+    /// <summary>Removes what belongs to no generation that is there. Not while one is being written.</summary>
+    /// <exception cref="IOException">It could not be removed.</exception>
+    public void Sweep()
+    {
+        var needed = new Dictionary<uint, HashSet<string>>();
+        foreach (uint generation in List())
+        {
+            Manifest manifest;
+            try { manifest = Manifest.Read(storage, FolderOf(generation)); }
+            catch (CheckpointException) { return; } // what a damaged one needs nobody knows: nothing is removed
+            Need(generation, Manifest.FileName);
+            foreach (SavedPart part in manifest.Parts)
+            {
+                Need(part.Generation, PartWriter.IndexName(part.Node));
+                Need(part.Generation, PartWriter.PagesName(part.Node));
+            }
+        }
+        foreach (uint generation in Numbers().ToArray())
+        {
+            string folder = FolderOf(generation);
+            if (!needed.TryGetValue(generation, out HashSet<string>? names)) storage.DeleteFolder(folder);
+            else
+            {
+                foreach (string file in storage.Files(folder).Where(file => !names.Contains(file)).ToArray()) storage.Delete(folder, file);
+            }
+        }
+
+        void Need(uint generation, string file)
+        {
+            if (!needed.TryGetValue(generation, out HashSet<string>? names)) needed.Add(generation, names = []);
+            names.Add(file);
+        }
+    }
+
+    /// <summary>Reads all of a generation, and finds whatever is not as it was written.</summary>
+    /// <param name="manifest">The generation.</param>
+    /// <param name="progress">Gets how many pages were looked at.</param>
+    /// <exception cref="CheckpointException">It is damaged.</exception>
+    /// <exception cref="IOException">It cannot be read.</exception>
+    public void Verify(Manifest manifest, Action<ulong>? progress = null)
+    {
+        ulong done = 0;
+        foreach (SavedPart part in manifest.Parts)
+        {
+            var had = new PageSet(manifest);
+            new PartReader(storage, manifest, part).ReadPages(record =>
+            {
+                if (!had.Add(record)) throw new CheckpointException($"the part of node {part.Node} of generation {part.Generation} has page {record.Page.Value} of region {manifest.Regions[record.Region].Name} twice");
+                return true;
+            }, (_, _) => progress?.Invoke(++done));
+        }
+    }
+
+    /// <summary>Passes on the pages that a generation has, each once. Those that it does not pass on are zero.</summary>
+    /// <param name="manifest">The generation.</param>
+    /// <param name="take">Gets each.</param>
+    /// <exception cref="CheckpointException">It is damaged. What was passed on before is sound.</exception>
+    /// <exception cref="IOException">It cannot be read.</exception>
+    public void ReadPages(Manifest manifest, PageTaker take)
+    {
+        var had = new PageSet(manifest);
+        foreach (SavedPart part in manifest.Parts) new PartReader(storage, manifest, part).ReadPages(had.Add, take);
+    }
+
+    /// <summary>Passes on what a generation has of each page, without reading the pages.</summary>
+    /// <inheritdoc cref="ReadPages" path="/exception"/>
+    public void ReadIndex(Manifest manifest, Action<IndexRecord> take)
+    {
+        var had = new PageSet(manifest);
+        foreach (SavedPart part in manifest.Parts)
+        {
+            new PartReader(storage, manifest, part).ReadIndex((record, _) =>
+            {
+                if (had.Add(record)) take(record);
+            });
+        }
+    }
+
+    private IEnumerable<uint> Numbers() => storage.Folders()
+        .Where(folder => folder.Length == 9 && folder[0] == 'g')
+        .Select(folder => uint.TryParse(folder.AsSpan(1), NumberStyles.None, CultureInfo.InvariantCulture, out uint number) ? number : 0)
+        .Where(number => number > 0);
+
+    private void Require(SavedPart part, string name, ulong length)
+    {
+        string folder = FolderOf(part.Generation);
+        IStorageReader file;
+        try { file = storage.Open(folder, name); }
+        catch (IOException e) { throw new CheckpointException($"{folder}/{name} is needed, and cannot be read: {e.Message}", e); }
+        using (file)
+        {
+            if ((ulong)file.Length != length) throw new CheckpointException($"{folder}/{name} is damaged: it is {file.Length} bytes long, and should be {length}");
+        }
+    }
+
+    /// <summary>Pages that were seen: a bit for each, of pieces of a region of which there are any.</summary>
+    private sealed class PageSet(Manifest manifest)
+    {
+        private const int PieceShift = 15;
+
+        private readonly ulong[]?[]?[] _regions = new ulong[manifest.Regions.Count][][];
+
+        /// <returns>False if it was there.</returns>
+        public bool Add(IndexRecord record)
+        {
+            ulong page = record.Page.Value;
+            ulong[]?[] pieces = _regions[record.Region] ??= new ulong[]?[(manifest.Regions[record.Region].PageCount >> PieceShift) + 1];
+            ulong[] bits = pieces[page >> PieceShift] ??= new ulong[(1 << PieceShift) / 64];
+            ref ulong word = ref bits[page % (1 << PieceShift) / 64];
+            ulong bit = 1ul << (int)(page % 64);
+            if ((word & bit) != 0) return false;
+            word |= bit;
+            return true;
+        }
+    }
+}
