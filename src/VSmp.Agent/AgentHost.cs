@@ -303,7 +303,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
             left.Dispose();
             return;
         }
-        _ = _jobs.Restore();
+        _jobs.Restore();
         Log.Info(new NodeAdopter(keeper, left, new RegionAdopter(_pager, _capacity, _options.Folder.Frames), _runs, _guests, _jobs).Adopt());
         left.Dispose();
     }

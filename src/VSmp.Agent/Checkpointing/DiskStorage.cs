@@ -8,8 +8,6 @@ namespace VSmp.Agent.Checkpointing;
 /// <param name="root">The folder; it is there.</param>
 internal sealed class DiskStorage(string root) : IStorage
 {
-    private const UnixFileMode Owner = UnixFileMode.UserRead | UnixFileMode.UserWrite;
-
     /// <inheritdoc/>
     public IReadOnlyList<string> Folders() => NamesOf(Directory.EnumerateDirectories(root));
 
@@ -17,7 +15,7 @@ internal sealed class DiskStorage(string root) : IStorage
     public IReadOnlyList<string> Files(string folder) => NamesOf(Directory.EnumerateFiles(Path.Combine(root, folder)));
 
     /// <inheritdoc/>
-    public void MakeFolder(string folder) => _ = Directory.CreateDirectory(Path.Combine(root, folder), Owner | UnixFileMode.UserExecute);
+    public void MakeFolder(string folder) => _ = Directory.CreateDirectory(Path.Combine(root, folder), WholeFile.OwnerOnly | UnixFileMode.UserExecute);
 
     /// <inheritdoc/>
     public IStorageFile Create(string folder, string name, long reservedBytes) => new Written(Path.Combine(root, folder, name), reservedBytes);
@@ -70,7 +68,7 @@ internal sealed class DiskStorage(string root) : IStorage
             _file = File.OpenHandle(path, FileMode.Create, FileAccess.Write, FileShare.Read);
             try
             {
-                File.SetUnixFileMode(_file, Owner);
+                File.SetUnixFileMode(_file, WholeFile.OwnerOnly);
                 Reserve();
             }
             catch

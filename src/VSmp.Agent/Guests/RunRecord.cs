@@ -42,21 +42,16 @@ internal sealed record RunRecord(int Format, string Token, RunRequest Request, u
     {
         byte[] json = JsonSerializer.SerializeToUtf8Bytes(this, RunRecordJson.Default.RunRecord);
         if (json.Length > MaximumBytes) throw new IOException($"the request is {json.Length} bytes long as it is recorded, more than {MaximumBytes}");
-        const UnixFileMode Owner = UnixFileMode.UserRead | UnixFileMode.UserWrite;
         try
         {
-            Directory.CreateDirectory(folder, Owner | UnixFileMode.UserExecute);
-            WholeFile.Replace(Path.Combine(folder, Token), json, Owner);
+            Directory.CreateDirectory(folder, WholeFile.OwnerOnly | UnixFileMode.UserExecute);
+            WholeFile.Replace(Path.Combine(folder, Token), json, WholeFile.OwnerOnly);
         }
         catch (UnauthorizedAccessException e) { throw new IOException(e.Message, e); }
     }
 
     /// <summary>The run has ended.</summary>
-    public static void Delete(string folder, string token)
-    {
-        try { File.Delete(Path.Combine(folder, token)); }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { Log.Warn($"the record of a run that has ended stays: {e.Message}"); }
-    }
+    public static void Delete(string folder, string token) => WholeFile.Delete(Path.Combine(folder, token), "the record of a run that has ended");
 
     /// <summary>All that are there. What cannot be a run's record is reported and left out: its guests cannot be served again.</summary>
     /// <param name="folder">The folder.</param>
@@ -64,9 +59,8 @@ internal sealed record RunRecord(int Format, string Token, RunRequest Request, u
     public static IReadOnlyList<RunRecord> ReadAll(string folder, Action<string> warn)
     {
         List<RunRecord> records = [];
-        string[] files;
-        try { files = [.. Directory.EnumerateFileSystemEntries(folder).Order(StringComparer.Ordinal)]; }
-        catch (DirectoryNotFoundException) { return records; }
+        IReadOnlyList<string> files;
+        try { files = WholeFile.In(folder); }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             warn($"no run can go on: {e.Message}");
@@ -74,7 +68,6 @@ internal sealed record RunRecord(int Format, string Token, RunRequest Request, u
         }
         foreach (string file in files)
         {
-            if (file.EndsWith(WholeFile.NextSuffix, StringComparison.Ordinal)) continue; // the agent was killed while it wrote; what it was to replace is there
             try { records.Add(Read(file)); }
             catch (Exception e) when (e is InvalidDataException or PrivateFileException) { warn($"a run cannot go on: {e.Message}"); }
         }

@@ -24,7 +24,7 @@ internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor, stri
     private Action<Run>? _onAbandoned;
 
     /// <summary>How long a run waits for its <c>vsmp run</c> after the agent was started again.</summary>
-    public long SupervisorPatienceMicroseconds { get; init; } = 30_000_000;
+    public long SupervisorPatienceMicroseconds { get; init; } = AwaitedSupervisor.PatienceMicroseconds;
 
     /// <summary>All of them.</summary>
     public IReadOnlyCollection<Run> All => _runs.Values;
@@ -136,11 +136,6 @@ internal sealed class Runs(Capacity capacity, Pager pager, Reactor reactor, stri
         if (folder is not null) RunRecord.Delete(folder, token);
     }
 
-    private void AwaitSupervisor(Run run) => reactor.After(SupervisorPatienceMicroseconds, () =>
-    {
-        if (!run.IsAwaitingSupervisor || Find(run.Token) != run) return;
-        // Who suspends a program suspends its vsmp run as well: that one comes when it goes on.
-        if (ProcessIdentity.Of(run.Request.ProcessId) is { IsStopped: true }) AwaitSupervisor(run);
-        else _onAbandoned!(run);
-    });
+    private void AwaitSupervisor(Run run) => AwaitedSupervisor.Await(reactor, SupervisorPatienceMicroseconds, run.Request.ProcessId,
+        () => run.IsAwaitingSupervisor && Find(run.Token) == run, () => _onAbandoned!(run));
 }

@@ -7,6 +7,28 @@ internal static class WholeFile
     /// <summary>What the name of a file ends with that is being written, and is none yet.</summary>
     public const string NextSuffix = ".new";
 
+    /// <summary>The owner may read and write it, and nobody else.</summary>
+    public const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite;
+
+    /// <summary>The files in a folder, in the order of their names; none if it is not there. One that was being written when the writer was killed is none: what it was to replace is there.</summary>
+    /// <exception cref="IOException">The folder cannot be read.</exception>
+    /// <exception cref="UnauthorizedAccessException">As above.</exception>
+    public static IReadOnlyList<string> In(string folder) => !Directory.Exists(folder) ? []
+        : [.. Directory.EnumerateFileSystemEntries(folder).Where(path => !path.EndsWith(NextSuffix, StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
+
+    /// <summary>Deletes a file, if it is there, and what was to replace it; where it cannot be deleted, the log says so.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="what">What it is, for the log.</param>
+    public static void Delete(string path, string what)
+    {
+        try
+        {
+            File.Delete(path);
+            File.Delete(path + NextSuffix);
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { Log.Warn($"{what} stays: {e.Message}"); }
+    }
+
     /// <summary>Puts bytes in place of what the file had, if there is one.</summary>
     /// <param name="path">The file.</param>
     /// <param name="bytes">What it gets.</param>

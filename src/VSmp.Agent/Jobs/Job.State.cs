@@ -16,7 +16,7 @@ internal sealed partial class Job
     public JobState Save() => new(
         [.. _ranks.Select(state => (byte)state)],
         _goneText,
-        _lostText,
+        LostText,
         _nextAddress,
         _making?.Id.Value,
         [.. Enumerable.Range(0, Size).Where(rank => _pending[rank] is not null).Select(rank => new RankCall(rank, RankMessages.Write(_pending[rank]!.Call), _pending[rank]!.Data))],
@@ -32,7 +32,7 @@ internal sealed partial class Job
     {
         Require(state.Ranks.Length == Size && state.Ranks.All(s => s <= (byte)RankState.Gone) && state.Counters.Length == state.Counts.Length);
         for (int rank = 0; rank < Size; rank++) _ranks[rank] = (RankState)state.Ranks[rank];
-        (_goneText, _lostText, _nextAddress) = (state.GoneText, state.LostText, state.NextAddress);
+        (_goneText, LostText, _nextAddress) = (state.GoneText, state.LostText, state.NextAddress);
         foreach (RankCall call in state.Pending)
         {
             Require(IsRank(call.Rank) && _pending[call.Rank] is null);

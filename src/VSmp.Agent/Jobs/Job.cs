@@ -29,7 +29,6 @@ internal sealed partial class Job
     private JobRegion? _making;
     private ulong _nextAddress = JobLimits.FirstAddress;
     private string? _goneText; // which rank ended first, and how
-    private string? _lostText; // which agent was lost
 
     /// <summary>Makes a job whose ranks have yet to join.</summary>
     public Job(JobId id, int size, string defaultRegion, string protocol, IJobActions actions)
@@ -61,6 +60,9 @@ internal sealed partial class Job
     /// <summary>Its regions.</summary>
     public IReadOnlyCollection<JobRegion> Regions => _regions.Values;
 
+    /// <summary>Which node was lost, so that nothing of it can go on; null: none.</summary>
+    public string? LostText { get; private set; }
+
     /// <summary>Whether a rank has ended.</summary>
     public bool IsGone(int rank) => _ranks[rank] == RankState.Gone;
 
@@ -78,9 +80,9 @@ internal sealed partial class Job
                 Fail(rank, in call, Errno.EPROTO, $"a rank has {AnswerBook.Slots} calls out, and no more");
                 return;
         }
-        if (_lostText is not null)
+        if (LostText is not null)
         {
-            Fail(rank, in call, Errno.ECONNRESET, _lostText);
+            Fail(rank, in call, Errno.ECONNRESET, LostText);
             return;
         }
         bool mayCall = _ranks[rank] == (call.Type == GuestRequest.Join ? RankState.Absent : RankState.Joined);
@@ -119,8 +121,8 @@ internal sealed partial class Job
     /// <summary>A node that the job needs is lost: nothing of it can go on.</summary>
     public void OnAgentLost(string text)
     {
-        if (_lostText is not null) return;
-        _lostText = text;
+        if (LostText is not null) return;
+        LostText = text;
         FailCollective(Errno.ECONNRESET, text);
         FailWaiters(Errno.ECONNRESET, text);
     }

@@ -46,7 +46,6 @@ internal sealed class JobJournal : IDisposable
     private const int BodyAt = 12; // where kind and payload begin
     private const int HeadBytes = BodyAt + 1;
     private const long LeastCompactBytes = 1 << 20;
-    private const UnixFileMode Owner = UnixFileMode.UserRead | UnixFileMode.UserWrite;
 
     private readonly string _path;
     private readonly byte[] _header;
@@ -75,7 +74,7 @@ internal sealed class JobJournal : IDisposable
         JobJournal journal = new(PathOf(folder, new JobId(header.Job)), JsonSerializer.SerializeToUtf8Bytes(header, JournalJson.Default.JobHeader), onLong, onFailed);
         try
         {
-            Directory.CreateDirectory(folder, Owner | UnixFileMode.UserExecute);
+            Directory.CreateDirectory(folder, WholeFile.OwnerOnly | UnixFileMode.UserExecute);
             journal.Write(state);
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException) { journal.GiveUp(e.Message); }
@@ -127,31 +126,14 @@ internal sealed class JobJournal : IDisposable
         Delete(_path);
     }
 
+    /// <summary>Deletes a file that an agent before this one has left.</summary>
+    public static void Delete(string path) => WholeFile.Delete(path, "the journal of a job");
+
     /// <inheritdoc/>
     public void Dispose()
     {
         _file?.Dispose();
         _file = null;
-    }
-
-    /// <summary>All that were left in a folder, by their names.</summary>
-    /// <exception cref="IOException">The folder cannot be read.</exception>
-    public static IReadOnlyList<string> Find(string folder)
-    {
-        if (!Directory.Exists(folder)) return [];
-        // An agent that was killed while it wrote one anew has left the one before as well.
-        return [.. Directory.EnumerateFiles(folder).Where(path => !path.EndsWith(WholeFile.NextSuffix, StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
-    }
-
-    /// <summary>Deletes a file.</summary>
-    public static void Delete(string path)
-    {
-        try
-        {
-            File.Delete(path);
-            File.Delete(path + WholeFile.NextSuffix);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { Log.Warn($"the journal of a job stays: {e.Message}"); }
     }
 
     /// <summary>Reads one.</summary>
@@ -192,7 +174,7 @@ internal sealed class JobJournal : IDisposable
         var bytes = new MemoryStream();
         Put(bytes, JournalEntry.Job, _header);
         if (state is not null) Put(bytes, JournalEntry.State, JsonSerializer.SerializeToUtf8Bytes(state, JournalJson.Default.LedState));
-        WholeFile.Replace(_path, bytes.GetBuffer().AsSpan(0, (int)bytes.Length), Owner);
+        WholeFile.Replace(_path, bytes.GetBuffer().AsSpan(0, (int)bytes.Length), WholeFile.OwnerOnly);
         _file?.Dispose();
         _file = File.OpenHandle(_path, FileMode.Open, FileAccess.Write);
         _bytes = bytes.Length;
@@ -245,6 +227,8 @@ internal sealed class JobJournal : IDisposable
 
     private void GiveUp(string why)
     {
+        // Should it not go away: from now on it would lie, and an empty one is refused.
+        if (_file is not null) RandomAccess.SetLength(_file, 0);
         Delete();
         _onFailed(why);
     }

@@ -50,7 +50,7 @@ internal sealed partial class JobServer
 
     private void PlanWaiting(LedJob led)
     {
-        if (led is { IsBroken: false, Making: { IsWaiting: true } making }) Plan(led, making);
+        if (led is { BrokenBecause: null, Making: { IsWaiting: true } making }) Plan(led, making);
     }
 
     private void Plan(LedJob led, RegionMaking making)

@@ -13,14 +13,13 @@ internal sealed partial class JobServer
     public bool IsRecording { get; init; }
 
     /// <summary>How long a job waits for its <c>vsmp spmd</c> after the agent was started again.</summary>
-    public long SupervisorPatienceMicroseconds { get; init; } = 30_000_000;
+    public long SupervisorPatienceMicroseconds { get; init; } = AwaitedSupervisor.PatienceMicroseconds;
 
     /// <summary>Takes over the jobs that were left. Before what this node has of their regions is.</summary>
-    /// <returns>How many there are.</returns>
     /// <exception cref="IOException">The folder with their journals cannot be read.</exception>
-    public int Restore()
+    public void Restore()
     {
-        foreach (string path in JobJournal.Find(folder.JobsFolder))
+        foreach (string path in WholeFile.In(folder.JobsFolder))
         {
             try { Restore(path); }
             catch (Exception e) when (e is InvalidDataException or IOException or UnauthorizedAccessException)
@@ -29,14 +28,13 @@ internal sealed partial class JobServer
                 JobJournal.Delete(path);
             }
         }
-        return _led.Count;
     }
 
     /// <summary>Nothing of those jobs is left: they are not taken over.</summary>
     /// <exception cref="IOException">The folder with their journals cannot be read.</exception>
     public void DiscardLeft()
     {
-        foreach (string path in JobJournal.Find(folder.JobsFolder)) JobJournal.Delete(path);
+        foreach (string path in WholeFile.In(folder.JobsFolder)) JobJournal.Delete(path);
     }
 
     /// <summary>Whether a region that ranks share was made here for a job that is over, or was yet to be made by all nodes: what there is of it is of no use.</summary>
@@ -45,12 +43,12 @@ internal sealed partial class JobServer
     /// <summary>The other members are known, and will say what they have: jobs of which a node was lost meanwhile end, the others go on.</summary>
     public void ContinueRestored()
     {
-        foreach (LedJob led in _led.Values.Where(led => led.IsRestored).ToArray())
+        foreach (LedJob led in _led.Values.ToArray()) // nobody could begin another yet
         {
             foreach (NodeId node in led.Nodes.Where(node => node != self && peers.Find(node) is null).ToArray())
                 OnNodeLost(led, node, $"node {peers.NameOf(node)} was lost while the agent that leads the job was started again");
             // Who was to end its ranks here was the agent before this one.
-            if (led.IsBroken && led.HasRanks(self)) SendAbort(self, led.Job.Id, led.BrokenBecause);
+            if (led.BrokenBecause is { } text && led.HasRanks(self)) SendAbort(self, led.Job.Id, text);
             PlanWaiting(led);
             AwaitSupervisor(led);
         }
@@ -98,16 +96,10 @@ internal sealed partial class JobServer
         }, state));
     }
 
-    private void AwaitSupervisor(LedJob led) => reactor.After(SupervisorPatienceMicroseconds, () =>
-    {
-        if (!led.IsAwaitingSupervisor || _led.GetValueOrDefault(led.Job.Id) != led) return;
-        // Who suspends a program suspends its vsmp spmd as well: that one comes when it goes on.
-        if (ProcessIdentity.Of(led.Header.ProcessId) is { IsStopped: true })
+    private void AwaitSupervisor(LedJob led) => AwaitedSupervisor.Await(reactor, SupervisorPatienceMicroseconds, led.Header.ProcessId,
+        () => led.IsAwaitingSupervisor && _led.GetValueOrDefault(led.Job.Id) == led, () =>
         {
-            AwaitSupervisor(led);
-            return;
-        }
-        Log.Warn($"{led.Job.Id} of {led.Program} is ended: its vsmp spmd (process {led.Header.ProcessId}) is gone");
-        End(led.Job.Id);
-    });
+            Log.Warn($"{led.Job.Id} of {led.Program} is ended: its vsmp spmd (process {led.Header.ProcessId}) is gone");
+            End(led.Job.Id);
+        });
 }

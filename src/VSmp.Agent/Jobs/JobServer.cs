@@ -130,7 +130,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     {
         foreach (LedJob led in _led.Values.ToArray())
         {
-            if (led.IsBroken && led.HasRanks(peer)) SendAbort(peer, led.Job.Id, led.BrokenBecause);
+            if (led.BrokenBecause is { } text && led.HasRanks(peer)) SendAbort(peer, led.Job.Id, text);
             else PlanWaiting(led);
         }
         foreach (NodeJob job in _here.Values.Where(j => j.Id.Leader == peer))
@@ -161,7 +161,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     /// <summary>A job cannot go on.</summary>
     private void Break(LedJob led, NodeId lost, string text)
     {
-        if (led.IsBroken) return;
+        if (led.BrokenBecause is not null) return;
         led.OnLost(text);
         foreach (NodeId node in led.Placement.Distinct())
         {

@@ -14,9 +14,6 @@ internal sealed partial class LedJob
     private JobJournal? _journal; // null: it ends with this agent
     private Replay? _replay; // while it is told again what an agent before this one has told it
 
-    /// <summary>Whether an agent before this one began it.</summary>
-    public bool IsRestored { get; private set; }
-
     /// <summary>From now on what it is told is recorded.</summary>
     public void RecordIn(JobJournal journal) => _journal = journal;
 
@@ -48,7 +45,7 @@ internal sealed partial class LedJob
         _journal?.Append(new JobLost(text));
         Tell(text);
         Observer.OnJobLost();
-        SetLost(text);
+        Job.OnAgentLost(text);
     }
 
     /// <summary>The region that the nodes were making is there.</summary>
@@ -84,7 +81,7 @@ internal sealed partial class LedJob
         AwaitedSupervisor kept = (AwaitedSupervisor)Observer;
         Observer = observer;
         kept.TellAll(observer);
-        if (IsBroken) observer.OnJobLost();
+        if (BrokenBecause is not null) observer.OnJobLost();
     }
 
     /// <summary>Whether who has begun it has yet to come to the agent that goes on with it.</summary>
@@ -97,7 +94,6 @@ internal sealed partial class LedJob
     /// <exception cref="InvalidDataException">What is recorded makes no sense.</exception>
     public void TellAgain(IReadOnlyList<JournalRecord> records)
     {
-        IsRestored = true;
         _replay = new Replay(records);
         while (_replay.TryTake(out JournalRecord record)) TellAgain(record);
         _replay = null;
@@ -122,7 +118,7 @@ internal sealed partial class LedJob
                 Job.OnRankGone(gone.Rank, gone.How);
                 break;
             case JournalEntry.Lost:
-                SetLost(record.Read(JournalJson.Default.JobLost).Why);
+                Job.OnAgentLost(record.Read(JournalJson.Default.JobLost).Why);
                 break;
             case JournalEntry.Made:
                 RegionMade made = record.Read(JournalJson.Default.RegionMade);
@@ -142,19 +138,11 @@ internal sealed partial class LedJob
     private void Load(LedState state)
     {
         Job.Load(state.Job);
-        if (state.Job.LostText is { } lost) (IsBroken, BrokenBecause) = (true, lost);
         foreach (SharedRegionState saved in state.Regions)
         {
             if (Job.Regions.FirstOrDefault(r => r.Id.Value == saved.Region) is not { IsReady: true } region) throw new InvalidDataException($"there is no region {saved.Region:x16}");
             NewShared(region, ReadPlan(saved.Plan), NodesOf(saved.Nodes))?.Load(saved.Places);
         }
-    }
-
-    private void SetLost(string text)
-    {
-        IsBroken = true;
-        BrokenBecause = text;
-        Job.OnAgentLost(text);
     }
 
     /// <summary>What is recovered when a node is lost; null under lazy release, where nothing is.</summary>

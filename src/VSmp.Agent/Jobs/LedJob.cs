@@ -53,11 +53,8 @@ internal sealed partial class LedJob : IJobActions
     /// <summary>Whether homes on nodes without which it could go on have mirrors.</summary>
     public bool IsMirrored => Header.IsMirrored;
 
-    /// <summary>Whether it cannot go on, and its ranks are being ended.</summary>
-    public bool IsBroken { get; set; }
-
-    /// <summary>Why it cannot go on.</summary>
-    public string BrokenBecause { get; set; } = "";
+    /// <summary>Why it cannot go on, and its ranks are being ended; null: it can.</summary>
+    public string? BrokenBecause => Job.LostText;
 
     /// <summary>
     /// Whether it ends when the agent of a node is killed, though another one takes its place: what ranks have written under lazy release is recorded nowhere,

@@ -29,7 +29,7 @@ internal sealed class SharedRegion(ILeadingNode node, LedJob led, JobRegion regi
     }
 
     /// <inheritdoc/>
-    public override bool IsOver => led.IsBroken;
+    public override bool IsOver => led.BrokenBecause is not null;
 
     /// <inheritdoc/>
     public override bool IsMirrored => led.IsMirrored;

@@ -143,11 +143,11 @@ public sealed class JournalTests(ITestOutputHelper output) : IDisposable
     {
         using World world = new(_folder);
         world.CallAll(GuestRequest.Join);
-        Assert.Single(JobJournal.Find(_folder));
+        Assert.Single(WholeFile.In(_folder));
         world.Led.StopRecording();
         world.CallAll(GuestRequest.Barrier);
         world.Led.Compact();
-        Assert.Empty(JobJournal.Find(_folder));
+        Assert.Empty(WholeFile.In(_folder));
         Assert.Empty(Directory.EnumerateFileSystemEntries(_folder));
     }
 
@@ -211,7 +211,7 @@ public sealed class JournalTests(ITestOutputHelper output) : IDisposable
         world.CallAll(GuestRequest.Join);
         world.Led.OnLost("node n2 is lost");
         world.Kill();
-        Assert.True(world.Led.IsBroken);
+        Assert.NotNull(world.Led.BrokenBecause);
         world.Kill();
         Assert.Equal("node n2 is lost", world.Led.BrokenBecause);
         world.CallAll(GuestRequest.Barrier);
