@@ -16,10 +16,9 @@ internal sealed partial class JobServer
     public long SupervisorPatienceMicroseconds { get; init; } = AwaitedSupervisor.PatienceMicroseconds;
 
     /// <summary>Takes over the jobs that were left. Before what this node has of their regions is.</summary>
-    /// <exception cref="IOException">The folder with their journals cannot be read.</exception>
     public void Restore()
     {
-        foreach (string path in WholeFile.In(folder.JobsFolder))
+        foreach (string path in Journals())
         {
             try { Restore(path); }
             catch (Exception e) when (e is InvalidDataException or IOException or UnauthorizedAccessException)
@@ -31,10 +30,9 @@ internal sealed partial class JobServer
     }
 
     /// <summary>Nothing of those jobs is left: they are not taken over.</summary>
-    /// <exception cref="IOException">The folder with their journals cannot be read.</exception>
     public void DiscardLeft()
     {
-        foreach (string path in WholeFile.In(folder.JobsFolder)) JobJournal.Delete(path);
+        foreach (string path in Journals()) JobJournal.Delete(path);
     }
 
     /// <summary>Whether a region that ranks share was made here for a job that is over, or was yet to be made by all nodes: what there is of it is of no use.</summary>
@@ -67,6 +65,16 @@ internal sealed partial class JobServer
         if (!led.IsAwaitingSupervisor) throw new ControlException("the job has its vsmp spmd", ExitCodes.Taken);
         led.Resume(observer);
         return TicketOf(led);
+    }
+
+    private IReadOnlyList<string> Journals()
+    {
+        try { return WholeFile.In(folder.JobsFolder); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            Log.Error($"no job can go on: {e.Message}");
+            return [];
+        }
     }
 
     private JobTicket TicketOf(LedJob led) => new(led.Job.Id.Value, led.Token, led.Job.Protocol, [.. led.Placement.Select(peers.NameOf)]);
