@@ -51,7 +51,7 @@
 #include <stdint.h>
 
 #define VSMP_GUEST_MAGIC 0x31475356u // "VSG1"
-#define VSMP_GUEST_VERSION 4u
+#define VSMP_GUEST_VERSION 5u
 #define VSMP_GUEST_TEXT_MAX 960u
 #define VSMP_GUEST_DATA_MAX (32u << 10) // of a broadcast, in place of text
 #define VSMP_GUEST_SLOTS 1024u // requests that a rank may have out
@@ -80,8 +80,8 @@ enum vsmp_guest_type {
 
     // Of ranks only. MAP, from a rank: also d = region.
 
-    // a = rank, text = the job's token (VSMP_JOB). Collective. Reply: a = ranks, text = default name of a region; descriptor: as
-    // for HELLO, without the frame file.
+    // a = rank, text = the job's token (VSMP_JOB). Collective. Reply: a = ranks, b = the generation of a checkpoint that the job goes
+    // on from (0: none), text = default name of a region; descriptor: as for HELLO, without the frame file.
     VSMP_GUEST_JOIN = 16,
     // a = bytes, text = name (empty: the default). Collective. Reply: a = region, b = bytes, c = address, d = length of the
     // frame file, text = protocol; descriptor: frame file.
@@ -117,6 +117,8 @@ enum vsmp_guest_type {
     VSMP_GUEST_REJOIN = 31,
     // From the agent, without an answer: each request that has no answer yet is to be sent again.
     VSMP_GUEST_REPEAT = 32,
+    // Collective; held locks are EBUSY. Reply: a = the generation that was cut, 0: none was due, or it was given up.
+    VSMP_GUEST_CHECKPOINT = 33,
 };
 
 #define VSMP_GUEST_REPLY 0x8000u // set in `type` of a reply

@@ -90,6 +90,16 @@ VSMP_API int vsmp_fetch_add(uint64_t counter, int64_t add, int64_t *before);
 // Copies up to 64 KiB from the root's buffer into all others'. Collective: bytes and root must be the same everywhere.
 VSMP_API int vsmp_broadcast(void *buffer, size_t bytes, int root);
 
+// Takes a checkpoint of all regions of the job, if it has checkpoints (vsmp spmd --checkpoint, --checkpoint-every, --restart) and one is due. Collective:
+// what the regions contain when all ranks have called is what a restarted job finds in them; ranks go on as soon as that is certain, and the pages
+// are copied behind their backs. `generation`: the one that was begun, 0 if none was due or it could not be taken (`vsmp spmd` says why); may be null.
+// EBUSY: a rank holds a lock. What ranks have in memory of their own is not saved.
+VSMP_API int vsmp_checkpoint(uint64_t *generation);
+// The generation that the job goes on from (vsmp spmd --restart), 0 if it begins. Then vsmp_attach, with the same name and length, gives a region with what it
+// contained, at the address where it was; what was allocated in it still is, vsmp_base() is where it begins, and counters have their values.
+// Valid after vsmp_start.
+VSMP_API uint64_t vsmp_restored(void);
+
 // Protocol lazy: sees what others released before (acquire); lets others see what this rank wrote (release). Under the other
 // protocols they do nothing and return 0. Programs seldom need them: vsmp_unlock and vsmp_free release, vsmp_lock and vsmp_alloc
 // acquire, vsmp_barrier, vsmp_broadcast, vsmp_alloc_all and vsmp_fetch_add do both, for all regions.

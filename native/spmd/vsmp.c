@@ -42,6 +42,7 @@ struct vsmp_region {
 
 static struct vsmp_region *regions; // changed by collective functions only, of which one runs at a time
 static bool has_started, has_finished;
+static uint64_t restored; // the generation that the job goes on from
 static int device = -1; // /dev/userfaultfd, from the agent; −1: this process may use the system call
 
 int vsmp_version(void) { return VSMP_API_VERSION; }
@@ -70,6 +71,7 @@ int vsmp_start(void) {
     struct exchange x = {
         .type = VSMP_GUEST_JOIN, .a = (uint64_t)vsmp_rank(), .data = token, .data_bytes = strlen(token), .fd_to_pass = -1};
     error = link_ask(&x);
+    if (error == 0) restored = x.b;
     if (error == 0 && (x.c & VSMP_GUEST_HAS_DEVICE) != 0) {
         device = x.fds[0];
         x.fds[0] = -1;
@@ -244,6 +246,15 @@ void *vsmp_alloc(struct vsmp_region *region, size_t bytes, size_t alignment) {
 int vsmp_free(struct vsmp_region *region, void *block) {
     return block == NULL ? 0 : call(VSMP_GUEST_FREE, region->id, (uintptr_t)block, 0, NULL, NULL);
 }
+
+int vsmp_checkpoint(uint64_t *generation) {
+    uint64_t taken = 0;
+    int error = call(VSMP_GUEST_CHECKPOINT, 0, 0, 0, &taken, NULL);
+    if (generation != NULL) *generation = taken;
+    return error;
+}
+
+uint64_t vsmp_restored(void) { return restored; }
 
 int vsmp_barrier(void) { return call(VSMP_GUEST_BARRIER, 0, 0, 0, NULL, NULL); }
 

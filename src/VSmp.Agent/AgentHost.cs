@@ -2,6 +2,7 @@
 using System.Net;
 using System.Runtime.InteropServices;
 using VSmp.Agent.Adopting;
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Control;
 using VSmp.Agent.Elasticity;
 using VSmp.Agent.Fabric;
@@ -56,6 +57,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private DrainServer _drain = null!;
     private NodeQueries _queries = null!;
     private Runs _runs = null!;
+    private CheckpointServer _checkpoints = null!;
     private JobServer _jobs = null!;
     private GuestServer _guests = null!;
     private AgentControl _control = null!;
@@ -133,6 +135,9 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
                 break;
             case (>= MessageType.RegionFreeze and <= MessageType.RegionThaw) or MessageType.RegionsHeld:
                 if (_isReady) _recovery.OnFrame(peer, in header, payload);
+                break;
+            case >= MessageType.CheckpointOrder and <= MessageType.CheckpointLoaded:
+                if (_isReady) _checkpoints.OnFrame(peer, in header, payload);
                 break;
             case MessageType.NodeAsk or MessageType.NodeAnswer:
                 if (_isReady) _queries.OnFrame(peer, in header, payload);
@@ -258,7 +263,8 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _mover = new HomeMover(self, _reactor, _pager, _peers, _reservations, _recovery, _mirrors);
         _runs = new Runs(_capacity, _pager, _reactor, _options.Keeper is null ? null : _options.Folder.RunsFolder);
         _drain = new DrainServer(self, _reactor, _pager, _peers, _reservations, _runs, SendReports, ShutDown) { IsCoordinator = !_membership.IsDecidedByMajority && self == MembershipView.Coordinator };
-        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _recovery, _options.Folder) { Incarnation = _membership.Incarnation, IsRecording = _options.Keeper is not null };
+        _checkpoints = new CheckpointServer(self, _reactor, _pager, _fabric, _peers, _options.CheckpointsFolder) { Incarnation = _membership.Incarnation };
+        _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _recovery, _checkpoints, _options.Folder) { Incarnation = _membership.Incarnation, IsRecording = _options.Keeper is not null };
         _pager.Progressed += _jobs.ContinueReleases;
         _pager.Progressed += _reservations.Continue;
         UnixSocket socket = UnixSocket.Listen(_options.Folder.GuestSocket, UnixSocketType.SequencedPacket, _options.GroupId);
@@ -279,6 +285,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _reactor.AtTurnEnd(_pager.RecordLayouts); // before anybody hears of it
         _reactor.AtTurnEnd(_fabric.Flush); // requests go out before room is made
         _reactor.AtTurnEnd(_pager.OnTurnEnd);
+        _reactor.AtTurnEnd(_checkpoints.OnTurnEnd);
         _reactor.AtTurnEnd(_fabric.Flush);
         _reactor.Every(ReportPeriodMicroseconds, SendReports);
         if (_left is not null) TakeOver(_left);
@@ -322,6 +329,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         if (_peers.Find(member.Id) is { } peer) peer.IsUp = false; // nothing is to be asked of it any more
         if (_isReady)
         {
+            _checkpoints.OnPeerLost(member.Id, $"node {member.Name} is lost: {reason}");
             _jobs.OnPeerLost(member.Id, $"node {member.Name} is lost: {reason}");
             _reservations.OnPeerLost(member.Id);
             _queries.OnPeerLost(member.Id, $"node {member.Name} is gone");
@@ -342,6 +350,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         Log.Warn(text);
         _peers.Find(member.Id)?.OnRestarted();
         if (!_isReady) return;
+        _checkpoints.OnPeerLost(member.Id, text);
         _jobs.OnPeerRestarted(member.Id, text);
         _queries.OnPeerLost(member.Id, text);
         _recovery.OnNodeRestarted(member.Id);

@@ -55,6 +55,25 @@ public static class Job
     /// <summary>Waits for all ranks. Collective.</summary>
     public static void Barrier() => VsmpException.ThrowIfFailed(NativeMethods.vsmp_barrier(), "vsmp_barrier");
 
+    /// <summary>
+    /// The generation of a checkpoint that the job goes on from (<c>vsmp spmd --restart</c>), 0 if it begins. Then regions that are attached with the same name and size have what they had.
+    /// </summary>
+    public static long Restored => (long)NativeMethods.vsmp_restored();
+
+    /// <summary>
+    /// Takes a checkpoint of all regions, if the job has checkpoints (<c>vsmp spmd --checkpoint</c>) and one is due; otherwise it is a barrier. Collective. What ranks have in memory of
+    /// their own is not kept.
+    /// </summary>
+    /// <returns>The generation that was begun, 0 if none was.</returns>
+    /// <exception cref="VsmpException">A rank holds a lock; a rank has ended.</exception>
+    public static unsafe long Checkpoint()
+    {
+        ulong generation;
+        // SAFETY: a variable of this frame, written before the call returns.
+        VsmpException.ThrowIfFailed(NativeMethods.vsmp_checkpoint(&generation), "vsmp_checkpoint");
+        return (long)generation;
+    }
+
     /// <summary>Takes a lock of the job: one per number, fair.</summary>
     /// <returns>The lock, held: dispose of it on the way out.</returns>
     public static HeldLock Lock(ulong number)

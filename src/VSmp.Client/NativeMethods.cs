@@ -58,6 +58,12 @@ internal static unsafe partial class NativeMethods
     internal static partial int vsmp_barrier();
 
     [LibraryImport(Library)]
+    internal static partial int vsmp_checkpoint(ulong* generation);
+
+    [LibraryImport(Library)]
+    internal static partial ulong vsmp_restored();
+
+    [LibraryImport(Library)]
     internal static partial int vsmp_lock(ulong number);
 
     [LibraryImport(Library)]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Runtime.CompilerServices;
+using VSmp.Coherence.Checkpointing;
 using VSmp.Coherence.Homes;
 using VSmp.Coherence.Nodes;
 using VSmp.Coherence.Placement;
@@ -46,6 +47,12 @@ public sealed class Region : RegionLayout
     /// <summary>Whether its directories are being rebuilt: until they are there nothing is asked for, evicted or thrown away here.</summary>
     public bool IsFrozen { get; set; }
 
+    /// <summary>Whether a checkpoint is about to be cut: nothing is begun here until then, so that what is under way ends.</summary>
+    public bool IsHeld { get; set; }
+
+    /// <summary>What checkpoints have of it here; null if none was ever taken.</summary>
+    public RegionCapture? Capture { get; set; }
+
     /// <summary>
     /// Whether it was adopted from an agent that was killed: what that one was sent, and sent, is void, so that nothing is heard of it until its
     /// directories begin to be rebuilt.
@@ -91,6 +98,12 @@ public sealed class Region : RegionLayout
         if (entries.Length == 0) entries = Touch(page.Extent);
         return ref entries[page.Value & (ExtentNumber.Pages - 1)];
     }
+
+    /// <summary>The states of an extent's pages here; empty if it is not open.</summary>
+    public ReadOnlySpan<PageEntry> PagesOf(ExtentNumber extent) => extent.Value < (uint)_pages.Length ? _pages[extent.Value] : [];
+
+    /// <summary>The directory entries of an extent; empty if its home is not here, or no page of it was ever asked for.</summary>
+    public ReadOnlySpan<DirectoryEntry> EntriesOf(ExtentNumber extent) => _directory[extent.Value];
 
     /// <summary>The mirror of an extent whose home is here; none if it has none.</summary>
     public NodeId MirrorOf(ExtentNumber extent) => _mirrorOf is null ? NodeId.None : new NodeId(_mirrorOf[extent.Value]);
@@ -185,6 +198,17 @@ public sealed class Region : RegionLayout
             Mirrored.At(page) = MirrorEntry.Of(in EntryAt(page));
         }
         ResignHome(extent);
+    }
+
+    /// <summary>
+    /// The frame of a page was filled, before anybody used the region: from now on the page is more than zeros. Home and mirror count alike.
+    /// </summary>
+    /// <param name="page">A page of an extent that has its home here, or is mirrored here.</param>
+    public void OnLoaded(PageNumber page)
+    {
+        PageVersion first = default(PageVersion).Next();
+        if (Mirrored.Contains(page.Extent)) Mirrored.At(page) = new MirrorEntry { Contents = MirrorContents.Data, Version = first };
+        else EntryAt(page) = DirectoryEntry.Zero with { Flags = DirectoryFlags.None, Version = first };
     }
 
     /// <summary>

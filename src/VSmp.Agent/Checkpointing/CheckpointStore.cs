@@ -163,13 +163,14 @@ internal sealed class CheckpointStore(IStorage storage)
 
     /// <summary>Passes on the pages that a generation has, each once. Those that it does not pass on are zero.</summary>
     /// <param name="manifest">The generation.</param>
+    /// <param name="isWanted">Asked of each page; of those that are not, nothing is read.</param>
     /// <param name="take">Gets each.</param>
     /// <exception cref="CheckpointException">It is damaged. What was passed on before is sound.</exception>
     /// <exception cref="IOException">It cannot be read.</exception>
-    public void ReadPages(Manifest manifest, PageTaker take)
+    public void ReadPages(Manifest manifest, Func<IndexRecord, bool> isWanted, PageTaker take)
     {
         var had = new PageSet(manifest);
-        foreach (SavedPart part in manifest.Parts) new PartReader(storage, manifest, part).ReadPages(had.Add, take);
+        foreach (SavedPart part in manifest.Parts) new PartReader(storage, manifest, part).ReadPages(record => had.Add(record) && isWanted(record), take);
     }
 
     /// <summary>Passes on what a generation has of each page, without reading the pages.</summary>

@@ -18,10 +18,11 @@ namespace VSmp.Agent.Checkpointing;
 /// <param name="TakenAt">When.</param>
 /// <param name="Program">What ran.</param>
 /// <param name="Ranks">How many ranks of it.</param>
+/// <param name="UserId">Whose it is.</param>
 /// <param name="Regions">The regions.</param>
 /// <param name="Parts">Where their pages are, latest first: of a page that several have, the first counts. Pages that none has are zero.</param>
 /// <param name="State">What else the program goes on with, as its leader has it; empty if there is nothing.</param>
-internal sealed record Manifest(int Format, string Name, uint Generation, DateTimeOffset TakenAt, string Program, int Ranks, IReadOnlyList<SavedRegion> Regions,
+internal sealed record Manifest(int Format, string Name, uint Generation, DateTimeOffset TakenAt, string Program, int Ranks, uint UserId, IReadOnlyList<SavedRegion> Regions,
     IReadOnlyList<SavedPart> Parts, byte[] State)
 {
     /// <summary>The format that this build reads and writes.</summary>
@@ -81,6 +82,7 @@ internal sealed record Manifest(int Format, string Name, uint Generation, DateTi
     private string? WhatIsWrong()
     {
         if (Generation == 0 || Ranks < 0 || Regions.Count > ushort.MaxValue) return "a count is none";
+        if (Regions.DistinctBy(r => r.Name).Count() < Regions.Count) return "two regions have one name";
         if (Regions.Any(r => r.Bytes is 0 or > MaxRegionBytes)) return "a region has no length that one can have";
         return Parts.FirstOrDefault(p => p.Generation == 0 || p.Generation > Generation || p.StoredPages > p.Pages || !Control.RunDirectory.IsValidName(p.Node)) is { } part
             ? $"the part of node {part.Node} is none"

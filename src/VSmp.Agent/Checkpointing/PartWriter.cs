@@ -48,14 +48,13 @@ internal sealed class PartWriter : IDisposable
     /// <summary>Adds a page.</summary>
     /// <param name="region">Of which region: its place in the manifest's list.</param>
     /// <param name="page">Which.</param>
-    /// <param name="version">Its version.</param>
     /// <param name="generation">The generation that it was captured for.</param>
     /// <param name="bytes">What is in it; empty: zeros.</param>
     /// <exception cref="IOException">It could not be written. The part is of no use.</exception>
-    public void Add(ushort region, PageNumber page, PageVersion version, uint generation, ReadOnlySpan<byte> bytes)
+    public void Add(ushort region, PageNumber page, uint generation, ReadOnlySpan<byte> bytes)
     {
         bool isZero = bytes.IsEmpty || !bytes.ContainsAnyExcept((byte)0);
-        IndexRecord record = new(region, page, version, isZero ? ZeroCrc : Crc32C.Compute(bytes), generation, isZero);
+        IndexRecord record = new(region, page, isZero ? ZeroCrc : Crc32C.Compute(bytes), generation, isZero);
         record.Write(_records.AsSpan(_recorded * IndexRecord.Bytes));
         _recorded++;
         _pageCount++;

@@ -4,6 +4,7 @@ using System.Net;
 using System.Runtime.InteropServices;
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Interop;
@@ -49,13 +50,14 @@ internal static class AgentCommand
             HelpName = "GROUP",
         };
         Option<Redundancy?> redundancy = CommandLine.NewRedundancyOption("none; programs that are run here may say otherwise");
+        Option<string?> checkpoints = CommandLine.NewCheckpointsOption("--checkpoints");
         Option<bool> development = new("--development") { Description = "Faults may be injected here (vsmp inject); vsmp up starts its agents so" };
         Command command = CommandLine.NewCommand("agent", "One node of a cluster; in the foreground, until SIGTERM or SIGINT.",
             "vsmp agent --name node1 --memory 64G --listen 10.0.0.1",
             "vsmp agent --name node2 --memory 64G --listen 10.0.0.2 --join 10.0.0.1",
             "vsmp agent --name node3 --memory 64G --listen 10.0.0.3 --membership etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379",
             "vsmp agent --config /etc/vsmp/agent.json");
-        foreach (Option option in new Option[] { config, name, memory, listen, join, membership, secret, transport, group, redundancy, development }) command.Options.Add(option);
+        foreach (Option option in new Option[] { config, name, memory, listen, join, membership, secret, transport, group, redundancy, checkpoints, development }) command.Options.Add(option);
         command.SetAction(parsed =>
         {
             AgentConfiguration given = parsed.GetValue(config) is { } file ? Read(file) : new();
@@ -71,6 +73,7 @@ internal static class AgentCommand
                 Transport = parsed.GetValue(transport) ?? given.Transport,
                 Group = parsed.GetValue(group) ?? given.Group,
                 Redundancy = parsed.GetValue(redundancy) is { } r ? (r == Redundancy.Mirror ? "mirror" : "none") : given.Redundancy,
+                Checkpoints = parsed.GetValue(checkpoints) ?? given.Checkpoints,
                 Development = parsed.GetValue(development) || given.Development,
             };
             return Run(given, parsed.GetValue(memory), agentMain);
@@ -134,6 +137,7 @@ internal static class AgentCommand
                 Folder = folder,
                 Keeper = keeper,
                 GroupId = groupId,
+                CheckpointsFolder = given.Checkpoints is null ? CheckpointFolder.DefaultRoot : Path.GetFullPath(given.Checkpoints),
                 IsDevelopment = given.Development,
                 OnReady = endPoint =>
                 {
@@ -276,6 +280,9 @@ internal sealed record AgentConfiguration
     public string? Redundancy { get; init; }
 
     public string? Group { get; init; }
+
+    /// <summary>The folder that checkpoints are in.</summary>
+    public string? Checkpoints { get; init; }
 
     /// <summary>Whether faults may be injected.</summary>
     public bool Development { get; init; }

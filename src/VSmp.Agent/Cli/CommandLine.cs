@@ -5,6 +5,7 @@ using System.CommandLine.Help;
 using System.CommandLine.Invocation;
 using System.CommandLine.Parsing;
 using System.Globalization;
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Control;
 
 namespace VSmp.Agent.Cli;
@@ -128,6 +129,26 @@ internal static class CommandLine
         HelpName = "etcd[s]://HOST:PORT[,HOST:PORT...][?OPTIONS]",
     };
 
+    /// <summary>An option that says where checkpoints are.</summary>
+    public static Option<string?> NewCheckpointsOption(string name) => new(name)
+    {
+        Description = $"The folder that checkpoints are in: one that all nodes share, or nothing can be restored without the node that wrote it (default: {CheckpointFolder.DefaultRoot})",
+        HelpName = "DIR",
+    };
+
+    /// <summary>An option that takes a time.</summary>
+    public static Option<TimeSpan?> NewDurationOption(string name, string description) => new(name)
+    {
+        Description = description,
+        HelpName = "DURATION",
+        CustomParser = result =>
+        {
+            if (Durations.ParseMicroseconds(result.Tokens[0].Value) is { } microseconds) return TimeSpan.FromMicroseconds(microseconds);
+            result.AddError($"{name}: '{result.Tokens[0].Value}' is no time: 30s, 10m, 2h");
+            return null;
+        },
+    };
+
     /// <summary>An option that names a transport; what it may say is checked by the command.</summary>
     public static Option<string?> NewTransportOption(string description, string helpName) =>
         new("--transport") { Description = $"{description} (default: tcp)", HelpName = helpName };
@@ -148,6 +169,7 @@ internal static class CommandLine
         root.Subcommands.Add(GuestCommand.NewRegion());
         root.Subcommands.Add(ReportCommand.New());
         root.Subcommands.Add(AuditCommand.New());
+        root.Subcommands.Add(CheckpointCommand.New());
         root.Subcommands.Add(InjectCommand.New());
         root.Subcommands.Add(DoctorCommand.New());
         root.Subcommands.Add(CompletionCommand.New());

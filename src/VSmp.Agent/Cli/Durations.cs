@@ -6,9 +6,9 @@ namespace VSmp.Agent.Cli;
 /// <summary>Times and shares as people write them.</summary>
 internal static class Durations
 {
-    private static readonly (string Unit, decimal Microseconds)[] Units = [("us", 1), ("µs", 1), ("ms", 1000), ("s", 1_000_000)];
+    private static readonly (string Unit, decimal Microseconds)[] Units = [("us", 1), ("µs", 1), ("ms", 1000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
 
-    /// <summary>Reads <c>20ms</c>, <c>500us</c> or <c>1.5s</c>; a plain 0 needs no unit.</summary>
+    /// <summary>Reads <c>20ms</c>, <c>500us</c>, <c>1.5s</c>, <c>10m</c>, <c>2h</c> or <c>1d</c>; a plain 0 needs no unit.</summary>
     /// <returns>Microseconds, or null if it is none.</returns>
     public static long? ParseMicroseconds(string text)
     {
@@ -16,7 +16,7 @@ internal static class Durations
         foreach ((string unit, decimal microseconds) in Units.OrderByDescending(u => u.Unit.Length))
         {
             if (!text.EndsWith(unit, StringComparison.Ordinal)) continue;
-            return Parse(text[..^unit.Length].TrimEnd()) is { } number && number <= long.MaxValue / 1_000_000 ? (long)(number * microseconds) : null;
+            return Parse(text[..^unit.Length].TrimEnd()) is { } number && number <= long.MaxValue / microseconds ? (long)(number * microseconds) : null;
         }
         return null;
     }

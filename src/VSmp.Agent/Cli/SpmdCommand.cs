@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.CommandLine;
 using System.CommandLine.Parsing;
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Control;
 using VSmp.Agent.Jobs;
 using VSmp.Coherence.Protocols;
@@ -38,6 +39,25 @@ internal static class SpmdCommand
         Option<ulong?> local = CommandLine.NewSizeOption("--local",
             "How much memory of other nodes each node may hold copies of (default: half of what it contributes)");
         Option<Redundancy?> redundancy = CommandLine.NewRedundancyOption("the agent's", "every page has a second home where losing the first would not end the job anyway");
+        Option<string?> checkpoint = CommandLine.NewNameOption("--checkpoint", "Where the program calls vsmp_checkpoint, store a generation of the checkpoint of this name", "NAME");
+        Option<string?> every = new("--checkpoint-every")
+        {
+            Description = "How often to take one at most, or auto: as often as loses least for --mtbf, by what they cost (default: at each call); "
+                + "without --checkpoint it has the program's name",
+            HelpName = "DURATION|auto",
+        };
+        every.CompletionSources.Add("auto");
+        Option<TimeSpan?> mtbf = CommandLine.NewDurationOption("--mtbf", "For auto: the mean time between failures of what the job needs");
+        Option<int> keep = new("--keep") { Description = "How many generations to keep", HelpName = "N", DefaultValueFactory = _ => 2 };
+        Option<string?> restart = new("--restart")
+        {
+            Description = "Go on from the latest sound generation of this checkpoint, or from one that is named; the next ones are added to it",
+            HelpName = "NAME[@GENERATION]",
+        };
+        Option<bool> ha = new("--ha")
+        {
+            Description = "If a node is lost that the job cannot do without, begin it again on the nodes that are left, from its latest checkpoint",
+        };
         Option<string?> stats = new("--stats") { Description = "Write what happened at each node to this file, as JSON", HelpName = "FILE" };
         Argument<string[]> program = new("PROGRAM")
         {
@@ -51,17 +71,22 @@ internal static class SpmdCommand
             "vsmp spmd -n 4 -- ./heat 4096",
             "vsmp spmd -n 8 --on n0,n1 --local 256M --protocol msi -- ./count",
             "vsmp spmd -n 2 --redundancy mirror -- ./assemble reads.fq",
+            "vsmp spmd -n 4 --checkpoint heat --checkpoint-every 10m -- ./heat 4096",
+            "vsmp spmd -n 4 --restart heat -- ./heat 4096",
+            "vsmp spmd -n 4 --ha --checkpoint-every auto --mtbf 12h -- ./heat 4096",
             "vsmp spmd -n 2 -- sh -c 'exec ./solve --seed $VSMP_RANK'");
-        foreach (Option option in new Option[] { ranks, on, name, protocol, local, redundancy, stats }) command.Options.Add(option);
+        foreach (Option option in new Option[] { ranks, on, name, protocol, local, redundancy, checkpoint, every, mtbf, keep, restart, ha, stats }) command.Options.Add(option);
         command.Arguments.Add(program);
         command.SetAction(parsed => Run(parsed.GetValue(CommandLine.ClusterOption)!, parsed.GetValue(ranks), parsed.GetValue(on),
             parsed.GetValue(name), parsed.GetValue(protocol), parsed.GetValue(local), parsed.GetValue(redundancy),
+            SpmdCheckpoints.Wish(parsed.GetValue(checkpoint), parsed.GetValue(every), parsed.GetValue(mtbf), parsed.GetValue(keep), parsed.GetValue(restart), parsed.GetValue(program)![0], parsed.GetValue(ha)),
+            parsed.GetValue(ha),
             parsed.GetValue(stats), parsed.GetValue(program)!));
         return command;
     }
 
     private static int Run(string cluster, int ranks, string? on, string? name, string? protocol, ulong? local, Redundancy? redundancy,
-        string? statsFile, string[] words)
+        CheckpointWish? checkpoint, bool isHighlyAvailable, string? statsFile, string[] words)
     {
         if (words[0].StartsWith('-')) throw new CommandException(ExitCodes.Usage, $"unknown option '{words[0]}' (see vsmp spmd --help)");
         if (protocol is not null && !ProtocolCatalog.Names.Contains(protocol))
@@ -75,24 +100,29 @@ internal static class SpmdCommand
         {
             throw new CommandException(ExitCodes.Usage, $"--on: '{bad}' is no valid name of a node");
         }
-        EnvironmentBlock environment = EnvironmentBlock.OfThisProcess();
-        ProgramFile program = ProgramFile.FindAny(words[0], environment.Get("PATH"));
+        ProgramFile program = ProgramFile.FindAny(words[0], EnvironmentBlock.OfThisProcess().Get("PATH"));
         using FileStream? stats = statsFile is null ? null : RunCommand.OpenStatistics(statsFile);
-        IReadOnlyList<AgentFolder> agents = LocalAgents.RunningAll(cluster); // one that is being started again is on this host all the same
-        // Of this host's nodes the one with the lowest ranks, as they are placed: one without ranks, should it be lost, would end the job for nothing.
-        AgentFolder leader = nodes?.Select(node => agents.FirstOrDefault(agent => agent.Name == node)).FirstOrDefault(agent => agent is not null)
-            ?? agents.OrderBy(agent => agent.Running() is { IsStopped: true }).ThenBy(agent => agent.Name, NaturalOrder.Instance).First();
-        using SpmdSupervisor supervisor = Begin(leader, agents, new JobRequest(ranks, nodes, name, protocol, Path.GetFileName(words[0]), redundancy), local);
-        return supervisor.Run(program, EnvironmentBlock.LastArguments(words.Length), environment, local, stats);
+        JobRequest request = new(ranks, nodes, name, protocol, Path.GetFileName(words[0]), redundancy, checkpoint);
+        int Attempt(JobRequest attempt, out SpmdSupervisor supervisor)
+        {
+            supervisor = Begin(cluster, attempt, local, isHighlyAvailable);
+            using SpmdSupervisor running = supervisor;
+            return running.Run(program, EnvironmentBlock.LastArguments(words.Length), EnvironmentBlock.OfThisProcess(), local, stats);
+        }
+        return isHighlyAvailable ? new SpmdRestarts(cluster, Attempt).Run(request) : Attempt(request, out _);
     }
 
     /// <summary>Begins the job; again, if an agent is killed meanwhile, or is not quite there again: nothing of it was started.</summary>
-    private static SpmdSupervisor Begin(AgentFolder leader, IReadOnlyList<AgentFolder> agents, JobRequest request, ulong? localBytes)
+    private static SpmdSupervisor Begin(string cluster, JobRequest request, ulong? localBytes, bool isRestartable)
     {
+        IReadOnlyList<AgentFolder> agents = LocalAgents.RunningAll(cluster); // one that is being started again is on this host all the same
+        // Of this host's nodes the one with the lowest ranks, as they are placed: one without ranks, should it be lost, would end the job for nothing.
+        AgentFolder leader = request.Nodes?.Select(node => agents.FirstOrDefault(agent => agent.Name == node)).FirstOrDefault(agent => agent is not null)
+            ?? agents.OrderBy(agent => agent.Running() is { IsStopped: true }).ThenBy(agent => agent.Name, NaturalOrder.Instance).First();
         long deadline = Environment.TickCount64 + BeginMilliseconds;
         while (true)
         {
-            SpmdSupervisor supervisor = new(leader, agents);
+            SpmdSupervisor supervisor = new(leader, agents) { IsRestartable = isRestartable };
             try
             {
                 supervisor.Begin(request, localBytes);

@@ -40,6 +40,15 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     private bool _isPerhapsConsequence; // of that signal: the end that the exit code is of
     private int _exitCode;
 
+    /// <summary>Whether the job is begun again if a node is lost: then nothing that its ranks could still do is of any use.</summary>
+    public bool IsRestartable { get; init; }
+
+    /// <summary>Whether it could not go on because a node, or its agent, was lost.</summary>
+    public bool HasLostNode => _isAgentLost || _isJobLost;
+
+    /// <summary>The generation of its checkpoint that it has gone on from; 0: none.</summary>
+    public uint Restored => _ticket.Restored;
+
     /// <summary>Connects to the agent that is to lead the job.</summary>
     public SpmdSupervisor(AgentFolder leader, IReadOnlyList<AgentFolder> agentsHere)
     {
@@ -91,7 +100,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
         {
             if (agent.End() is { } figures) _figures[agent.Name] = figures;
         }
-        if (statistics is not null) Write(statistics, wallSeconds);
+        if (statistics is not null && !(IsRestartable && HasLostNode)) Write(statistics, wallSeconds); // else the next attempt does
         return _isAgentLost || _isJobLost ? ExitCodes.AgentLost : _exitCode;
     }
 
@@ -99,7 +108,11 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
     public void OnMessage(string text) => CommandLine.Say($"{_leaderFolder.Name}: {text}");
 
     /// <inheritdoc/>
-    public void OnJobLost() => _isJobLost = true;
+    public void OnJobLost()
+    {
+        _isJobLost = true;
+        if (IsRestartable) EndTheOthers("the job has lost a node");
+    }
 
     /// <inheritdoc/>
     public void OnGuestAttached(int processId, int userfaultfd) => _ = Libc.Close(userfaultfd); // not on this connection
@@ -302,6 +315,7 @@ internal sealed class SpmdSupervisor : IRunListener, IDisposable
             CommandLine.Say(why + others);
             _ender = new Thread(() =>
             {
+                if (IsRestartable && HasLostNode) SignalAll(Signals.SIGKILL);
                 foreach (int signal in new[] { Signals.SIGTERM, Signals.SIGKILL })
                 {
                     if (_isOver.Wait(GraceMilliseconds)) return;

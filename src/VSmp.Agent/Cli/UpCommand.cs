@@ -26,13 +26,15 @@ internal sealed class UpCommand
     private readonly TransportChoice _transport;
     private readonly IPAddress _address;
     private readonly Redundancy? _redundancy;
+    private readonly string? _checkpoints;
     private readonly string? _membership;
     private readonly Dictionary<string, (AgentFolder Folder, ProcessIdentity Process)> _starting = [];
     private readonly List<(AgentFolder Folder, ProcessIdentity Process)> _started = [];
     private volatile bool _isInterrupted;
 
-    private UpCommand(RunDirectory directory, ulong memoryBytes, TransportChoice transport, IPAddress address, Redundancy? redundancy, string? membership)
+    private UpCommand(RunDirectory directory, ulong memoryBytes, TransportChoice transport, IPAddress address, Redundancy? redundancy, string? membership, string? checkpoints)
     {
+        _checkpoints = checkpoints;
         _redundancy = redundancy;
         _membership = membership;
         _transport = transport;
@@ -73,15 +75,17 @@ internal sealed class UpCommand
         command.Options.Add(transport);
         Option<Redundancy?> redundancy = CommandLine.NewRedundancyOption("none; programs may say otherwise");
         command.Options.Add(redundancy);
+        Option<string?> checkpoints = CommandLine.NewCheckpointsOption("--checkpoints");
+        command.Options.Add(checkpoints);
         Option<string?> membership = CommandLine.NewMembershipOption();
         command.Options.Add(membership);
         command.SetAction(parsed => Run(
             RunDirectory.OfCurrentUser(parsed.GetValue(CommandLine.ClusterOption)!), parsed.GetValue(agents),
-            parsed.GetValue(memory), parsed.GetValue(transport) ?? "tcp", parsed.GetValue(redundancy), parsed.GetValue(membership)));
+            parsed.GetValue(memory), parsed.GetValue(transport) ?? "tcp", parsed.GetValue(redundancy), parsed.GetValue(membership), parsed.GetValue(checkpoints)));
         return command;
     }
 
-    private static int Run(RunDirectory directory, int count, ulong? memory, string transportText, Redundancy? redundancy, string? membership)
+    private static int Run(RunDirectory directory, int count, ulong? memory, string transportText, Redundancy? redundancy, string? membership, string? checkpoints)
     {
         if (membership is not null) _ = EtcdAddress.Parse(membership);
         string? softRoceOn = transportText.StartsWith(SoftRocePrefix, StringComparison.Ordinal) ? transportText[SoftRocePrefix.Length..] : null;
@@ -98,7 +102,7 @@ internal sealed class UpCommand
         directory.CreateSecret();
         if (softRoceOn is not null) transport = SetUpSoftRoce(directory, softRoceOn);
         IPAddress address = transport!.Kind == TransportKind.Tcp ? IPAddress.Loopback : RdmaHost.AddressOf(transport);
-        UpCommand up = new(directory, memoryBytes, transport, address, redundancy, membership);
+        UpCommand up = new(directory, memoryBytes, transport, address, redundancy, membership, checkpoints is null ? null : Path.GetFullPath(checkpoints));
         using PosixSignalRegistration onInterrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, up.OnSignal);
         using PosixSignalRegistration onTerminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, up.OnSignal);
         try { up.Start(count); }
@@ -192,6 +196,7 @@ internal sealed class UpCommand
         ];
         if (_transport.Kind != TransportKind.Tcp) arguments.AddRange(["--transport", _transport.ToString()]);
         if (_redundancy == Redundancy.Mirror) arguments.AddRange(["--redundancy", "mirror"]);
+        if (_checkpoints is not null) arguments.AddRange(["--checkpoints", _checkpoints]);
         if (_membership is not null) arguments.AddRange(["--membership", _membership]);
         else if (join is not null) arguments.AddRange(["--join", join]);
         ProcessIdentity process = Daemons.StartAgent(folder, notifyPath, [.. arguments]);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Globalization;
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Elasticity;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
@@ -73,8 +74,20 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     });
 
     /// <inheritdoc/>
-    public Task<JobTicket> BeginJobAsync(JobRequest request, uint userId, int processId, IRunObserver observer) => reactor.Ask(() =>
-        parts.Jobs.Begin(request with { Redundancy = request.Redundancy ?? options.Redundancy }, userId, processId, observer));
+    public async Task<JobTicket> BeginJobAsync(JobRequest request, uint userId, int processId, IRunObserver observer)
+    {
+        // Here, since disks are slow.
+        CheckpointSeries? series = request.Checkpoint is { } wish ? CheckpointSeries.Open(options.CheckpointsFolder, wish, userId) : null;
+        try
+        {
+            return await reactor.Ask(() => parts.Jobs.Begin(request with { Redundancy = request.Redundancy ?? options.Redundancy }, userId, processId, series, observer)).ConfigureAwait(false);
+        }
+        catch (ControlException)
+        {
+            series?.Dispose();
+            throw;
+        }
+    }
 
     /// <inheritdoc/>
     public Task<JobTicket?> ResumeJobAsync(string token, uint userId, IRunObserver observer) => reactor.Ask(() => parts.Jobs.Resume(token, userId, observer));

@@ -42,6 +42,9 @@ internal sealed record AgentOptions
     /// <summary>The agent's folder (sockets, frames), which it holds alone while it runs.</summary>
     public required AgentFolder Folder { get; init; }
 
+    /// <summary>The folder that checkpoints are in.</summary>
+    public required string CheckpointsFolder { get; init; }
+
     /// <summary>The keeper that started this agent, or null. Whoever connected with it closes the connection.</summary>
     public KeeperClient? Keeper { get; init; }
 

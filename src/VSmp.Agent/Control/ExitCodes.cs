@@ -43,6 +43,12 @@ internal static class ExitCodes
     /// <summary><c>vsmp audit</c>: something is not as it must be.</summary>
     public const int AuditFailed = 10;
 
+    /// <summary><c>vsmp checkpoint</c>: files of a checkpoint are damaged, or of a newer format.</summary>
+    public const int Damaged = 11;
+
+    /// <summary><c>vsmp checkpoint diff</c>: the two differ.</summary>
+    public const int Differs = 12;
+
     /// <summary><c>vsmp run</c> itself failed, before the program started.</summary>
     public const int RunFailed = 125;
 

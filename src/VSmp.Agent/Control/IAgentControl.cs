@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Checkpointing;
+
 namespace VSmp.Agent.Control;
 
 /// <summary>
@@ -172,7 +174,8 @@ internal sealed record JobMembership(ulong Job, string Token);
 /// <param name="Protocol">What keeps its regions coherent; null: the default.</param>
 /// <param name="Program">The program, for listings and messages.</param>
 /// <param name="Redundancy">What its regions survive, or null for what is usual in the cluster.</param>
-internal sealed record JobRequest(int Ranks, IReadOnlyList<string>? Nodes, string? Name, string? Protocol, string Program, Redundancy? Redundancy = null);
+/// <param name="Checkpoint">What it wants of checkpoints; null: none.</param>
+internal sealed record JobRequest(int Ranks, IReadOnlyList<string>? Nodes, string? Name, string? Protocol, string Program, Redundancy? Redundancy = null, CheckpointWish? Checkpoint = null);
 
 /// <summary>The program of ranks on other hosts, byte for byte as it was typed.</summary>
 /// <param name="Ranks">Which ranks.</param>
@@ -197,7 +200,8 @@ internal sealed record RankOrders(ulong Job, string Token, uint UserId, uint Gro
 /// <param name="Token">Goes into the ranks' environment as VSMP_JOB.</param>
 /// <param name="Protocol">What keeps its regions coherent.</param>
 /// <param name="Placement">The node of each rank.</param>
-internal sealed record JobTicket(ulong Job, string Token, string Protocol, IReadOnlyList<string> Placement);
+/// <param name="Restored">The generation of its checkpoint that it goes on from; 0: it begins.</param>
+internal sealed record JobTicket(ulong Job, string Token, string Protocol, IReadOnlyList<string> Placement, uint Restored);
 
 /// <summary>A run that has begun.</summary>
 /// <param name="Token">Goes into the guests' environment as VSMP_RUN.</param>

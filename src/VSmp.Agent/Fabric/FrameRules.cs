@@ -47,7 +47,8 @@ internal static class FrameRules
                 or MessageType.JobCall or MessageType.JobReply or MessageType.JobRankGone or MessageType.JobAttach
                 or MessageType.JobAttachReply or MessageType.JobDetach or MessageType.JobAbort or MessageType.JobStart
                 or MessageType.JobOutput or MessageType.JobOutputAck or MessageType.JobSignal or MessageType.JobWrites or MessageType.JobNotices
-                or MessageType.JobInput or MessageType.JobInputAck or (>= MessageType.RegionFreeze and <= MessageType.RegionsHeld) =>
+                or MessageType.JobInput or MessageType.JobInputAck or (>= MessageType.RegionFreeze and <= MessageType.RegionsHeld)
+                or (>= MessageType.CheckpointOrder and <= MessageType.CheckpointLoaded) =>
                 header.PayloadBytes > FrameHeader.MaxPayloadBytes ? "a payload that is too long" : null,
             MessageType.SessionAck or MessageType.SessionClose =>
                 header.PayloadBytes != 0 ? "a payload where none belongs" : null,

@@ -29,6 +29,7 @@ internal enum GuestRequest : ushort
     Finish = 30,
     Rejoin = 31,
     Repeat = 32,
+    Checkpoint = 33,
     Reply = 0x8000,
 }
 
@@ -40,7 +41,7 @@ internal struct GuestMessage
     public const int MaxTextBytes = 960;
     public const int MaxDataBytes = 32 << 10;
     public const uint MagicValue = 0x31475356;
-    public const ushort CurrentVersion = 4;
+    public const ushort CurrentVersion = 5;
     public const ulong HasDevice = 1, IsKept = 2;
 
     [FieldOffset(0)] public uint Magic;

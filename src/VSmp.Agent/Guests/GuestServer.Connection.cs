@@ -113,7 +113,7 @@ internal sealed partial class GuestServer
                 case GuestRequest.Map when _guest is not null:
                     OnMap(m);
                     break;
-                case > GuestRequest.Join and <= GuestRequest.Finish when _rank is not null:
+                case (> GuestRequest.Join and <= GuestRequest.Finish) or GuestRequest.Checkpoint when _rank is not null:
                     OnRankCall(in m, _buffer.AsSpan(GuestMessage.Bytes, (int)m.TextBytes));
                     break;
                 case GuestRequest.Reserve or GuestRequest.Release or GuestRequest.Discard when _guest is not null && _rank is null:

@@ -16,6 +16,9 @@ internal interface IJobActions
     /// <summary>Has every node of the job make the region; <see cref="Job.OnRegionMade"/> is called when they have, or one cannot.</summary>
     void MakeRegion(JobRegion region);
 
+    /// <summary>All ranks call for a checkpoint: <see cref="Job.OnCheckpointTaken"/> is called when it is cut, or is not to be; and if it was, <see cref="Job.OnCheckpointEnded"/>.</summary>
+    void TakeCheckpoint();
+
     /// <summary>Has every node drop a region that was ready.</summary>
     void DropRegion(JobRegion region);
 }

@@ -23,6 +23,12 @@ internal interface ILeadingNode
     /// <summary>Finds homes for a region and has every node of the job make it; the job hears of the outcome.</summary>
     void MakeRegion(LedJob led, JobRegion region);
 
+    /// <summary>Takes a checkpoint of a job, if one is due; the job hears of it.</summary>
+    void TakeCheckpoint(LedJob led);
+
+    /// <summary>A rank of a job is gone.</summary>
+    void OnRankGone(LedJob led, string how);
+
     /// <summary>A region is there: from now on it is recovered when a node is lost.</summary>
     void Lead(SharedRegion region);
 
@@ -31,6 +37,9 @@ internal interface ILeadingNode
 
     /// <summary>The node that has most room, and is not being emptied; none if none has any.</summary>
     NodeId Roomiest(IEnumerable<NodeId> nodes);
+
+    /// <summary>Part of a job's memory is lost, and it is begun again from its checkpoint when that happens.</summary>
+    void GoBack(LedJob led, string why);
 
     /// <summary>A job's memory cannot be recovered: nobody has room for it.</summary>
     void Fail(LedJob led, string why);

@@ -101,7 +101,7 @@ internal sealed partial class Job
 
     private void ReleaseLocksOf(int rank)
     {
-        foreach ((ulong number, Mutex mutex) in _locks.ToArray())
+        foreach ((ulong number, Mutex mutex) in _locks.OrderBy(l => l.Key).ToArray()) // in the same order, however they came to be there
         {
             for (LinkedListNode<(int Rank, GuestMessage Call)>? node = mutex.Waiting.First, next; node is not null; node = next)
             {
@@ -114,7 +114,7 @@ internal sealed partial class Job
 
     private void FailWaiters(int errno, string text)
     {
-        foreach (Mutex mutex in _locks.Values.ToArray())
+        foreach ((_, Mutex mutex) in _locks.OrderBy(l => l.Key).ToArray())
         {
             (int Rank, GuestMessage Call)[] waiting = [.. mutex.Waiting];
             mutex.Waiting.Clear();

@@ -24,7 +24,8 @@ internal sealed partial class Job
         [.. _locks.Select(l => new LockState(l.Key, l.Value.Holder, l.Value.OwnerDied, [.. l.Value.Waiting.Select(w => new RankCall(w.Rank, RankMessages.Write(w.Call), []))]))],
         [.. _counters.Keys],
         [.. _counters.Values],
-        [.. _regions.Values.Select(Save)]);
+        [.. _regions.Values.Select(Save)],
+        new CheckpointState(Restored, IsTaking, _isStoring, [.. _toRestore.Values]));
 
     /// <summary>Goes on from there; of a job that was just made.</summary>
     /// <exception cref="InvalidDataException">No job of this size can be there.</exception>
@@ -53,17 +54,19 @@ internal sealed partial class Job
         }
         for (int i = 0; i < state.Counters.Length; i++) Require(_counters.TryAdd(state.Counters[i], state.Counts[i]));
         foreach (JobRegionState region in state.Regions) Load(region);
+        (Restored, IsTaking, _isStoring) = (state.Checkpoint.Restored, state.Checkpoint.IsTaking, state.Checkpoint.IsStoring);
+        foreach (RestorableRegion region in state.Checkpoint.ToRestore) Require(_toRestore.TryAdd(region.Name, region));
         if (state.Making is not { } making) return;
         Require(_regions.TryGetValue(new RegionId(making), out _making) && !_making!.IsReady);
     }
 
     private static JobRegionState Save(JobRegion region) => new(region.Id.Value, region.Name, region.Bytes, region.Address, region.IsReady,
-        [.. Enumerable.Range(0, region.HasIt.Length).Where(rank => region.HasIt[rank])], region.Heap.SaveBlocks(), region.Heap.HighWater);
+        [.. Enumerable.Range(0, region.HasIt.Length).Where(rank => region.HasIt[rank])], region.Heap.SaveBlocks(), region.Heap.HighWater, region.RestoredFrom);
 
     private void Load(JobRegionState saved)
     {
         Require(saved.Bytes is > 0 and < JobLimits.LastAddress && saved.Address < JobLimits.LastAddress && saved.HasIt.All(IsRank));
-        JobRegion region = new(new RegionId(saved.Id), saved.Name, saved.Bytes, saved.Address, Size) { IsReady = saved.IsReady };
+        JobRegion region = new(new RegionId(saved.Id), saved.Name, saved.Bytes, saved.Address, Size) { IsReady = saved.IsReady, RestoredFrom = saved.RestoredFrom };
         Array.Clear(region.HasIt);
         foreach (int rank in saved.HasIt) region.HasIt[rank] = true;
         Require(region.Heap.TryLoad(saved.Blocks, saved.HighWater));

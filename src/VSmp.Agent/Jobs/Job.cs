@@ -11,7 +11,7 @@ namespace VSmp.Agent.Jobs;
 /// happens and says what is to be done; it has no clock, no thread and no socket.
 /// </summary>
 /// <remarks>
-/// This file: ranks and collective calls. Job.Calls.cs: what a rank asks for alone.
+/// This file: ranks and collective calls. Job.Calls.cs: what a rank asks for alone. Job.Checkpoints.cs: checkpoints, and going on from one.
 /// <code>
 ///   rank:   absent ──JOIN──► joined ──FINISH (all)──► finished
 ///              └──────────ended──────┴─► gone: locks pass on (EOWNERDEAD), collective calls fail (EPIPE)
@@ -115,7 +115,7 @@ internal sealed partial class Job
             ReleaseLocksOf(rank);
             FailCollective(Errno.EPIPE, GoneText());
         }
-        foreach (JobRegion region in _regions.Values.ToArray()) LeaveRegion(region, rank);
+        foreach (JobRegion region in _regions.Values.OrderBy(r => r.Id.Value).ToArray()) LeaveRegion(region, rank);
     }
 
     /// <summary>A node that the job needs is lost: nothing of it can go on.</summary>
@@ -159,7 +159,7 @@ internal sealed partial class Job
     }
 
     private static bool IsCollective(GuestRequest type) => type is GuestRequest.Join or GuestRequest.Attach or GuestRequest.Mapped
-        or GuestRequest.Detach or GuestRequest.AllocAll or GuestRequest.Barrier or GuestRequest.Broadcast or GuestRequest.Finish;
+        or GuestRequest.Detach or GuestRequest.AllocAll or GuestRequest.Barrier or GuestRequest.Broadcast or GuestRequest.Checkpoint or GuestRequest.Finish;
 
     private static string Describe(RankState state) => state switch
     {
@@ -204,9 +204,11 @@ internal sealed partial class Job
         }
         switch (first.Call.Type)
         {
+            case GuestRequest.Detach or GuestRequest.Finish when _isStoring:
+                break; // what is being copied must stay until it is
             case GuestRequest.Join:
                 byte[] name = Encoding.UTF8.GetBytes(DefaultRegion);
-                CompleteCollective((_, reply) => reply with { A = (ulong)Size }, _ => name);
+                CompleteCollective((_, reply) => reply with { A = (ulong)Size, B = Restored }, _ => name);
                 break;
             case GuestRequest.Attach:
                 Attach(first);
@@ -225,6 +227,9 @@ internal sealed partial class Job
                 break;
             case GuestRequest.Broadcast:
                 Broadcast(first);
+                break;
+            case GuestRequest.Checkpoint:
+                Checkpoint();
                 break;
             case GuestRequest.Finish:
                 CompleteCollective((_, reply) => reply);
@@ -257,6 +262,7 @@ internal sealed partial class Job
             GuestRequest.Detach => $"vsmp_detach({RegionText(c.A)})",
             GuestRequest.AllocAll => $"vsmp_alloc_all({RegionText(c.A)}, {c.B} bytes, alignment {c.C})",
             GuestRequest.Barrier => "vsmp_barrier()",
+            GuestRequest.Checkpoint => "vsmp_checkpoint()",
             GuestRequest.Broadcast => $"vsmp_broadcast({c.B} bytes, root {c.A})",
             _ => "vsmp_finish()",
         };
@@ -280,6 +286,11 @@ internal sealed partial class Job
             FailCollective(Errno.EBUSY, $"region {name} is attached already: vsmp_detach it first");
             return;
         }
+        if (_toRestore.Remove(name, out RestorableRegion? saved))
+        {
+            AttachRestored(saved, bytes);
+            return;
+        }
         ulong room = JobLimits.LastAddress - _nextAddress;
         if (bytes == 0 || bytes > room - (2 * (ulong)ExtentNumber.Bytes) || _regions.Count >= JobLimits.MaxRegions)
         {
@@ -291,6 +302,11 @@ internal sealed partial class Job
         var region = new JobRegion(_actions.NewRegionId(), name, bytes, _nextAddress, Size);
         // What runs beyond a region's end finds nothing mapped.
         _nextAddress += (ulong)(region.ExtentCount + 1) * ExtentNumber.Bytes;
+        Make(region);
+    }
+
+    private void Make(JobRegion region)
+    {
         _regions.Add(region.Id, region);
         _making = region;
         _actions.MakeRegion(region);
@@ -346,7 +362,7 @@ internal sealed partial class Job
     {
         _ranks[rank] = RankState.Finished;
         ReleaseLocksOf(rank);
-        foreach (JobRegion region in _regions.Values.ToArray()) LeaveRegion(region, rank);
+        foreach (JobRegion region in _regions.Values.OrderBy(r => r.Id.Value).ToArray()) LeaveRegion(region, rank);
     }
 
     private void LeaveRegion(JobRegion region, int rank)

@@ -29,6 +29,10 @@ internal enum JournalEntry : byte
     Made = 7,
     /// <summary>Where homes and mirrors of a region are, JSON (<see cref="RegionPlaces"/>).</summary>
     Places = 8,
+    /// <summary>What came of a call for a checkpoint, JSON (<see cref="CheckpointTaken"/>).</summary>
+    Taken = 9,
+    /// <summary>The generation that was cut is safe, or was given up.</summary>
+    Stored = 10,
 }
 
 /// <summary>
@@ -102,6 +106,12 @@ internal sealed class JobJournal : IDisposable
 
     /// <summary>Homes and mirrors are elsewhere.</summary>
     public void Append(RegionPlaces places) => Append(JournalEntry.Places, JsonSerializer.SerializeToUtf8Bytes(places, JournalJson.Default.RegionPlaces));
+
+    /// <summary>What came of a call for a checkpoint.</summary>
+    public void Append(CheckpointTaken taken) => Append(JournalEntry.Taken, JsonSerializer.SerializeToUtf8Bytes(taken, JournalJson.Default.CheckpointTaken));
+
+    /// <summary>The generation that was cut is safe, or was given up.</summary>
+    public void AppendStored() => Append(JournalEntry.Stored, 0);
 
     /// <summary>The call that was recorded last gets a number for a region.</summary>
     public void AppendRegionNumber(ulong number)

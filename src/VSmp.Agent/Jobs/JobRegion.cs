@@ -32,6 +32,9 @@ internal sealed class JobRegion(RegionId id, string name, ulong bytes, ulong add
     /// <summary>Which ranks have it, or are about to.</summary>
     public bool[] HasIt { get; } = Enumerable.Repeat(true, size).ToArray();
 
+    /// <summary>The region of a checkpoint that it is to be filled with: its place there; null: it begins as zeros.</summary>
+    public int? RestoredFrom { get; init; }
+
     /// <summary>Whether every node of the job has made it.</summary>
     public bool IsReady { get; set; }
 }

@@ -59,6 +59,7 @@ internal sealed partial class JobServer
         making.IsWaiting = led.Nodes.Any(node => peers.Find(node) is { IsReturning: true } or { IsUp: true, HasReported: false });
         if (making.IsWaiting) return;
         making.Rounds++;
+        making.IsLoading = false;
         making.Refused.Clear();
         making.Made.Clear();
         JobRegion region = making.Region;
@@ -115,6 +116,11 @@ internal sealed partial class JobServer
         JobRegion region = making.Region;
         if (making.Refused.Count == 0 && making.Lost is null)
         {
+            if (region.RestoredFrom is { } index && !making.IsLoading)
+            {
+                Fill(led, making, index);
+                return;
+            }
             led.Making = null;
             led.OnRegionMade(region, making.Plan!, making.Nodes);
             return;
@@ -124,12 +130,17 @@ internal sealed partial class JobServer
             SendDetach(node, region.Id);
             peers.Take(node, -(int)making.Plan!.CountOf(region.ExtentCount, node));
         }
-        if (making.Lost is null && making.Rounds < MaxRounds)
+        if (making is { Lost: null, LoadError: null } && making.Rounds < MaxRounds)
         {
             Plan(led, making); // with what they say that they have
             return;
         }
         led.Making = null;
+        if (making is { Lost: null, LoadError: { } why })
+        {
+            led.OnRegionRefused(region, Errno.EIO, $"region {region.Name} cannot be filled from checkpoint {led.Header.Checkpoint!.Name}: {why}");
+            return;
+        }
         led.OnRegionRefused(region, making.Lost is null ? Errno.ENOMEM : Errno.ECONNRESET, making.Lost
             ?? $"the pool is exhausted: region {region.Name} needs {Megabytes(region.ExtentCount)}; {string.Join("; ", making.Refused)}");
     }

@@ -47,6 +47,7 @@ internal sealed partial class JobServer
                 OnNodeLost(led, node, $"node {peers.NameOf(node)} was lost while the agent that leads the job was started again");
             // Who was to end its ranks here was the agent before this one.
             if (led.BrokenBecause is { } text && led.HasRanks(self)) SendAbort(self, led.Job.Id, text);
+            RestoreCheckpoints(led);
             PlanWaiting(led);
             AwaitSupervisor(led);
         }
@@ -77,7 +78,7 @@ internal sealed partial class JobServer
         }
     }
 
-    private JobTicket TicketOf(LedJob led) => new(led.Job.Id.Value, led.Token, led.Job.Protocol, [.. led.Placement.Select(peers.NameOf)]);
+    private JobTicket TicketOf(LedJob led) => new(led.Job.Id.Value, led.Token, led.Job.Protocol, [.. led.Placement.Select(peers.NameOf)], led.Job.Restored);
 
     private void Restore(string path)
     {

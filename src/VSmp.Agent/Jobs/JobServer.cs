@@ -2,6 +2,7 @@
 using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
 using System.Text;
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Guests;
@@ -22,9 +23,9 @@ namespace VSmp.Agent.Jobs;
 /// back; makes and drops regions. Owned by the reactor.
 /// </summary>
 /// <remarks>This file: the leader's side. JobServer.Regions.cs: where it has regions made. JobServer.Nodes.cs: the side of the nodes. JobServer.Restoring.cs: jobs
-/// that an agent before this one led. JobServer.Notices.cs: lazy release consistency. JobServer.Remote.cs: ranks on other hosts than their vsmp spmd.</remarks>
+/// that an agent before this one led. JobServer.Checkpoints.cs: checkpoints. JobServer.Notices.cs: lazy release consistency. JobServer.Remote.cs: ranks on other hosts than their vsmp spmd.</remarks>
 internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Capacity capacity, Peers peers, RecoveryServer recovery,
-    AgentFolder folder) : ILeadingNode
+    CheckpointServer checkpoints, AgentFolder folder) : ILeadingNode
 {
     private const string DefaultRegion = "region";
 
@@ -45,9 +46,10 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     /// <param name="request">What is wanted.</param>
     /// <param name="userId">Who wants it.</param>
     /// <param name="processId">With which <c>vsmp spmd</c>.</param>
+    /// <param name="series">Its checkpoints, if it wants any; the job's from now on, unless it cannot be.</param>
     /// <param name="observer">Hears of it.</param>
     /// <exception cref="ControlException">It cannot be: a node is not there, the protocol is not known.</exception>
-    public JobTicket Begin(JobRequest request, uint userId, int processId, IRunObserver observer)
+    public JobTicket Begin(JobRequest request, uint userId, int processId, CheckpointSeries? series, IRunObserver observer)
     {
         if (request.Ranks is < 1 or > JobLimits.MaxRanks) throw new ControlException($"a job has 1 to {JobLimits.MaxRanks} ranks", ExitCodes.Usage);
         string protocol = request.Protocol ?? ProtocolCatalog.Names[0];
@@ -60,6 +62,10 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         {
             throw new ControlException($"regions under the protocol {protocol} cannot be mirrored: say --redundancy none, or another --protocol", ExitCodes.Usage);
         }
+        if (request.Checkpoint is not null && protocol == LazyRelease.Name)
+        {
+            throw new ControlException($"regions under the protocol {protocol} cannot be checkpointed: say another --protocol", ExitCodes.Usage);
+        }
         NodeId[] nodes = request.Nodes is { Count: > 0 } names ? [.. names.Select(NodeOf)] : [.. peers.All.Where(p => IsUp(p.Node) && !p.IsDraining).OrderBy(p => p.Name, NaturalOrder.Instance).Select(p => p.Node)];
         if (nodes.Distinct().Count() != nodes.Length) throw new ControlException("a node is named twice", ExitCodes.Usage);
         if ((request.Ranks + nodes.Length - 1) / nodes.Length > PagedRegion.MaxMappings)
@@ -70,9 +76,10 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         string token = Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
         JobId id = JobId.Create(self, ++_lastJob);
         LedJob led = new(this, new JobHeader(JobHeader.CurrentFormat, id.Value, token, request.Name ?? DefaultRegion, protocol, isMirrored, [.. placement.Select(node => node.Value)],
-            [.. nodes.Select(node => node.Value)], request.Program, userId, processId), observer);
+            [.. nodes.Select(node => node.Value)], request.Program, userId, processId, request.Checkpoint), observer);
+        OpenSeries(led, series);
         _led.Add(id, led);
-        if (!led.IsLazy) Record(led, null);
+        if (!led.IsLazy) Record(led, led.Job.Restored > 0 ? led.Save() : null);
         return TicketOf(led);
     }
 
@@ -95,8 +102,10 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         {
             foreach (NodeId node in making.Nodes) SendDetach(node, making.Region.Id); // they may have made it, or be about to
         }
+        GiveUpCheckpoint(led, "the job has ended");
         led.StopRecording();
         _led.Remove(job);
+        led.Series?.Dispose();
     }
 
     /// <summary>A peer is out of the view: jobs that need it cannot go on. Where it was only home of part of a job's memory, that is recovered.</summary>
@@ -162,6 +171,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     private void Break(LedJob led, NodeId lost, string text)
     {
         if (led.BrokenBecause is not null) return;
+        GiveUpCheckpoint(led, text);
         led.OnLost(text);
         foreach (NodeId node in led.Placement.Distinct())
         {
@@ -177,6 +187,9 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         making.Lost = text;
         if (making.Awaited.Remove(lost)) Proceed(led, making);
     }
+
+    /// <inheritdoc/>
+    public void GoBack(LedJob led, string why) => Break(led, NodeId.None, $"{why}: all ranks go back to the checkpoint");
 
     /// <inheritdoc/>
     public void Fail(LedJob led, string why) => Break(led, NodeId.None, $"{why}, and with it memory of the job; no other node has room for what is left of that: the job ends");

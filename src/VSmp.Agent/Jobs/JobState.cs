@@ -16,8 +16,16 @@ namespace VSmp.Agent.Jobs;
 /// <param name="Counters">Numbers of counters.</param>
 /// <param name="Counts">And the value of each.</param>
 /// <param name="Regions">The regions.</param>
+/// <param name="Checkpoint">Where it stands with checkpoints.</param>
 internal sealed record JobState(byte[] Ranks, string? GoneText, string? LostText, ulong NextAddress, ulong? Making, RankCall[] Pending, RankAnswer[] Answers,
-    LockState[] Locks, ulong[] Counters, long[] Counts, JobRegionState[] Regions);
+    LockState[] Locks, ulong[] Counters, long[] Counts, JobRegionState[] Regions, CheckpointState Checkpoint);
+
+/// <summary>Where a job stands with checkpoints.</summary>
+/// <param name="Restored">The generation that it has gone on from; 0: none.</param>
+/// <param name="IsTaking">Whether all ranks are in vsmp_checkpoint.</param>
+/// <param name="IsStoring">Whether a generation is cut, and not safe yet.</param>
+/// <param name="ToRestore">Regions that ranks have yet to attach again.</param>
+internal sealed record CheckpointState(uint Restored, bool IsTaking, bool IsStoring, RestorableRegion[] ToRestore);
 
 /// <summary>A call of a rank.</summary>
 /// <param name="Rank">Whose.</param>
@@ -49,7 +57,8 @@ internal sealed record LockState(ulong Number, int Holder, bool OwnerDied, RankC
 /// <param name="HasIt">Ranks that have it, or are about to.</param>
 /// <param name="Blocks">Offset and length of each block that is allocated, in turn.</param>
 /// <param name="HighWater">Memory below it may have been used.</param>
-internal sealed record JobRegionState(ulong Id, string Name, ulong Bytes, ulong Address, bool IsReady, int[] HasIt, ulong[] Blocks, ulong HighWater);
+/// <param name="RestoredFrom">The region of a checkpoint that it is filled with, or was.</param>
+internal sealed record JobRegionState(ulong Id, string Name, ulong Bytes, ulong Address, bool IsReady, int[] HasIt, ulong[] Blocks, ulong HighWater, int? RestoredFrom);
 
 /// <summary>Messages of ranks as bytes, for records.</summary>
 internal static class RankMessages

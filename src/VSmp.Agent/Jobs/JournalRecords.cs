@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Text.Json.Serialization;
+using VSmp.Agent.Checkpointing;
 
 namespace VSmp.Agent.Jobs;
 
@@ -15,8 +16,9 @@ namespace VSmp.Agent.Jobs;
 /// <param name="Program">What its ranks run.</param>
 /// <param name="UserId">Who has begun it.</param>
 /// <param name="ProcessId">With which <c>vsmp spmd</c>.</param>
+/// <param name="Checkpoint">What it wants of checkpoints; null: nothing.</param>
 internal sealed record JobHeader(int Format, ulong Job, string Token, string DefaultRegion, string Protocol, bool IsMirrored, ushort[] Placement, ushort[] Nodes,
-    string Program, uint UserId, int ProcessId)
+    string Program, uint UserId, int ProcessId, CheckpointWish? Checkpoint = null)
 {
     /// <summary>The format that this build reads and writes.</summary>
     public const int CurrentFormat = 1;
@@ -38,6 +40,12 @@ internal sealed record SharedRegionState(ulong Region, byte[] Plan, ushort[] Nod
 /// <param name="Rank">Which.</param>
 /// <param name="How">In words.</param>
 internal sealed record RankGone(int Rank, string How);
+
+/// <summary>What came of a call for a checkpoint.</summary>
+/// <param name="Generation">The generation that is cut; 0: none.</param>
+/// <param name="Error">Not 0: the call was wrong; an errno.</param>
+/// <param name="Why">In words.</param>
+internal sealed record CheckpointTaken(uint Generation, int Error, string Why);
 
 /// <summary>A job cannot go on.</summary>
 /// <param name="Why">In words.</param>
@@ -64,6 +72,7 @@ internal sealed record RegionPlaces(ulong Region, bool AreAll, uint Generation, 
 [JsonSerializable(typeof(LedState))]
 [JsonSerializable(typeof(RankGone))]
 [JsonSerializable(typeof(JobLost))]
+[JsonSerializable(typeof(CheckpointTaken))]
 [JsonSerializable(typeof(RegionMade))]
 [JsonSerializable(typeof(RegionPlaces))]
 internal sealed partial class JournalJson : JsonSerializerContext;

@@ -37,6 +37,24 @@ internal sealed partial class LedJob
         if (Job.IsGone(rank)) return;
         _journal?.Append(new RankGone(rank, how));
         Job.OnRankGone(rank, how);
+        _node.OnRankGone(this, how);
+    }
+
+    /// <summary>What came of its call for a checkpoint.</summary>
+    /// <param name="generation">The generation that is cut; 0: none.</param>
+    /// <param name="error">Not 0: the call was wrong; an errno.</param>
+    /// <param name="text">In words.</param>
+    public void OnCheckpointTaken(uint generation, int error = 0, string text = "")
+    {
+        _journal?.Append(new CheckpointTaken(generation, error, text));
+        Job.OnCheckpointTaken(generation, error, text);
+    }
+
+    /// <summary>The generation that was cut is safe, or was given up.</summary>
+    public void OnCheckpointEnded()
+    {
+        _journal?.AppendStored();
+        Job.OnCheckpointEnded();
     }
 
     /// <summary>It cannot go on.</summary>
@@ -125,6 +143,13 @@ internal sealed partial class LedJob
                 if (Job.Making is not { } region || region.Id.Value != made.Region) throw new InvalidDataException($"region {made.Region:x16} was not being made");
                 if (made.Error == 0) _ = NewShared(region, ReadPlan(made.Plan), NodesOf(made.Nodes));
                 Job.OnRegionMade(region, made.Error, made.Why);
+                break;
+            case JournalEntry.Taken:
+                CheckpointTaken taken = record.Read(JournalJson.Default.CheckpointTaken);
+                Job.OnCheckpointTaken(taken.Generation, taken.Error, taken.Why);
+                break;
+            case JournalEntry.Stored:
+                Job.OnCheckpointEnded();
                 break;
             case JournalEntry.Places:
                 RegionPlaces places = record.Read(JournalJson.Default.RegionPlaces);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Control;
 using VSmp.Agent.Guests;
 using VSmp.Coherence;
@@ -53,6 +54,9 @@ internal sealed partial class LedJob : IJobActions
     /// <summary>Whether homes on nodes without which it could go on have mirrors.</summary>
     public bool IsMirrored => Header.IsMirrored;
 
+    /// <summary>Whether it is begun again from its checkpoint if a node is lost that it cannot do without.</summary>
+    public bool IsRestartable => Header.Checkpoint is { IsRestartable: true };
+
     /// <summary>Why it cannot go on, and its ranks are being ended; null: it can.</summary>
     public string? BrokenBecause => Job.LostText;
 
@@ -79,6 +83,12 @@ internal sealed partial class LedJob : IJobActions
 
     /// <summary>Whether a rank is one of those.</summary>
     public bool IsRemote(int rank) => RemoteRanks.Contains(rank);
+
+    /// <summary>Its checkpoints; null: it has none.</summary>
+    public CheckpointSeries? Series { get; set; }
+
+    /// <summary>The generation that is being taken, or copied.</summary>
+    public JobCheckpoint? Checkpoint { get; set; }
 
     /// <summary>The region that the nodes are making now.</summary>
     public RegionMaking? Making { get; set; }
@@ -112,6 +122,12 @@ internal sealed partial class LedJob : IJobActions
     }
 
     /// <inheritdoc/>
+    public void TakeCheckpoint()
+    {
+        if (_replay is null) _node.TakeCheckpoint(this);
+    }
+
+    /// <inheritdoc/>
     public void DropRegion(JobRegion region)
     {
         Notices.Close(region.Id);
@@ -135,6 +151,12 @@ internal sealed class RegionMaking(JobRegion region)
 
     /// <summary>The nodes that are to make it.</summary>
     public NodeId[] Nodes { get; set; } = [];
+
+    /// <summary>Whether they fill it with what a checkpoint has: they have made it.</summary>
+    public bool IsLoading { get; set; }
+
+    /// <summary>Why they cannot fill it.</summary>
+    public string? LoadError { get; set; }
 
     /// <summary>Who has yet to answer.</summary>
     public HashSet<NodeId> Awaited { get; } = [];

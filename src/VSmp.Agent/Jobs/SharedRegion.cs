@@ -16,6 +16,9 @@ internal sealed class SharedRegion(ILeadingNode node, LedJob led, JobRegion regi
 {
     private Generation _generation;
 
+    /// <summary>The nodes that have made it.</summary>
+    public IReadOnlyList<NodeId> Nodes => nodes;
+
     /// <inheritdoc/>
     /// <remarks>The agent that comes after this one must know of every one that others may have heard of, and of where homes are in it.</remarks>
     public override Generation Generation
@@ -113,6 +116,9 @@ internal sealed class SharedRegion(ILeadingNode node, LedJob led, JobRegion regi
     public override void Fail(string why) => node.Fail(led, why);
 
     /// <inheritdoc/>
-    public override void TellOfLoss(string nodes, int pageCount) =>
-        led.Tell($"with node {nodes} {Math.Max(1, pageCount >> 8)} MiB of region {Name} are lost; the job goes on, and ranks that touch them get SIGBUS (vsmp report lost)");
+    public override void TellOfLoss(string nodes, int pageCount)
+    {
+        if (led.IsRestartable) node.GoBack(led, $"with node {nodes} {pageCount} pages of region {Name} are lost");
+        else led.Tell($"with node {nodes} {Math.Max(1, pageCount >> 8)} MiB of region {Name} are lost; the job goes on, and ranks that touch them get SIGBUS (vsmp report lost)");
+    }
 }

@@ -29,7 +29,8 @@ internal sealed class DirectoryProtocol(Region region, NodeController node, Home
         NodeState state = region.PageAt(page).State;
         if (state == NodeState.I) return PageCopy.None;
         if (!NodeStates.MayRead(state)) return PageCopy.UnderWay;
-        if (NodeStates.MayWrite(state)) return PageCopy.Writable;
+        // What is saved is write-protected until it is written again.
+        if (NodeStates.MayWrite(state)) return region.Capture is { } capture && capture.IsSaved(page) ? PageCopy.Dirty : PageCopy.Writable;
         return NodeStates.IsDirty(state) ? PageCopy.Dirty : PageCopy.Clean;
     }
 

@@ -60,6 +60,9 @@ internal sealed class PagedRegion(IRegionProtocol protocol, FrameFile frames, Ru
     /// <summary>Whether it was made to have second homes wherever the loss of a home would not end its job.</summary>
     public bool IsMirrored { get; set; }
 
+    /// <summary>Gets the pages of the checkpoint under way.</summary>
+    public IPageTaker? Taker { get; set; }
+
     /// <summary>Pages whose home is here that were lost in the last recovery.</summary>
     public List<PageNumber> LostHere { get; } = [];
 

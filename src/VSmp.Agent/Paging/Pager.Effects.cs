@@ -24,6 +24,7 @@ internal sealed unsafe partial class Pager
             PagedRegion? region = Find(effect.Region);
             if (region is null) continue;
             if (region.Records is not null) RecordBefore(region, i);
+            if (CaptureOf(region) is { } capture) BeforeChange(region, capture, in effect, in message);
             switch (effect.Kind)
             {
                 case EffectKind.Send:

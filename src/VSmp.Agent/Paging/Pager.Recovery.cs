@@ -55,17 +55,7 @@ internal sealed unsafe partial class Pager
     public void Thaw(PagedRegion region)
     {
         _recovery.Thaw(StateOf(region), _effects);
-        for (int i = _waiting.Count - 1; i >= 0; i--)
-        {
-            Fault fault = _waiting[i];
-            if (fault.Mapping.Region != region) continue;
-            _waiting.RemoveAt(i);
-            ref LocalPage local = ref region.LocalAt(fault.Page);
-            local.IsAwaited = false;
-            // A reader may have become the owner meanwhile, with the page mapped as it was: who waits to write is to be mapped, and woken, all the same.
-            local.Mapped = 0;
-            _again.Enqueue(fault);
-        }
+        RetryAll(region);
         Drain();
         RecordAll(region);
         _hasProgressed = true;

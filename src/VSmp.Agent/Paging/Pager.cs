@@ -19,7 +19,7 @@ namespace VSmp.Agent.Paging;
 /// </summary>
 /// <remarks>
 /// This file: faults, and what waits. Pager.Effects.cs: what the protocol asks for. Pager.Holds.cs: letting
-/// threads use what they got. Pager.Pause.cs: serving nobody for a while. Pager.Eviction.cs: staying within budgets. Pager.Recovery.cs: after a node was lost. Pager.Barriers.cs: what is foreseen. Pager.Lazy.cs: acquire and release. Pager.Records.cs: what outlives the agent.
+/// threads use what they got. Pager.Pause.cs: serving nobody for a while. Pager.Eviction.cs: staying within budgets. Pager.Recovery.cs: after a node was lost. Pager.Barriers.cs: what is foreseen. Pager.Lazy.cs: acquire and release. Pager.Checkpoint.cs: checkpoints. Pager.Records.cs: what outlives the agent.
 /// </remarks>
 internal sealed unsafe partial class Pager : IDisposable
 {
@@ -243,6 +243,10 @@ internal sealed unsafe partial class Pager : IDisposable
         bool write = fault.Write || ExpectsWrite(in fault);
         switch (protocol.Access(fault.Page, write, _effects))
         {
+            case AccessResult.Hit when write && CaptureOf(region) is { } capture && capture.IsSaved(fault.Page) && !TryBeginWrite(in fault, capture):
+                region.LocalAt(fault.Page).Mapped = 0; // it is to be mapped again
+                _starved.Add(fault);
+                break;
             case AccessResult.Hit:
                 bool writable = protocol.CopyOf(fault.Page) == PageCopy.Writable;
                 if (isNew || !IsMappedAlready(in fault)) MapForFault(in fault, writable);

@@ -77,23 +77,20 @@ public sealed class HomeController
         {
             return; // who is to take the mirror's place has it; now the mirror
         }
-        bool busyBefore = IsBusy(entry.State);
+        bool busyBefore = NodeStates.IsBusy(entry.State);
         if ((entry.Flags & DirectoryFlags.HasWaiters) != 0 && IsRequest(m.Type))
         {
             _waiting.Enqueue(in m); // the order at the home is the order of arrival
             return;
         }
         Step(region, ref entry, in m, effects);
-        while (busyBefore && !IsBusy(entry.State) && (entry.Flags & DirectoryFlags.HasWaiters) != 0)
+        while (busyBefore && !NodeStates.IsBusy(entry.State) && (entry.Flags & DirectoryFlags.HasWaiters) != 0)
         {
             bool more = _waiting.Dequeue(region.Id, m.Page, out Message next);
             if (!more) entry.Flags &= ~DirectoryFlags.HasWaiters;
             Step(region, ref entry, in next, effects);
         }
     }
-
-    private static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A
-        or DirectoryState.I_W or DirectoryState.S_W or DirectoryState.I_AW;
 
     private static bool IsRequest(MessageType type) => type is MessageType.GetS or MessageType.GetM or MessageType.Upgrade or MessageType.PutZ;
 
@@ -282,8 +279,9 @@ public sealed class HomeController
     /// <returns>False if it cannot be told now what the home has: try again later.</returns>
     public bool TryCopyToMirror(Region region, PageNumber page, EffectBuffer effects)
     {
+        if (region.IsHeld) return false;
         ref DirectoryEntry entry = ref region.EntryAt(page);
-        if (IsBusy(entry.State)) return false;
+        if (NodeStates.IsBusy(entry.State)) return false;
         if (entry.State == DirectoryState.Lost) return true;
         DirectoryEntry copied = entry;
         bool hasCopy = (entry.Flags & DirectoryFlags.Dropped) == 0;

@@ -172,6 +172,17 @@ public enum MessageType : byte
     /// <summary>Which regions of the receiver's making the sender has, after one of the two agents was started again.</summary>
     RegionsHeld = 104,
 
+    // Checkpoints, led by the node that leads what they are taken of.
+
+    /// <summary>The leader has a node do a step of a checkpoint; with the first, what it is of.</summary>
+    CheckpointOrder = 112,
+    /// <summary>The node has done it, or cannot: to the leader.</summary>
+    CheckpointDone = 113,
+    /// <summary>A node is to fill its part of a region that was just made with what a generation has.</summary>
+    CheckpointLoad = 114,
+    /// <summary>It has, or cannot: to the leader.</summary>
+    CheckpointLoaded = 115,
+
     // The session itself; never seen above the fabric.
 
     /// <summary>Carries nothing but the cumulative acknowledgement.</summary>

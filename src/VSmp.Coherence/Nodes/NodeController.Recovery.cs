@@ -17,6 +17,7 @@ public sealed partial class NodeController
     public void Freeze(Region region, EffectBuffer effects)
     {
         _parked.RemoveAll(m => m.Region == region.Id);
+        region.Capture?.Reset(); // which copies count is decided anew
         Message context = new() { Requestor = Self, Region = region.Id, Count = 1 };
         for (uint e = 0; e < region.ExtentCount; e++)
         {

@@ -18,7 +18,7 @@ public enum AccessResult : byte
     NeedsTransaction,
     /// <summary>The extent is not reserved: no program that keeps to its allocations gets here.</summary>
     NotReserved,
-    /// <summary>The region's directories are being rebuilt: try again when they are there.</summary>
+    /// <summary>The region's directories are being rebuilt, or it is held for a checkpoint: try again when that is over.</summary>
     Frozen,
 }
 
@@ -67,6 +67,7 @@ public sealed partial class NodeController
     public AccessResult Access(Region region, PageNumber page, bool write, MessageFlags flags, EffectBuffer effects)
     {
         if (!region.IsOpen(page.Extent)) return AccessResult.NotReserved;
+        if (region.IsHeld) return AccessResult.Frozen;
         ref PageEntry entry = ref region.PageAt(page);
         if (region.IsFrozen && !(write ? NodeStates.MayWrite(entry.State) : NodeStates.MayRead(entry.State))) return AccessResult.Frozen;
         if (entry.State is NodeState.I or NodeState.S or NodeState.O)
@@ -84,7 +85,7 @@ public sealed partial class NodeController
     public bool TryEvict(Region region, PageNumber page, EffectBuffer effects)
     {
         ref PageEntry entry = ref region.PageAt(page);
-        if (region.IsFrozen || !NodeStates.MayRead(entry.State) || (entry.Flags & PageFlags.Held) != 0) return false;
+        if (region.IsFrozen || region.IsHeld || !NodeStates.MayRead(entry.State) || (entry.Flags & PageFlags.Held) != 0) return false;
         Message context = new() { Requestor = Self, Region = region.Id, Page = page, Count = 1 };
         Step(region, page, NodeEvent.Evict, in context, effects);
         return true;
@@ -94,6 +95,7 @@ public sealed partial class NodeController
     /// <returns>Hit: done, or on its way in an order that guests cannot tell from done. Pending: try again later.</returns>
     public AccessResult Discard(Region region, PageNumber page, EffectBuffer effects)
     {
+        if (region.IsHeld) return AccessResult.Pending;
         ref PageEntry entry = ref region.PageAt(page);
         // What was never granted for writing reads zeros as it is: no message, only the read copy's frame is given back.
         if ((entry.Flags & PageFlags.MayBeWritten) == 0 && entry.State is NodeState.I or NodeState.S)
@@ -158,6 +160,16 @@ public sealed partial class NodeController
             _parked.RemoveAt(i--);
             Step(region, page, Classify(region, in m), in m, effects);
         }
+    }
+
+    /// <summary>Whether a message for any page of a region waits for the end of a hold.</summary>
+    public bool HasParked(RegionId region)
+    {
+        foreach (ref readonly Message m in CollectionsMarshal.AsSpan(_parked))
+        {
+            if (m.Region == region) return true;
+        }
+        return false;
     }
 
     /// <summary>Whether a message waits for the end of a page's hold.</summary>
@@ -507,7 +519,7 @@ public sealed partial class NodeController
     public static AccessResult Forget(Region region, PageNumber page, EffectBuffer effects)
     {
         ref PageEntry entry = ref region.PageAt(page);
-        if (region.IsFrozen) return AccessResult.Pending;
+        if (region.IsFrozen || region.IsHeld) return AccessResult.Pending;
         if (NodeStates.MayRead(entry.State)) DropCopy(region, page, effects);
         if (entry.State != NodeState.I) return AccessResult.Pending;
         entry = default;

@@ -13,6 +13,10 @@ public static class NodeStates
     /// <summary>Whether nothing is under way for the page.</summary>
     public static bool IsStable(NodeState state) => state == NodeState.I || MayRead(state);
 
+    /// <summary>Whether something is under way for the page at its home, and requests for it wait.</summary>
+    public static bool IsBusy(DirectoryState state) => state is DirectoryState.S_D or DirectoryState.M_A or DirectoryState.I_A
+        or DirectoryState.I_W or DirectoryState.S_W or DirectoryState.I_AW;
+
     /// <summary>Whether a node in this state has contents that the home may lack: giving them up costs a writeback.</summary>
     public static bool IsDirty(NodeState state) => state is NodeState.M or NodeState.O;
 

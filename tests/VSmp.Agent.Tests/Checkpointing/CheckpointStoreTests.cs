@@ -153,7 +153,7 @@ public sealed class CheckpointStoreTests(ITestOutputHelper output)
         world.Write(2);
         var seen = new Dictionary<(ushort, ulong), IndexRecord>();
         world.Store.ReadIndex(world.Store.Load(2), record => seen.Add((record.Region, record.Page.Value), record));
-        world.Store.ReadPages(world.Store.Load(2), (record, _) => Assert.Equal(record, seen[(record.Region, record.Page.Value)]));
+        world.Store.ReadPages(world.Store.Load(2), _ => true, (record, _) => Assert.Equal(record, seen[(record.Region, record.Page.Value)]));
     }
 
     [Fact]
@@ -172,10 +172,10 @@ public sealed class CheckpointStoreTests(ITestOutputHelper output)
                 for (uint p = 0; p < 40; p++)
                 {
                     random.NextBytes(page);
-                    part.Add(0, new PageNumber(p), new PageVersion(generation), generation, p % 5 == 0 ? [] : page);
+                    part.Add(0, new PageNumber(p), generation, p % 5 == 0 ? [] : page);
                 }
                 PartSummary summary = part.Finish();
-                store.Commit(new Manifest(Manifest.CurrentFormat, "heat", generation, DateTimeOffset.UnixEpoch, "heat", 2, Regions,
+                store.Commit(new Manifest(Manifest.CurrentFormat, "heat", generation, DateTimeOffset.UnixEpoch, "heat", 2, 1000, Regions,
                     [new SavedPart(generation, summary.Node, summary.Pages, summary.StoredPages, summary.IndexCrc)], []));
             }
             Assert.Equal(32L * PageNumber.Bytes, new FileInfo(Path.Combine(folder, "g00000003", "n0.pages")).Length);
@@ -239,12 +239,12 @@ public sealed class CheckpointStoreTests(ITestOutputHelper output)
             {
                 using PartWriter part = new(Storage, folder, Nodes[node], 43);
                 foreach (int page in isWhole ? Enumerable.Range(0, 43).Where(p => p % 2 == node) : _dirty[node])
-                    part.Add((ushort)(page < 40 ? 0 : 1), new PageNumber((ulong)(page < 40 ? page : page - 40)), new PageVersion(generation), generation, memory[page]);
+                    part.Add((ushort)(page < 40 ? 0 : 1), new PageNumber((ulong)(page < 40 ? page : page - 40)), generation, memory[page]);
                 PartSummary summary = part.Finish();
                 parts.Add(new SavedPart(generation, summary.Node, summary.Pages, summary.StoredPages, summary.IndexCrc));
             }
             if (!isWhole && generation > 1) parts.AddRange(Manifest.Read(Storage, CheckpointStore.FolderOf(generation - 1)).Parts);
-            Store.Commit(new Manifest(Manifest.CurrentFormat, "heat", generation, DateTimeOffset.UnixEpoch, "heat", 2, Regions, parts, [1, 2, 3]));
+            Store.Commit(new Manifest(Manifest.CurrentFormat, "heat", generation, DateTimeOffset.UnixEpoch, "heat", 2, 1000, Regions, parts, [1, 2, 3]));
         }
 
         public void RequireNewest(uint generation)
@@ -259,7 +259,7 @@ public sealed class CheckpointStoreTests(ITestOutputHelper output)
         {
             Store.Verify(manifest);
             byte[]?[] found = new byte[]?[43], expected = _memory[generation];
-            Store.ReadPages(manifest, (record, bytes) => found[(record.Region * 40) + (int)record.Page.Value] = bytes.IsEmpty ? null : bytes.ToArray());
+            Store.ReadPages(manifest, _ => true, (record, bytes) => found[(record.Region * 40) + (int)record.Page.Value] = bytes.IsEmpty ? null : bytes.ToArray());
             for (int page = 0; page < 43; page++) Assert.True(found[page].AsSpan().SequenceEqual(expected[page]), $"page {page} of generation {generation}");
         }
     }

@@ -17,7 +17,10 @@ public sealed class DurationsTests
     [InlineData("-1s", null)]
     [InlineData("s", null)]
     [InlineData("", null)]
-    [InlineData("1m", null)]
+    [InlineData("1m", 60_000_000L)]
+    [InlineData("2h", 7_200_000_000L)]
+    [InlineData("1d", 86_400_000_000L)]
+    [InlineData("1w", null)]
     [InlineData("99999999999999999999s", null)]
     public void A_time_is_read_with_its_unit_or_not_at_all(string text, long? microseconds) =>
         Assert.Equal(microseconds, Durations.ParseMicroseconds(text));

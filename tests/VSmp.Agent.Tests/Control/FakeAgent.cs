@@ -80,13 +80,13 @@ internal sealed class FakeAgent(string name) : IAgentControl
     }
 
     public Task<JobTicket> BeginJobAsync(JobRequest request, uint userId, int processId, IRunObserver observer) =>
-        Task.FromResult(new JobTicket(7, "token-2", "msi", [.. Enumerable.Repeat(name, request.Ranks)]));
+        Task.FromResult(new JobTicket(7, "token-2", "msi", [.. Enumerable.Repeat(name, request.Ranks)], 0));
 
     public Task<JobTicket?> ResumeJobAsync(string token, uint userId, IRunObserver observer)
     {
         if (!Known.Contains(token)) return Task.FromResult<JobTicket?>(null);
         _ = JobResumed.TrySetResult((token, userId, observer));
-        return Task.FromResult<JobTicket?>(new JobTicket(7, token, "msi", [name]));
+        return Task.FromResult<JobTicket?>(new JobTicket(7, token, "msi", [name], 0));
     }
 
     public Task ReportRankAsync(ulong job, int rank, string how)

@@ -48,7 +48,7 @@ public sealed class WireFormatTests
             Reserved3 = 0x5857565554535251,
         };
         Assert.Equal(
-            "56534D50" + "0600" + "21" + "02" + "01020304" + "11121314"
+            "56534D50" + "0700" + "21" + "02" + "01020304" + "11121314"
             + "2122" + "3132" + "4142" + "02" + "51" + "61626364" + "71727374"
             + "8182838485868788" + "9192939495969798"
             + "A1A2A3A4A5A6A7A8" + "B1B2B3B4B5B6B7B8"
@@ -93,7 +93,7 @@ public sealed class WireFormatTests
             + "InstallAck=35 Nack=37 Writeback=38 DataE=39 WritebackClean=40 DiffAck=41 MirrorAck=42 Poisoned=43 Recalled=44 ReserveExtents=64 ReserveReply=65 ReleaseExtents=66 DropRegion=67 "
             + "DropRegionAck=68 JobCall=72 JobReply=73 JobRankGone=74 JobAttach=75 JobAttachReply=76 JobDetach=77 JobAbort=78 JobWrites=79 "
             + "NodeReport=80 ViewChange=81 Leave=82 AskView=83 ProposeView=84 NodeAsk=85 NodeAnswer=86 JobStart=88 JobOutput=89 JobOutputAck=90 JobSignal=91 JobNotices=92 JobInput=93 JobInputAck=94 "
-            + "RegionFreeze=96 RegionFrozen=97 RegionRebuild=98 RegionClaims=99 RegionRebuilt=100 RegionThaw=101 RegionMirror=102 RegionMirrored=103 RegionsHeld=104 "
+            + "RegionFreeze=96 RegionFrozen=97 RegionRebuild=98 RegionClaims=99 RegionRebuilt=100 RegionThaw=101 RegionMirror=102 RegionMirrored=103 RegionsHeld=104 CheckpointOrder=112 CheckpointDone=113 CheckpointLoad=114 CheckpointLoaded=115 "
             + "SessionAck=128 SessionClose=129", Values<MessageType>());
         Assert.Equal("None=0 Zero=1 NoData=2 Prefetch=4 FromOwner=8", Values<MessageFlags>());
         Assert.Equal("Request=0 Forward=1 Response=2", Values<VirtualNetwork>());
@@ -101,7 +101,7 @@ public sealed class WireFormatTests
         Assert.StartsWith(
             "Ok=0 OtherVersion=1 OtherCluster=2 WrongSecret=3 OtherEpoch=4 NotAMember=5 OtherSession=6 NameTaken=7 Redirect=8 "
             + "Full=9 NotReady=10 BadRequest=11 OtherTransport=12 OtherMembership=13 ", Values<HandshakeStatus>(), StringComparison.Ordinal);
-        Assert.Equal((6, 128, 65536), (FrameHeader.CurrentVersion, FrameHeader.Bytes, FrameHeader.MaxPayloadBytes));
+        Assert.Equal((7, 128, 65536), (FrameHeader.CurrentVersion, FrameHeader.Bytes, FrameHeader.MaxPayloadBytes));
     }
 
     [Fact]

@@ -70,7 +70,7 @@ public sealed class JournalTests(ITestOutputHelper output) : IDisposable
         for (int length = (int)stands[0].Length; length <= whole.Length; length++)
         {
             (JobHeader header, List<JournalRecord> records) = JobJournal.Read(path, whole[..length]);
-            LedJob again = new(new Node(), header, new AwaitedSupervisor());
+            LedJob again = new(new Node(lastRegion: 1000), header, new AwaitedSupervisor());
             again.TellAgain(records);
             // A step may take several records: what is compared are the ends of steps.
             int at = stands.FindLastIndex(s => s.Length <= length);
@@ -234,7 +234,7 @@ public sealed class JournalTests(ITestOutputHelper output) : IDisposable
         {
             int rank = random.Next(World.Ranks);
             ulong region = (ulong)random.Next(3) is var n && world.RegionIds.Count > 0 ? world.RegionIds[(int)n % world.RegionIds.Count] : 99;
-            switch (random.Next(26))
+            switch (random.Next(30))
             {
                 case 0:
                     return new(w => w.CallAll(GuestRequest.Join));
@@ -274,6 +274,13 @@ public sealed class JournalTests(ITestOutputHelper output) : IDisposable
                     return new(w => w.Broadcast((ulong)rank, text));
                 case 22:
                     return new(w => w.Repeat(rank));
+                case 26 or 27:
+                    return new(w => w.CallAll(GuestRequest.Checkpoint));
+                case 28:
+                    uint generation = (uint)random.Next(3);
+                    return new(w => w.Led.OnCheckpointTaken(generation));
+                case 29:
+                    return new(w => w.Led.OnCheckpointEnded());
                 case 23 when random.Next(20) == 0:
                     return new(w => w.Led.OnRankGone(rank, $"rank {rank} has ended"));
                 case 24 when random.Next(60) == 0:
@@ -380,9 +387,9 @@ public sealed class JournalTests(ITestOutputHelper output) : IDisposable
         }
     }
 
-    private sealed class Node : ILeadingNode
+    private sealed class Node(ulong lastRegion = 0) : ILeadingNode
     {
-        private ulong _lastRegion;
+        private ulong _lastRegion = lastRegion;
 
         public List<string> Told { get; } = [];
 
@@ -406,11 +413,17 @@ public sealed class JournalTests(ITestOutputHelper output) : IDisposable
 
         public void MakeRegion(LedJob led, JobRegion region) => Told.Add($"make {region.Id} {region.Name} {region.Bytes} {region.Address}");
 
+        public void TakeCheckpoint(LedJob led) => Told.Add("checkpoint");
+
+        public void OnRankGone(LedJob led, string how) => Told.Add($"gone {how}");
+
         public void Lead(SharedRegion region) => Told.Add($"lead {region.Id}");
 
         public void DropRegion(LedJob led, RegionId region) => Told.Add($"drop {region}");
 
         public NodeId Roomiest(IEnumerable<NodeId> nodes) => NodeId.None;
+
+        public void GoBack(LedJob led, string why) => Told.Add($"back {why}");
 
         public void Fail(LedJob led, string why) => Told.Add($"fail {why}");
     }

@@ -39,6 +39,11 @@ internal sealed class RecordedJob : IJobActions
 
     public void DropRegion(JobRegion region) => Dropped.Add(region);
 
+    /// <summary>Checkpoints that were asked for.</summary>
+    public int Checkpoints { get; private set; }
+
+    public void TakeCheckpoint() => Checkpoints++;
+
     public void Call(int rank, GuestRequest type, ulong a = 0, ulong b = 0, ulong c = 0, string text = "") =>
         Job.OnCall(rank, new GuestMessage { Type = type, Serial = ++_serial, Slot = _serial % AnswerBook.Slots, A = a, B = b, C = c }, Encoding.UTF8.GetBytes(text));
 
@@ -72,6 +77,12 @@ internal sealed class RecordedJob : IJobActions
         }
         Assert.Empty(_replies);
         return text;
+    }
+
+    /// <summary>As above, of the ranks from one on.</summary>
+    public void AllGotRest(int from)
+    {
+        for (int rank = from; rank < Job.Size; rank++) Assert.Equal(0, Answer(rank).Errno);
     }
 
     /// <summary>A region that all ranks have.</summary>

@@ -128,6 +128,8 @@ public sealed class RepeatedCallTests
 
         public void MakeRegion(JobRegion region) => throw new InvalidOperationException("no region is attached");
 
+        public void TakeCheckpoint() => throw new InvalidOperationException("nobody calls for a checkpoint");
+
         public void DropRegion(JobRegion region) => throw new InvalidOperationException("no region was attached");
     }
 }

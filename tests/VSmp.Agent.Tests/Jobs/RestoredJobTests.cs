@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Control;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Guests;
@@ -161,7 +162,7 @@ public sealed class RestoredJobTests : IDisposable
     }
 
     private JobTicket Begin(JobServer server, string protocol = "msi") =>
-        server.Begin(new JobRequest(2, null, null, protocol, "heat"), User, Environment.ProcessId, NewObserver());
+        server.Begin(new JobRequest(2, null, null, protocol, "heat"), User, Environment.ProcessId, null, NewObserver());
 
     /// <summary>As an agent that takes the place of one that was killed.</summary>
     private JobServer Restart(long patienceMicroseconds = 30_000_000)
@@ -177,7 +178,7 @@ public sealed class RestoredJobTests : IDisposable
         var self = new NodeId(0);
         var capacity = new Capacity(PoolBytes);
         var reservations = new Reservations(self, _pager, _fabric, capacity, _peers, Folder.Frames);
-        return new JobServer(self, _reactor, _pager, _fabric, capacity, _peers, new RecoveryServer(self, _pager, _fabric, _peers, reservations), Folder)
+        return new JobServer(self, _reactor, _pager, _fabric, capacity, _peers, new RecoveryServer(self, _pager, _fabric, _peers, reservations), new CheckpointServer(self, _reactor, _pager, _fabric, _peers, Folder.Frames), Folder)
         {
             IsRecording = isRecording,
             SupervisorPatienceMicroseconds = patienceMicroseconds,

@@ -45,14 +45,16 @@ internal sealed class Cluster
     /// <param name="test">The test.</param>
     /// <param name="leavesAgents">The agents that the test leaves alive; all, if null.</param>
     /// <param name="membership">Where the membership's record is; null: at the first agent.</param>
-    public static void Run(int agents, string memory, Action<Cluster> test, IReadOnlyList<string>? leavesAgents = null, string? membership = null)
+    /// <param name="checkpoints">Where checkpoints are; null: where they are usually.</param>
+    public static void Run(int agents, string memory, Action<Cluster> test, IReadOnlyList<string>? leavesAgents = null, string? membership = null, string? checkpoints = null)
     {
         Prerequisites.Check();
         Cluster cluster = new(agents, memory);
         bool passed = false;
         try
         {
-            cluster.Vsmp(["up", "--agents", $"{agents}", "--memory", memory, .. membership is null ? Array.Empty<string>() : ["--membership", membership]]).Succeeded();
+            cluster.Vsmp(["up", "--agents", $"{agents}", "--memory", memory, .. membership is null ? Array.Empty<string>() : ["--membership", membership],
+                .. checkpoints is null ? Array.Empty<string>() : ["--checkpoints", checkpoints]]).Succeeded();
             test(cluster);
             cluster.AllPagesAreGivenBack(leavesAgents);
             passed = true;

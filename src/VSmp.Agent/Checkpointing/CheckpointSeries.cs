@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Control;
+using VSmp.Coherence;
+
+namespace VSmp.Agent.Checkpointing;
+
+/// <summary>The generations of a checkpoint, at the node that leads what they are taken of: which comes next, and when. It holds the checkpoint's lock.</summary>
+internal sealed class CheckpointSeries : IDisposable
+{
+    /// <summary>Parts of earlier generations that one builds on; then all is written anew, or it would get slower to read with each.</summary>
+    private const int MostParts = 64;
+
+    private readonly CheckpointFolder _folder;
+    private readonly IDisposable _lock;
+    private readonly uint _userId;
+    private Manifest? _last; // that this series has stored, and that the next may build on
+    private long _takenAt;
+
+    private CheckpointSeries(CheckpointFolder folder, IDisposable @lock, CheckpointWish wish, uint userId, Manifest? restored)
+    {
+        (_folder, _lock, Wish, _userId, Restored) = (folder, @lock, wish, userId, restored);
+        _takenAt = Reactor.Clock();
+        Pacer = wish.MtbfSeconds is { } mtbf ? new CheckpointPacer(TimeSpan.FromSeconds(mtbf)) : null;
+    }
+
+    /// <summary>What was asked for.</summary>
+    public CheckpointWish Wish { get; }
+
+    /// <summary>The checkpoint's name.</summary>
+    public string Name => _folder.Name;
+
+    /// <summary>Where its generations are.</summary>
+    public CheckpointStore Store => _folder.Store;
+
+    /// <summary>How many to keep.</summary>
+    public int Keep => Wish.Keep;
+
+    /// <summary>The generation that whatever is checkpointed goes on from; null: it begins.</summary>
+    public Manifest? Restored { get; }
+
+    /// <summary>The number of the next generation.</summary>
+    public uint NextGeneration { get; private set; } = 1;
+
+    /// <summary>Whether the next generation is to have all pages: there is none that it could build on, or that builds on too many already.</summary>
+    public bool MustBeFull => _last is null || _last.Parts.Count > MostParts || StoredPages(_last) > 2 * (ulong)_last.Regions.Sum(r => (long)r.PageCount);
+
+    /// <summary>Chooses the interval by what a generation costs; null: it is fixed.</summary>
+    public CheckpointPacer? Pacer { get; }
+
+    /// <summary>Opens a checkpoint, to add generations to it.</summary>
+    /// <param name="root">The folder that checkpoints are in.</param>
+    /// <param name="wish">Which.</param>
+    /// <param name="userId">For whom.</param>
+    /// <exception cref="ControlException">It cannot be: there is one of that name, or, to go on from it, none; it is in use, is another user's, or the disk refuses.</exception>
+    public static CheckpointSeries Open(string root, CheckpointWish wish, uint userId)
+    {
+        CheckpointFolder folder = CheckpointFolder.At(root, wish.Name);
+        IDisposable? taken = null;
+        try
+        {
+            if (wish.Start == CheckpointStart.Restart && !folder.Exists) throw new ControlException($"there is no checkpoint {wish.Name} in {root} to go on from: vsmp checkpoint ls lists what there is", ExitCodes.Usage);
+            folder.Create();
+            taken = folder.TryLock() ?? throw new ControlException($"checkpoint {wish.Name} is in use: a job writes it, or a command looks after it", ExitCodes.Taken);
+            IReadOnlyList<uint> generations = folder.Store.List();
+            if (wish.Start == CheckpointStart.New && generations.Count > 0)
+            {
+                throw new ControlException($"there is a checkpoint {wish.Name} already, up to generation {generations[^1]}: vsmp spmd --restart {wish.Name} goes on from it, "
+                    + $"vsmp checkpoint rm {wish.Name} removes it", ExitCodes.Taken);
+            }
+            Manifest? restored = null;
+            if (wish.Start == CheckpointStart.Restart || (wish.Start == CheckpointStart.RestartIfAny && generations.Count > 0))
+            {
+                var wrong = new List<string>();
+                restored = wish.Generation is { } wanted ? folder.Store.Load(wanted) : folder.Store.FindNewest(wrong.Add);
+                foreach (string text in wrong) Log.Warn($"checkpoint {wish.Name}: {text}");
+                if (restored is null) throw new ControlException($"checkpoint {wish.Name} has no generation that could be gone on from{string.Concat(wrong.Select(w => $"; {w}"))}", ExitCodes.Failed);
+                if (restored.UserId != userId && userId != 0) throw new ControlException($"checkpoint {wish.Name} belongs to another user", ExitCodes.Refused);
+            }
+            CheckpointSeries series = new(folder, taken, wish, userId, restored) { NextGeneration = (generations.Count > 0 ? generations[^1] : 0) + 1 };
+            taken = null;
+            return series;
+        }
+        catch (CheckpointException e) { throw new ControlException($"checkpoint {wish.Name} cannot be gone on from: {e.Message}", ExitCodes.Failed); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new ControlException($"checkpoint {wish.Name} cannot be used: {e.Message}", ExitCodes.Failed); }
+        finally
+        {
+            taken?.Dispose();
+        }
+    }
+
+    /// <summary>Whether it is time for the next generation.</summary>
+    public bool IsDue(long nowMicroseconds)
+    {
+        double? every = Pacer is not null ? Pacer.Interval.TotalSeconds : Wish.EverySeconds;
+        return every is null || nowMicroseconds - _takenAt >= every * 1_000_000;
+    }
+
+    /// <summary>A generation was cut.</summary>
+    public void OnTaken(long nowMicroseconds) => _takenAt = nowMicroseconds;
+
+    /// <summary>A generation is safe.</summary>
+    /// <param name="manifest">It.</param>
+    /// <param name="cost">What it has cost, at most.</param>
+    /// <param name="isUsed">Whether the next may build on it.</param>
+    public void OnStored(Manifest manifest, TimeSpan cost, bool isUsed)
+    {
+        _last = isUsed ? manifest : null;
+        NextGeneration = manifest.Generation + 1;
+        if (isUsed) Pacer?.OnTaken(cost);
+    }
+
+    /// <summary>A generation was given up: nodes know no more what the one before has.</summary>
+    public void OnGivenUp() => _last = null;
+
+    /// <summary>What a generation is made of.</summary>
+    public Manifest NewManifest(CheckpointWork work, CheckpointPlan plan, IEnumerable<PartSummary> parts, byte[] state) => new(Manifest.CurrentFormat, Name, plan.Generation, DateTimeOffset.UtcNow,
+        work.Program, work.Ranks, _userId, [.. work.Regions.Select(r => r.Region)],
+        [.. parts.Where(p => p.Pages > 0).OrderBy(p => p.Node, NaturalOrder.Instance).Select(p => new SavedPart(plan.Generation, p.Node, p.Pages, p.StoredPages, p.IndexCrc)), .. plan.IsFull ? [] : _last!.Parts], state);
+
+    /// <inheritdoc/>
+    public void Dispose() => _lock.Dispose();
+
+    private static ulong StoredPages(Manifest manifest) => (ulong)manifest.Parts.Sum(p => (long)p.StoredPages);
+}
+
+/// <summary>What a job wants of checkpoints.</summary>
+/// <param name="Name">Of the checkpoint.</param>
+/// <param name="EverySeconds">How often to take one at most; null: whenever the program may.</param>
+/// <param name="MtbfSeconds">Choose the interval by the cost, for this mean time between failures; null: do not.</param>
+/// <param name="Keep">How many generations to keep.</param>
+/// <param name="Start">What the job has to do with generations that are there.</param>
+/// <param name="IsRestartable">Whether whoever began the job begins it again if a node is lost: memory that is lost ends it then.</param>
+/// <param name="Generation">From which generation to go on; null: the latest that is sound.</param>
+internal sealed record CheckpointWish(string Name, double? EverySeconds, double? MtbfSeconds, int Keep, CheckpointStart Start, bool IsRestartable = false, uint? Generation = null);
+
+/// <summary>What a job has to do with the generations of its checkpoint that are there when it begins.</summary>
+internal enum CheckpointStart
+{
+    /// <summary>There must be none.</summary>
+    New,
+    /// <summary>It goes on from one.</summary>
+    Restart,
+    /// <summary>It goes on from the latest, or begins if there is none.</summary>
+    RestartIfAny,
+    /// <summary>They are its own: another agent leads it now.</summary>
+    Continue,
+}

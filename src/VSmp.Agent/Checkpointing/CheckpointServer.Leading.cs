@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Diagnostics;
+using System.Text.Json;
+using VSmp.Coherence;
+using VSmp.Coherence.Checkpointing;
+using VSmp.Coherence.Messages;
+
+namespace VSmp.Agent.Checkpointing;
+
+/// <content>The leader's side.</content>
+internal sealed partial class CheckpointServer
+{
+    private readonly Dictionary<ulong, Led> _led = [];
+    private ulong _lastNumber;
+
+    /// <summary>How often this node's agent has been started again: numbers that those before have given are not given again.</summary>
+    public uint Incarnation
+    {
+        init => _lastNumber = (ulong)value << 32;
+    }
+
+    /// <summary>Takes a checkpoint.</summary>
+    /// <param name="series">The generations that it is to be the next of.</param>
+    /// <param name="order">Of what.</param>
+    public void Take(CheckpointSeries series, CheckpointWork order)
+    {
+        ulong number = ((ulong)_self.Value << 48) | ++_lastNumber;
+        CheckpointPlan plan = new(series.Name, series.NextGeneration, [.. order.Regions.Select(r => r.Id.Value)], series.MustBeFull);
+        Led led = new(number, series, plan, order, new CheckpointLeader(order.Nodes));
+        _led.Add(number, led);
+        _ = Task.Run(() =>
+        {
+            string? error = null;
+            try { _ = series.Store.Begin(plan.Generation); }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException) { error = e.Message; }
+            _reactor.Post(() =>
+            {
+                if (led.Machine.IsOver) return; // given up meanwhile
+                NodeId[] missing = [.. order.Nodes.Where(node => node != _self && !_peers.IsUp(node))];
+                if (error is not null) GiveUp(led, error);
+                else if (missing.Length > 0) GiveUp(led, $"node {_peers.NameOf(missing[0])} is not there");
+                else Order(led);
+            });
+        });
+    }
+
+    /// <summary>Whoever wanted a checkpoint does not want it any more.</summary>
+    public void GiveUp(CheckpointWork order, string why)
+    {
+        foreach (Led led in _led.Values.Where(l => l.Work == order).ToArray()) GiveUp(led, why);
+    }
+
+    private void OnDone(NodeId node, ulong number, CheckpointStep step, CheckpointAnswer? answer)
+    {
+        if (!_led.TryGetValue(number, out Led? led)) return; // given up
+        if (answer?.Error is { } error)
+        {
+            GiveUp(led, $"node {_peers.NameOf(node)}: {error}");
+            return;
+        }
+        if (answer?.Part is { } part) led.Parts.Add(part);
+        if (!led.Machine.OnDone(node, step)) return;
+        if (step == CheckpointStep.Copy)
+        {
+            Commit(led);
+            return;
+        }
+        CheckpointStep next = led.Machine.Advance();
+        if (next == CheckpointStep.Hold) led.HeldAt = Stopwatch.GetTimestamp();
+        if (next == CheckpointStep.Copy)
+        {
+            // All is as it will be restored; who asks what that is must do so before anybody goes on.
+            if (led.Work.TrySave(out byte[] state, out string? why)) led.State = state;
+            else
+            {
+                GiveUp(led, why!);
+                return;
+            }
+        }
+        Order(led);
+        if (next != CheckpointStep.Copy) return;
+        led.Pause = Stopwatch.GetElapsedTime(led.HeldAt);
+        led.IsTaken = true;
+        led.Series.OnTaken(Reactor.Clock());
+        led.Work.OnTaken(led.Plan.Generation);
+    }
+
+    private void Order(Led led)
+    {
+        byte[] payload = led.Machine.Step == CheckpointStep.Prepare ? JsonSerializer.SerializeToUtf8Bytes(led.Plan, CheckpointJson.Default.CheckpointPlan) : [];
+        foreach (NodeId node in led.Machine.Nodes) Order(node, led, led.Machine.Step, payload);
+    }
+
+    private void Order(NodeId node, Led led, CheckpointStep step, byte[] payload)
+    {
+        // Not at once at this node: what it does may end the checkpoint.
+        if (node == _self) _reactor.Post(() => OnOrder(_self, led.Number, step, payload));
+        else if (_peers.IsUp(node)) Send(node, MessageType.CheckpointOrder, led.Number, step, payload);
+    }
+
+    /// <summary>All parts are safe.</summary>
+    private void Commit(Led led)
+    {
+        Manifest manifest = led.Series.NewManifest(led.Work, led.Plan, led.Parts, led.State);
+        _ = Task.Run(() =>
+        {
+            string? error = null;
+            string? warning = null;
+            try { led.Series.Store.Commit(manifest); }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException) { error = e.Message; }
+            try
+            {
+                if (error is null) led.Series.Store.Retain(led.Series.Keep);
+            }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException) { warning = e.Message; }
+            _reactor.Post(() => OnCommitted(led, manifest, error, warning));
+        });
+    }
+
+    private void OnCommitted(Led led, Manifest manifest, string? error, string? warning)
+    {
+        if (led.Machine.IsOver) // given up meanwhile: what is there is sound all the same
+        {
+            if (error is null) led.Series.OnStored(manifest, TimeSpan.Zero, isUsed: false);
+            return;
+        }
+        if (error is not null)
+        {
+            GiveUp(led, error);
+            return;
+        }
+        led.Machine.Advance();
+        _led.Remove(led.Number);
+        foreach (NodeId node in led.Machine.Nodes) Order(node, led, CheckpointStep.End, []);
+        TimeSpan took = Stopwatch.GetElapsedTime(led.HeldAt);
+        led.Series.OnStored(manifest, took, isUsed: true);
+        if (warning is not null) Log.Warn($"older generations of checkpoint {manifest.Name} could not be removed: {warning}");
+        Log.Info(string.Create(System.Globalization.CultureInfo.InvariantCulture,
+            $"checkpoint {manifest.Name}: generation {manifest.Generation}{(led.Plan.IsFull ? " (full)" : "")} of {led.Parts.Sum(p => (long)p.Pages)} pages, pause {led.Pause.TotalMilliseconds:0.0} ms, safe after {took.TotalMilliseconds:0} ms"));
+        led.Work.OnStored(manifest.Generation);
+    }
+
+    private void GiveUp(Led led, string why)
+    {
+        bool wasTaken = led.IsTaken;
+        if (!led.Machine.GiveUp()) return;
+        _led.Remove(led.Number);
+        led.Series.OnGivenUp();
+        foreach (NodeId node in led.Machine.Nodes) Order(node, led, CheckpointStep.End, GivenUp);
+        Log.Warn($"checkpoint {led.Plan.Name}: generation {led.Plan.Generation} is given up: {why}");
+        led.Work.OnGivenUp(led.Plan.Generation, wasTaken, why);
+    }
+
+    private static readonly byte[] GivenUp = [1];
+
+    /// <summary>A checkpoint that this node leads.</summary>
+    private sealed class Led(ulong number, CheckpointSeries series, CheckpointPlan plan, CheckpointWork work, CheckpointLeader machine)
+    {
+        public ulong Number => number;
+        public CheckpointSeries Series => series;
+        public CheckpointPlan Plan => plan;
+        public CheckpointWork Work => work;
+        public CheckpointLeader Machine => machine;
+        public List<PartSummary> Parts { get; } = [];
+        public byte[] State { get; set; } = [];
+        public long HeldAt { get; set; }
+        public TimeSpan Pause { get; set; }
+        public bool IsTaken { get; set; }
+    }
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+using System.Runtime.InteropServices;
+using System.Text;
+using System.Text.Json;
+using Microsoft.Win32.SafeHandles;
+using VSmp.Agent.Fabric;
+using VSmp.Agent.Paging;
+using VSmp.Coherence;
+using VSmp.Coherence.Messages;
+
+namespace VSmp.Agent.Checkpointing;
+
+/// <content>
+/// Filling regions that were just made, and that nobody uses yet, with what a generation has: each home, and each mirror, reads what it needs of the files into its frames.
+/// </content>
+internal sealed partial class CheckpointServer
+{
+    private readonly Dictionary<ulong, Action<NodeId, string?>> _loads = []; // that this node has asked for
+
+    /// <summary>Has nodes fill their part of a region.</summary>
+    /// <param name="nodes">The nodes; they have made it.</param>
+    /// <param name="plan">With what.</param>
+    /// <param name="onLoaded">Hears of each node: null, or why it could not.</param>
+    public void Load(IReadOnlyList<NodeId> nodes, LoadPlan plan, Action<NodeId, string?> onLoaded)
+    {
+        ulong number = ((ulong)_self.Value << 48) | ++_lastNumber;
+        HashSet<NodeId> awaited = [.. nodes];
+        _loads.Add(number, (node, error) =>
+        {
+            if (!awaited.Remove(node)) return;
+            if (awaited.Count == 0) _loads.Remove(number);
+            onLoaded(node, error);
+        });
+        byte[] payload = JsonSerializer.SerializeToUtf8Bytes(plan, CheckpointJson.Default.LoadPlan);
+        foreach (NodeId node in nodes)
+        {
+            if (node == _self) OnLoad(_self, number, plan);
+            else if (_peers.IsUp(node)) Send(node, MessageType.CheckpointLoad, number, default, payload);
+        }
+    }
+
+    private void OnLoaded(NodeId node, ulong number, string? error)
+    {
+        if (_loads.TryGetValue(number, out Action<NodeId, string?>? onLoaded)) onLoaded(node, error);
+    }
+
+    private void OnLoad(NodeId leader, ulong number, LoadPlan plan)
+    {
+        if (_pager.Find(new RegionId(plan.Region)) is not { Protocol: DirectoryProtocol } region || !Control.RunDirectory.IsValidName(plan.Name))
+        {
+            Tell(leader, number, "it lacks the region");
+            return;
+        }
+        bool[] wanted = new bool[region.Layout.ExtentCount];
+        for (uint e = 0; e < wanted.Length; e++)
+        {
+            ExtentNumber extent = new(e);
+            wanted[e] = region.Layout.IsHome(extent) || region.Mirrored!.Contains(extent);
+        }
+        string path = Path.Combine(_root, plan.Name), frames = region.Frames.Path;
+        _ = Task.Run(() =>
+        {
+            var loaded = new List<PageNumber>();
+            string? error = null;
+            try { Fill(path, plan, frames, wanted, loaded); }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException or CheckpointException) { error = e.Message; }
+            _reactor.Post(() =>
+            {
+                // The region may be gone, and another one of a later attempt in its place.
+                if (error is null && _pager.Find(region.Id) != region) error = "the region is gone";
+                if (error is null) _pager.OnLoaded(region, CollectionsMarshal.AsSpan(loaded));
+                Tell(leader, number, error);
+            });
+        });
+    }
+
+    private void Tell(NodeId leader, ulong number, string? error)
+    {
+        if (leader == _self) _reactor.Post(() => OnLoaded(_self, number, error));
+        else if (_peers.IsUp(leader)) Send(leader, MessageType.CheckpointLoaded, number, default, error is null ? [] : Encoding.UTF8.GetBytes(error));
+    }
+
+    private static void Fill(string path, LoadPlan plan, string frames, bool[] wanted, List<PageNumber> loaded)
+    {
+        CheckpointStore store = new(new DiskStorage(path));
+        Manifest manifest = store.Load(plan.Generation);
+        if (plan.Index >= manifest.Regions.Count || manifest.Regions[plan.Index].PageCount > (ulong)wanted.Length * ExtentNumber.Pages)
+            throw new CheckpointException($"generation {plan.Generation} has no region {plan.Index} of that length");
+        // By its name, not through the pager's descriptor: the region may be dropped meanwhile.
+        using SafeFileHandle file = File.OpenHandle(frames, FileMode.Open, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
+        store.ReadPages(manifest, record => record.Region == plan.Index && wanted[record.Page.Extent.Value], (record, bytes) =>
+        {
+            if (bytes.IsEmpty) return; // zeros, as it is
+            RandomAccess.Write(file, bytes, (long)record.Page.Offset);
+            loaded.Add(record.Page);
+        });
+    }
+}
