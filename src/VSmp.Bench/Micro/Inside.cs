@@ -49,7 +49,7 @@ public unsafe class Inside : IDisposable
     private readonly PriorityQueue<(PagedRegion Region, PageNumber Page, uint ThreadId, HoldRules.Hold Hold), long> _holds = new(2 * Holds);
     private readonly LatencyHistogram _latency = new();
     private readonly string _journalFolder = $"/dev/shm/vsmp-micro-{Environment.ProcessId}-{Guid.NewGuid():N}";
-    private readonly LedState _standing = new(new JobState([1, 1], null, null, 0, null, [], [], [], [], [], []), []);
+    private readonly LedState _standing = new(new JobState([1, 1], null, null, 0, null, [], [], [], [], [], [], new CheckpointState(0, IsTaking: false, IsStoring: false, [])), []);
     private readonly JobJournal _journal;
     private long _recorded;
     private uint _random = 1;
