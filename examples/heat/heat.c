@@ -4,11 +4,19 @@
 // band of rows, and reads the rows next to its band, which are its neighbours', by plain loads. There is a barrier between steps, and
 // that is all the communication there is.
 //
+// After each step it may be checkpointed (vsmp spmd --checkpoint): all that is needed to go on is in the region, behind a struct at its beginning.
+//
 // Rank 0 then does the same alone, in private memory, and compares: every value must be equal to the last bit.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <vsmp.h>
+
+// Where the region begins.
+struct plates {
+    long steps; // done
+    double *from, *to;
+};
 
 static void must(int error, const char *what) {
     if (error == 0) return;
@@ -66,24 +74,34 @@ int main(int argc, char **argv) {
     struct vsmp_region *region;
     const size_t plate_bytes = side * side * sizeof(double);
     must(vsmp_attach("heat", 2 * plate_bytes + (64 << 10), &region), "vsmp_attach");
-    // Two plates, in turn; whole pages each, so that bands of one do not share pages with the other.
-    double *from = vsmp_alloc_all(region, plate_bytes, 4096);
-    double *to = vsmp_alloc_all(region, plate_bytes, 4096);
-    if (from == NULL || to == NULL) must(1, "vsmp_alloc_all");
-
     const size_t rank = (size_t)vsmp_rank(), ranks = (size_t)vsmp_size(), rows = side - 2;
     const size_t first = 1 + rows * rank / ranks, last = 1 + rows * (rank + 1) / ranks;
-    if (rank == 0) {
-        heat_rim(from, side);
-        heat_rim(to, side);
+    struct plates *plates = vsmp_base(region);
+    if (vsmp_restored() == 0) {
+        // What is allocated first is where the region begins. Two plates, in turn; whole pages each, so that bands of one do not share pages with the
+        // other.
+        if (vsmp_alloc_all(region, sizeof *plates, 0) != plates) must(1, "vsmp_alloc_all");
+        double *one = vsmp_alloc_all(region, plate_bytes, 4096), *other = vsmp_alloc_all(region, plate_bytes, 4096);
+        if (one == NULL || other == NULL) must(1, "vsmp_alloc_all");
+        if (rank == 0) {
+            heat_rim(one, side);
+            heat_rim(other, side);
+            *plates = (struct plates){.from = one, .to = other};
+        }
+    } else if (rank == 0) {
+        printf("heat: goes on after step %ld\n", plates->steps);
+        fflush(stdout);
     }
     must(vsmp_barrier(), "vsmp_barrier");
-    for (long i = 0; i < steps; i++) {
+    double *from = plates->from, *to = plates->to;
+    for (long i = plates->steps; i < steps; i++) {
         step(from, to, side, first, last);
-        must(vsmp_barrier(), "vsmp_barrier");
         double *swap = from;
         from = to;
         to = swap;
+        must(vsmp_barrier(), "vsmp_barrier");
+        if (rank == 0) *plates = (struct plates){.steps = i + 1, .from = from, .to = to};
+        must(vsmp_checkpoint(NULL), "vsmp_checkpoint"); // a barrier as well
     }
     if (rank == 0) {
         verify(from, side, steps);

@@ -50,7 +50,7 @@ static uint64_t check(const struct state *state, uint64_t step, uint64_t percent
 }
 
 int main(int argc, char **argv) {
-    const size_t bytes = (size_t)(argc > 1 ? atol(argv[1]) : 8) << 20;
+    const size_t bytes = ((size_t)(argc > 1 ? atol(argv[1]) : 8) << 20) - 100000; // no multiple of anything
     const uint64_t steps = argc > 2 ? (uint64_t)atol(argv[2]) : 10, percent = argc > 3 ? (uint64_t)atol(argv[3]) : 30;
     const useconds_t wait = argc > 4 ? (useconds_t)atol(argv[4]) : 0;
     struct vsmp_region *region;

@@ -275,7 +275,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_guests);
         _sampler = new Sampler(_reactor, _runs, _pager);
         _parts.Add(_sampler);
-        _queries = new NodeQueries(self, _fabric, _peers, new NodeAnswers(_pager, _peers, _capacity, _runs, _reservations, _recovery, _drain, _mover).Answer);
+        _queries = new NodeQueries(self, _fabric, _peers, new NodeAnswers(_pager, _peers, _capacity, _runs, _reservations, _recovery, _drain, _mover, new CheckpointRequests(_reactor, _pager, _recovery, _jobs, _checkpoints)).Answer);
         var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _recovery, _mirrors, _drain, _queries, _peers, Report,
             SendReports, () => FabricStatistics.Of(_fabric, _pager), _membership,
             new FaultControl(_options, _gate.Faults, _peers, () => _membership.Self));

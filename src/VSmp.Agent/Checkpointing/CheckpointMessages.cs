@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Text.Json;
 using System.Text.Json.Serialization;
 
 namespace VSmp.Agent.Checkpointing;
@@ -22,9 +23,34 @@ internal sealed record LoadPlan(string Name, uint Generation, ulong Region, int 
 /// <param name="Part">What it has written.</param>
 internal sealed record CheckpointAnswer(string? Error, PartSummary? Part);
 
+/// <summary>Somebody wants a checkpoint of a region, or to know how far that is.</summary>
+/// <param name="Name">The checkpoint's name.</param>
+/// <param name="Region">Number of the region.</param>
+/// <param name="UserId">Who.</param>
+/// <param name="Number">0: it is to be taken; else what was answered to that.</param>
+internal sealed record CheckpointRequest(string Name, ulong Region, uint UserId, ulong Number)
+{
+    /// <summary>The same, of a certain user.</summary>
+    /// <exception cref="Control.ControlException">It is none.</exception>
+    public static byte[] As(uint userId, byte[] data)
+    {
+        try { return JsonSerializer.SerializeToUtf8Bytes(JsonSerializer.Deserialize(data, CheckpointJson.Default.CheckpointRequest)! with { UserId = userId }, CheckpointJson.Default.CheckpointRequest); }
+        catch (JsonException e) { throw new Control.ControlException($"the request makes no sense: {e.Message}"); }
+    }
+}
+
+/// <summary>How far it is.</summary>
+/// <param name="Number">Of the request.</param>
+/// <param name="IsWaiting">Whether its program has yet to let a checkpoint be taken, or it is being taken.</param>
+/// <param name="Generation">The generation, once it is safe.</param>
+/// <param name="Why">Why there will be none; null otherwise.</param>
+internal sealed record CheckpointProgress(ulong Number, bool IsWaiting, uint Generation, string? Why);
+
 /// <summary>These as JSON.</summary>
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, RespectNullableAnnotations = true, RespectRequiredConstructorParameters = true)]
 [JsonSerializable(typeof(CheckpointPlan))]
 [JsonSerializable(typeof(LoadPlan))]
+[JsonSerializable(typeof(CheckpointRequest))]
+[JsonSerializable(typeof(CheckpointProgress))]
 [JsonSerializable(typeof(CheckpointAnswer))]
 internal sealed partial class CheckpointJson : JsonSerializerContext;

@@ -14,6 +14,7 @@ internal sealed class CheckpointSeries : IDisposable
     private readonly IDisposable _lock;
     private readonly uint _userId;
     private Manifest? _last; // that this series has stored, and that the next may build on
+    private int _uses = 1; // by whoever opened it, and by threads that write
     private long _takenAt;
 
     private CheckpointSeries(CheckpointFolder folder, IDisposable @lock, CheckpointWish wish, uint userId, Manifest? restored)
@@ -37,6 +38,9 @@ internal sealed class CheckpointSeries : IDisposable
 
     /// <summary>The generation that whatever is checkpointed goes on from; null: it begins.</summary>
     public Manifest? Restored { get; }
+
+    /// <summary>A time that never comes: generations are taken when somebody asks for one.</summary>
+    public const double OnDemand = 1e12;
 
     /// <summary>The number of the next generation.</summary>
     public uint NextGeneration { get; private set; } = 1;
@@ -76,7 +80,7 @@ internal sealed class CheckpointSeries : IDisposable
                 if (restored is null) throw new ControlException($"checkpoint {wish.Name} has no generation that could be gone on from{string.Concat(wrong.Select(w => $"; {w}"))}", ExitCodes.Failed);
                 if (restored.UserId != userId && userId != 0) throw new ControlException($"checkpoint {wish.Name} belongs to another user", ExitCodes.Refused);
             }
-            CheckpointSeries series = new(folder, taken, wish, userId, restored) { NextGeneration = (generations.Count > 0 ? generations[^1] : 0) + 1 };
+            CheckpointSeries series = new(folder, taken, wish, userId, restored) { NextGeneration = folder.Store.NextNumber() };
             taken = null;
             return series;
         }
@@ -105,20 +109,28 @@ internal sealed class CheckpointSeries : IDisposable
     public void OnStored(Manifest manifest, TimeSpan cost, bool isUsed)
     {
         _last = isUsed ? manifest : null;
-        NextGeneration = manifest.Generation + 1;
         if (isUsed) Pacer?.OnTaken(cost);
     }
 
     /// <summary>A generation was given up: nodes know no more what the one before has.</summary>
     public void OnGivenUp() => _last = null;
 
+    /// <summary>The number of a generation that is begun: each is given once.</summary>
+    public uint TakeNumber() => NextGeneration++;
+
+    /// <summary>A thread writes: it stays locked until <see cref="Dispose"/> was called for that, too.</summary>
+    public void Use() => Interlocked.Increment(ref _uses);
+
     /// <summary>What a generation is made of.</summary>
     public Manifest NewManifest(CheckpointWork work, CheckpointPlan plan, IEnumerable<PartSummary> parts, byte[] state) => new(Manifest.CurrentFormat, Name, plan.Generation, DateTimeOffset.UtcNow,
         work.Program, work.Ranks, _userId, [.. work.Regions.Select(r => r.Region)],
-        [.. parts.Where(p => p.Pages > 0).OrderBy(p => p.Node, NaturalOrder.Instance).Select(p => new SavedPart(plan.Generation, p.Node, p.Pages, p.StoredPages, p.IndexCrc)), .. plan.IsFull ? [] : _last!.Parts], state);
+        [.. parts.Where(p => p.Pages > 0).OrderBy(p => p.Node, NaturalOrder.Instance).Select(p => new SavedPart(plan.Generation, p.Node, p.Pages, p.StoredPages, p.IndexCrc)), .. plan.IsFull ? [] : _last!.Parts], state, work.Run);
 
     /// <inheritdoc/>
-    public void Dispose() => _lock.Dispose();
+    public void Dispose()
+    {
+        if (Interlocked.Decrement(ref _uses) == 0) _lock.Dispose();
+    }
 
     private static ulong StoredPages(Manifest manifest) => (ulong)manifest.Parts.Sum(p => (long)p.StoredPages);
 }

@@ -25,14 +25,16 @@ internal sealed partial class CheckpointServer
     public void Take(CheckpointSeries series, CheckpointWork order)
     {
         ulong number = ((ulong)_self.Value << 48) | ++_lastNumber;
-        CheckpointPlan plan = new(series.Name, series.NextGeneration, [.. order.Regions.Select(r => r.Id.Value)], series.MustBeFull);
+        CheckpointPlan plan = new(series.Name, series.TakeNumber(), [.. order.Regions.Select(r => r.Id.Value)], series.MustBeFull);
         Led led = new(number, series, plan, order, new CheckpointLeader(order.Nodes));
         _led.Add(number, led);
+        series.Use();
         _ = Task.Run(() =>
         {
             string? error = null;
             try { _ = series.Store.Begin(plan.Generation); }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException) { error = e.Message; }
+            series.Dispose();
             _reactor.Post(() =>
             {
                 if (led.Machine.IsOver) return; // given up meanwhile
@@ -102,6 +104,7 @@ internal sealed partial class CheckpointServer
     private void Commit(Led led)
     {
         Manifest manifest = led.Series.NewManifest(led.Work, led.Plan, led.Parts, led.State);
+        led.Series.Use();
         _ = Task.Run(() =>
         {
             string? error = null;
@@ -112,7 +115,8 @@ internal sealed partial class CheckpointServer
             {
                 if (error is null) led.Series.Store.Retain(led.Series.Keep);
             }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException) { warning = e.Message; }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException or CheckpointException) { warning = e.Message; }
+            led.Series.Dispose();
             _reactor.Post(() => OnCommitted(led, manifest, error, warning));
         });
     }

@@ -239,6 +239,9 @@ internal sealed partial class CheckpointServer
         _active.Remove(taking);
         taking.Part.Dispose();
         foreach (PagedRegion region in taking.Regions) region.Taker = null;
+        // Who waits for room waits for none any more.
+        _pager.OnTakerHasRoom();
+        _reactor.WakeBy(_reactor.NowMicroseconds);
     }
 
     private void OnRemoved(RegionId id)

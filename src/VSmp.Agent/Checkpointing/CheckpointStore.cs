@@ -30,6 +30,9 @@ internal sealed class CheckpointStore(IStorage storage)
     /// <summary>The generations that are complete, as far as can be told without reading them; ascending.</summary>
     public IReadOnlyList<uint> List() => [.. Numbers().Where(n => storage.Files(FolderOf(n)).Contains(Manifest.FileName)).Order()];
 
+    /// <summary>A number that no generation has, or was begun with: who was to write one that was given up may still be at it.</summary>
+    public uint NextNumber() => Numbers().Append(0u).Max() + 1;
+
     /// <summary>The latest generation whose manifest is sound, and whose files are there.</summary>
     /// <param name="warn">Gets what is wrong with later ones.</param>
     /// <returns>Null: there is none.</returns>

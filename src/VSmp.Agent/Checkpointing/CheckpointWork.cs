@@ -12,6 +12,9 @@ internal abstract class CheckpointWork
     /// <summary>How many ranks of it.</summary>
     public abstract int Ranks { get; }
 
+    /// <summary>How it was run; null: it cannot be run again, or nobody knows how.</summary>
+    public virtual SavedRun? Run => null;
+
     /// <summary>The regions.</summary>
     public abstract IReadOnlyList<(RegionId Id, SavedRegion Region)> Regions { get; }
 

@@ -22,8 +22,9 @@ namespace VSmp.Agent.Checkpointing;
 /// <param name="Regions">The regions.</param>
 /// <param name="Parts">Where their pages are, latest first: of a page that several have, the first counts. Pages that none has are zero.</param>
 /// <param name="State">What else the program goes on with, as its leader has it; empty if there is nothing.</param>
+/// <param name="Run">How it was run, to be run like that again; null: nobody knows.</param>
 internal sealed record Manifest(int Format, string Name, uint Generation, DateTimeOffset TakenAt, string Program, int Ranks, uint UserId, IReadOnlyList<SavedRegion> Regions,
-    IReadOnlyList<SavedPart> Parts, byte[] State)
+    IReadOnlyList<SavedPart> Parts, byte[] State, SavedRun? Run = null)
 {
     /// <summary>The format that this build reads and writes.</summary>
     public const int CurrentFormat = 1;
@@ -90,15 +91,23 @@ internal sealed record Manifest(int Format, string Name, uint Generation, DateTi
     }
 }
 
+/// <summary>How a job was run.</summary>
+/// <param name="Command">The program, and its arguments.</param>
+/// <param name="Directory">Where.</param>
+/// <param name="Region">The name of a region that is attached without one; null: the default.</param>
+/// <param name="Protocol">What keeps its regions coherent.</param>
+/// <param name="IsMirrored">Whether they have second homes.</param>
+internal sealed record SavedRun(IReadOnlyList<string> Command, string Directory, string? Region, string Protocol, bool IsMirrored);
+
 /// <summary>A region of a checkpoint.</summary>
 /// <param name="Name">Its name.</param>
 /// <param name="Bytes">Its length.</param>
 /// <param name="Address">Where it lies in every rank.</param>
 internal sealed record SavedRegion(string Name, ulong Bytes, ulong Address)
 {
-    /// <summary>Its length in pages.</summary>
+    /// <summary>Its length in pages: of whole extents, as it is placed. What is behind its end can be granted, and so be checkpointed, though nobody should use it.</summary>
     [JsonIgnore]
-    public ulong PageCount => (Bytes + PageNumber.Bytes - 1) / PageNumber.Bytes;
+    public ulong PageCount => (Bytes + ExtentNumber.Bytes - 1) / ExtentNumber.Bytes * ExtentNumber.Pages;
 }
 
 /// <summary>What a node has written for a generation.</summary>

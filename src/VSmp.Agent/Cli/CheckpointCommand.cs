@@ -9,7 +9,7 @@ using VSmp.Coherence;
 
 namespace VSmp.Agent.Cli;
 
-/// <summary><c>vsmp checkpoint</c>: looks at the files of checkpoints, and removes them. Needs no cluster.</summary>
+/// <summary><c>vsmp checkpoint</c>: looks at the files of checkpoints, and removes them, without a cluster. With one: <see cref="CheckpointOrders"/>.</summary>
 internal static class CheckpointCommand
 {
     private const int ProgressMilliseconds = 200;
@@ -17,12 +17,14 @@ internal static class CheckpointCommand
     /// <summary>The command.</summary>
     public static Command New()
     {
-        Command command = CommandLine.NewCommand("checkpoint", "List, show, verify, compare and remove checkpoints. They are files: no agent is needed, and a copied folder will do.",
-            "vsmp checkpoint ls", "vsmp checkpoint show heat", "vsmp checkpoint verify /mnt/copy/heat", "vsmp checkpoint diff heat@3 heat@5", "vsmp checkpoint rm heat");
+        Command command = CommandLine.NewCommand("checkpoint", "Take, list, show, verify, compare, restore and remove checkpoints. They are files: to look at them no agent is needed, and a copied folder will do.",
+            "vsmp checkpoint create now region", "vsmp checkpoint ls", "vsmp checkpoint show heat", "vsmp checkpoint verify /mnt/copy/heat", "vsmp checkpoint diff heat@3 heat@5", "vsmp checkpoint restore heat", "vsmp checkpoint rm heat");
+        command.Subcommands.Add(CheckpointOrders.NewCreate());
         command.Subcommands.Add(NewList());
         command.Subcommands.Add(NewShow());
         command.Subcommands.Add(NewVerify());
         command.Subcommands.Add(NewDiff());
+        command.Subcommands.Add(CheckpointOrders.NewRestore());
         command.Subcommands.Add(NewRemove());
         return command;
     }
@@ -30,9 +32,9 @@ internal static class CheckpointCommand
     /// <summary>Text of a file, which may have been made by anybody, fit for a terminal.</summary>
     internal static string Printable(string text) => string.Concat(text.Select(c => char.IsControl(c) || char.IsSurrogate(c) || char.GetUnicodeCategory(c) == UnicodeCategory.Format ? '?' : c));
 
-    private static Option<string?> NewRootOption() => CommandLine.NewCheckpointsOption("--dir");
+    internal static Option<string?> NewRootOption() => CommandLine.NewCheckpointsOption("--dir");
 
-    private static Argument<string> NewNameArgument(Option<string?> root, string name = "NAME")
+    internal static Argument<string> NewNameArgument(Option<string?> root, string name = "NAME")
     {
         Argument<string> argument = new(name) { Description = "A checkpoint, by its name or the path of its folder (with a slash); NAME@N: its generation N", HelpName = name };
         argument.CompletionSources.Add(context =>
@@ -109,7 +111,7 @@ internal static class CheckpointCommand
         return command;
     }
 
-    private static int Try(Func<int> action)
+    internal static int Try(Func<int> action)
     {
         try { return action(); }
         catch (CheckpointException e) { throw new CommandException(ExitCodes.Damaged, Printable(e.Message)); }
@@ -198,7 +200,7 @@ internal static class CheckpointCommand
     private static CommandException NoGeneration(CheckpointFolder folder, uint generation, IReadOnlyList<uint> generations) =>
         new(ExitCodes.Failed, $"checkpoint {folder.Name} has no generation {generation}: there is {(generations.Count == 0 ? "none" : string.Join(", ", generations))}");
 
-    private static (CheckpointFolder Folder, Manifest Manifest) Find(string? root, string text)
+    internal static (CheckpointFolder Folder, Manifest Manifest) Find(string? root, string text)
     {
         (CheckpointFolder folder, uint? wanted) = Parse(root, text);
         if (wanted is not { } generation)

@@ -77,7 +77,8 @@ internal static class GuestCommand
             $"process {processId} is no guest of cluster {cluster} on this host: vsmp guest ls lists them");
     }
 
-    private static int ListRegions(string cluster)
+    /// <summary>All regions that agents of this host know of, as whoever knows most of each says.</summary>
+    internal static IReadOnlyList<RegionStatus> RegionsOf(string cluster)
     {
         Dictionary<string, RegionStatus> regions = [];
         foreach (AgentFolder agent in LocalAgents.RunningAll(cluster))
@@ -93,8 +94,13 @@ internal static class GuestCommand
                 }
             }
         }
+        return [.. regions.Values.OrderBy(region => region.Id, StringComparer.Ordinal)];
+    }
+
+    private static int ListRegions(string cluster)
+    {
         Table table = new(new("region"), new("id"), new("protocol"), new("reserved", true), new("made by"), new("redundancy"), new("homes"));
-        foreach (RegionStatus region in regions.Values.OrderBy(region => region.Id, StringComparer.Ordinal))
+        foreach (RegionStatus region in RegionsOf(cluster))
         {
             table.Add(region.Name, region.Id, region.Protocol, Sizes.Format(region.ReservedBytes), region.Creator, region.Redundancy,
                 string.Join(", ", region.HomeBytes.Where(home => home.Value > 0).OrderBy(home => home.Key, StringComparer.Ordinal)

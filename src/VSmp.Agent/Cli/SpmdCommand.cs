@@ -102,7 +102,8 @@ internal static class SpmdCommand
         }
         ProgramFile program = ProgramFile.FindAny(words[0], EnvironmentBlock.OfThisProcess().Get("PATH"));
         using FileStream? stats = statsFile is null ? null : RunCommand.OpenStatistics(statsFile);
-        JobRequest request = new(ranks, nodes, name, protocol, Path.GetFileName(words[0]), redundancy, checkpoint);
+        JobRequest request = new(ranks, nodes, name, protocol, Path.GetFileName(words[0]), redundancy, checkpoint,
+            Command: Array.Exists(words, word => word.Contains('\ufffd')) ? null : words, Directory: Environment.CurrentDirectory);
         int Attempt(JobRequest attempt, out SpmdSupervisor supervisor)
         {
             supervisor = Begin(cluster, attempt, local, isHighlyAvailable);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Text.Json;
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Interop;
 
 namespace VSmp.Agent.Control;
@@ -316,7 +317,9 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         {
             throw new ControlException("nodes may be drained and rebalanced by root, and by the user who started the agent", ExitCodes.Refused);
         }
-        return await agent.AskNodeAsync(node, question, request.Data ?? []).ConfigureAwait(false);
+        byte[] data = request.Data ?? [];
+        if (question == NodeQuestion.TakeCheckpoint) data = CheckpointRequest.As(peer.UserId, data); // who asks is not theirs to say
+        return await agent.AskNodeAsync(node, question, data).ConfigureAwait(false);
     }
 
     private async Task<ControlReply> ShutdownAsync(string? reason)

@@ -175,7 +175,10 @@ internal sealed record JobMembership(ulong Job, string Token);
 /// <param name="Program">The program, for listings and messages.</param>
 /// <param name="Redundancy">What its regions survive, or null for what is usual in the cluster.</param>
 /// <param name="Checkpoint">What it wants of checkpoints; null: none.</param>
-internal sealed record JobRequest(int Ranks, IReadOnlyList<string>? Nodes, string? Name, string? Protocol, string Program, Redundancy? Redundancy = null, CheckpointWish? Checkpoint = null);
+/// <param name="Command">The program and its arguments, to be run again from a checkpoint; null: they cannot be kept.</param>
+/// <param name="Directory">Where it is run.</param>
+internal sealed record JobRequest(int Ranks, IReadOnlyList<string>? Nodes, string? Name, string? Protocol, string Program, Redundancy? Redundancy = null, CheckpointWish? Checkpoint = null,
+    IReadOnlyList<string>? Command = null, string? Directory = null);
 
 /// <summary>The program of ranks on other hosts, byte for byte as it was typed.</summary>
 /// <param name="Ranks">Which ranks.</param>

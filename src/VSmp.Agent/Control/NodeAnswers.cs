@@ -2,6 +2,7 @@
 using System.Buffers.Binary;
 using System.Text.Json;
 using VSmp.Agent.Auditing;
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Elasticity;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Paging;
@@ -11,7 +12,7 @@ using VSmp.Coherence;
 namespace VSmp.Agent.Control;
 
 /// <summary>This node's answers to what commands on any host ask. On the reactor's thread.</summary>
-internal sealed class NodeAnswers(Pager pager, Peers peers, Capacity capacity, Runs runs, Reservations reservations, RecoveryServer recovery, DrainServer drain, HomeMover mover)
+internal sealed class NodeAnswers(Pager pager, Peers peers, Capacity capacity, Runs runs, Reservations reservations, RecoveryServer recovery, DrainServer drain, HomeMover mover, CheckpointRequests requests)
 {
     /// <summary>Extents that are looked at for one question at most: guests wait meanwhile.</summary>
     private const uint MaxExtents = 16;
@@ -28,6 +29,7 @@ internal sealed class NodeAnswers(Pager pager, Peers peers, Capacity capacity, R
         NodeQuestion.StopRebalance => Of(Rebalance(false)),
         NodeQuestion.AuditNode => JsonSerializer.SerializeToUtf8Bytes(NodeAudit.Of(pager.Self, pager, capacity, runs, mover, reservations, recovery), ControlJson.Default.NodeAudit),
         NodeQuestion.AuditPages => PagesOf(data),
+        NodeQuestion.TakeCheckpoint => JsonSerializer.SerializeToUtf8Bytes(requests.Answer(JsonSerializer.Deserialize(data, CheckpointJson.Default.CheckpointRequest)!), CheckpointJson.Default.CheckpointProgress),
         _ => throw new ControlException("the agent there does not know this request: is it older than the command?", ExitCodes.Refused),
     };
 

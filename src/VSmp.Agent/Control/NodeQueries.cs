@@ -28,6 +28,8 @@ internal enum NodeQuestion : byte
     AuditNode = 7,
     /// <summary>What it has of pages, for an audit: region 64, first extent 32, count 32. The answer is empty if it does not know the region.</summary>
     AuditPages = 8,
+    /// <summary>Take a checkpoint of a region that it has made, or say how far that is: JSON, a <see cref="Checkpointing.CheckpointRequest"/>; the answer is a <see cref="Checkpointing.CheckpointProgress"/>.</summary>
+    TakeCheckpoint = 9,
 }
 
 /// <summary>Carries a command's questions to other nodes, and answers theirs: JSON, in frames. Owned by the reactor.</summary>

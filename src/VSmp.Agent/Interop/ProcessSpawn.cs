@@ -40,6 +40,25 @@ internal static unsafe partial class ProcessSpawn
     public static int Daemon(byte[] path, byte[][] arguments, byte[][] environment, string logFile) =>
         Spawn(path, arguments, environment, logFile, hasInput: false);
 
+    /// <summary>Has a program take this process's place.</summary>
+    /// <returns>An errno value, if it cannot.</returns>
+    public static int Exec(byte[] path, byte[][] arguments)
+    {
+        nint[] argv = new nint[arguments.Length + 1];
+        for (int i = 0; i < arguments.Length; i++)
+        {
+            argv[i] = (nint)NativeMemory.Alloc((nuint)arguments[i].Length);
+            Marshal.Copy(arguments[i], 0, argv[i], arguments[i].Length);
+        }
+        // SAFETY: strings of unmanaged memory, each with its terminating zero, and a null behind the last; they are gone with this process.
+        fixed (byte* program = path)
+        fixed (nint* argvStart = argv)
+        {
+            _ = ReplaceProcess(program, argvStart);
+        }
+        return Marshal.GetLastPInvokeError();
+    }
+
     private static int Spawn(byte[] path, byte[][] arguments, byte[][] environment, string? logFile, bool hasInput,
         int input = -1, int output = -1, int error = -1)
     {
@@ -103,6 +122,9 @@ internal static unsafe partial class ProcessSpawn
 
     [LibraryImport("libc", EntryPoint = "posix_spawn")]
     private static partial int SpawnProcess(int* pid, byte* path, byte* actions, byte* attributes, nint* argv, nint* envp);
+
+    [LibraryImport("libc", EntryPoint = "execv", SetLastError = true)]
+    private static partial int ReplaceProcess(byte* path, nint* argv);
 
     [LibraryImport("libc", EntryPoint = "posix_spawnattr_init")]
     private static partial int AttributesInit(byte* attributes);

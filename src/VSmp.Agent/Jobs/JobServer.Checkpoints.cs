@@ -13,7 +13,7 @@ internal sealed partial class JobServer
     /// <inheritdoc/>
     public void TakeCheckpoint(LedJob led)
     {
-        if (led.Series is not { } series || led.Job.Regions.Count == 0 || !series.IsDue(Reactor.Clock()))
+        if (led.Series is not { } series || led.Job.Regions.Count == 0 || !(led.Wanters.Count > 0 || series.IsDue(Reactor.Clock())))
         {
             led.OnCheckpointTaken(0);
             return;
@@ -39,6 +39,38 @@ internal sealed partial class JobServer
         if (led.Job.IsTaking) TakeCheckpoint(led);
     }
 
+    /// <summary>Has the job that a region is of take a checkpoint when it next may.</summary>
+    /// <param name="region">The region.</param>
+    /// <param name="name">The checkpoint's name.</param>
+    /// <param name="userId">Who asks for it.</param>
+    /// <param name="onEnded">Hears what comes of it: the generation, or why there is none.</param>
+    /// <returns>False if no job led here has the region.</returns>
+    /// <exception cref="ControlException">It is another user's, or cannot be.</exception>
+    public bool TryRequest(RegionId region, string name, uint userId, Action<uint, string?> onEnded)
+    {
+        if (_led.Values.FirstOrDefault(l => l.Job.Regions.Any(r => r.Id == region)) is not { } led) return false;
+        if (userId != led.Header.UserId && userId != 0) throw new ControlException("the job belongs to another user", ExitCodes.Refused);
+        if (led.IsLazy) throw new ControlException($"regions under the protocol {led.Job.Protocol} cannot be checkpointed", ExitCodes.Usage);
+        if (led.Series is { } series && series.Name != name) throw new ControlException($"the job has a checkpoint, {series.Name}: generations are added to that", ExitCodes.Taken);
+        led.Wanters.Add(onEnded);
+        if (led.Series is not null) return true;
+        CheckpointWish wish = new(name, CheckpointSeries.OnDemand, null, Keep: 2, CheckpointStart.Continue);
+        _ = Task.Run(() =>
+        {
+            CheckpointSeries? opened = null;
+            string? why = null;
+            try { opened = CheckpointSeries.Open(checkpoints.Root, wish, led.Header.UserId); }
+            catch (ControlException e) { why = e.Message; }
+            reactor.Post(() =>
+            {
+                if (opened is null) led.TellWanters(0, why);
+                else if (led.Series is not null || !_led.ContainsKey(led.Job.Id)) opened.Dispose();
+                else led.Series = opened;
+            });
+        });
+        return true;
+    }
+
     /// <summary>What checkpoints a job wants.</summary>
     /// <exception cref="ControlException">It cannot have them, or cannot go on from there.</exception>
     private static void OpenSeries(LedJob led, CheckpointSeries? series)
@@ -46,6 +78,11 @@ internal sealed partial class JobServer
         if (series is null) return;
         if (series.Restored is { } manifest)
         {
+            if (manifest.Ranks == 0)
+            {
+                throw new ControlException($"checkpoint {manifest.Name} is of the memory of a program ({manifest.Program}) whose registers nobody has saved: nothing can go on from it; "
+                    + "it can be shown, verified and compared", ExitCodes.Refused);
+            }
             if (manifest.Ranks != led.Job.Size) throw new ControlException($"checkpoint {manifest.Name} is of {manifest.Ranks} ranks: a job that goes on from it has as many, not {led.Job.Size}", ExitCodes.Usage);
             try
             {
@@ -107,6 +144,10 @@ internal sealed partial class JobServer
 internal sealed class JobCheckpoint(JobServer server, LedJob led, NodeId[] nodes) : CheckpointWork
 {
     private readonly JobRegion[] _regions = [.. led.Job.Regions.Where(region => region.IsReady)];
+    private readonly CheckpointSeries _series = led.Series!;
+
+    /// <inheritdoc/>
+    public override SavedRun? Run => led.Header.Run;
 
     /// <inheritdoc/>
     public override string Program => led.Program;
@@ -132,12 +173,17 @@ internal sealed class JobCheckpoint(JobServer server, LedJob led, NodeId[] nodes
     public override void OnTaken(uint generation) => led.OnCheckpointTaken(generation);
 
     /// <inheritdoc/>
-    public override void OnStored(uint generation) => server.OnCheckpointEnded(led);
+    public override void OnStored(uint generation)
+    {
+        led.TellWanters(generation, null);
+        server.OnCheckpointEnded(led);
+    }
 
     /// <inheritdoc/>
     public override void OnGivenUp(uint generation, bool wasTaken, string why)
     {
-        led.Tell($"generation {generation} of checkpoint {led.Header.Checkpoint!.Name} is given up, the one before stays: {why}");
+        led.TellWanters(0, why);
+        led.Tell($"generation {generation} of checkpoint {_series.Name} is given up, the one before stays: {why}");
         if (!wasTaken) led.OnCheckpointTaken(0);
         server.OnCheckpointEnded(led);
     }

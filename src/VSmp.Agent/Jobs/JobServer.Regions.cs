@@ -138,7 +138,8 @@ internal sealed partial class JobServer
         led.Making = null;
         if (making is { Lost: null, LoadError: { } why })
         {
-            led.OnRegionRefused(region, Errno.EIO, $"region {region.Name} cannot be filled from checkpoint {led.Header.Checkpoint!.Name}: {why}");
+            led.OnRegionRefused(region, Errno.EIO, $"region {region.Name} cannot be filled from generation {led.Job.Restored} of checkpoint {led.Header.Checkpoint!.Name}: {why}; "
+                + $"vsmp checkpoint verify says which generations are sound, and --restart {led.Header.Checkpoint.Name}@N goes on from another");
             return;
         }
         led.OnRegionRefused(region, making.Lost is null ? Errno.ENOMEM : Errno.ECONNRESET, making.Lost

@@ -76,7 +76,8 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         string token = Convert.ToHexString(RandomNumberGenerator.GetBytes(16));
         JobId id = JobId.Create(self, ++_lastJob);
         LedJob led = new(this, new JobHeader(JobHeader.CurrentFormat, id.Value, token, request.Name ?? DefaultRegion, protocol, isMirrored, [.. placement.Select(node => node.Value)],
-            [.. nodes.Select(node => node.Value)], request.Program, userId, processId, request.Checkpoint), observer);
+            [.. nodes.Select(node => node.Value)], request.Program, userId, processId, request.Checkpoint,
+            request is { Command: { } command, Directory: { } directory } ? new SavedRun(command, directory, request.Name, protocol, isMirrored) : null), observer);
         OpenSeries(led, series);
         _led.Add(id, led);
         if (!led.IsLazy) Record(led, led.Job.Restored > 0 ? led.Save() : null);
@@ -103,6 +104,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
             foreach (NodeId node in making.Nodes) SendDetach(node, making.Region.Id); // they may have made it, or be about to
         }
         GiveUpCheckpoint(led, "the job has ended");
+        led.TellWanters(0, "the job has ended");
         led.StopRecording();
         _led.Remove(job);
         led.Series?.Dispose();

@@ -17,8 +17,9 @@ namespace VSmp.Agent.Jobs;
 /// <param name="UserId">Who has begun it.</param>
 /// <param name="ProcessId">With which <c>vsmp spmd</c>.</param>
 /// <param name="Checkpoint">What it wants of checkpoints; null: nothing.</param>
+/// <param name="Run">How it was run, for checkpoints.</param>
 internal sealed record JobHeader(int Format, ulong Job, string Token, string DefaultRegion, string Protocol, bool IsMirrored, ushort[] Placement, ushort[] Nodes,
-    string Program, uint UserId, int ProcessId, CheckpointWish? Checkpoint = null)
+    string Program, uint UserId, int ProcessId, CheckpointWish? Checkpoint = null, SavedRun? Run = null)
 {
     /// <summary>The format that this build reads and writes.</summary>
     public const int CurrentFormat = 1;

@@ -90,6 +90,17 @@ internal sealed partial class LedJob : IJobActions
     /// <summary>The generation that is being taken, or copied.</summary>
     public JobCheckpoint? Checkpoint { get; set; }
 
+    /// <summary>Who has asked for a checkpoint (<c>vsmp checkpoint create</c>), and hears what comes of it: the generation, or why there is none.</summary>
+    public List<Action<uint, string?>> Wanters { get; } = [];
+
+    /// <summary>Tells them, once.</summary>
+    public void TellWanters(uint generation, string? why)
+    {
+        Action<uint, string?>[] wanters = [.. Wanters];
+        Wanters.Clear();
+        foreach (Action<uint, string?> wanter in wanters) wanter(generation, why);
+    }
+
     /// <summary>The region that the nodes are making now.</summary>
     public RegionMaking? Making { get; set; }
 

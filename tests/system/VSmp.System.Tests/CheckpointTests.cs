@@ -194,6 +194,41 @@ public sealed class CheckpointTests
         Assert.Equal(Exact(Spmd(cluster, ["-n", "2"], rest).Succeeded().Output), Exact(output));
     });
 
+    [Fact]
+    public void A_checkpoint_of_a_job_that_runs_is_taken_when_it_next_allows_it_and_restored_as_it_was_run() => Run(2, (cluster, folder) =>
+    {
+        string[] program = ["16", "60", "20", "50000"];
+        string output;
+        using (Command job = new(Paths.Vsmp, ["spmd", "-n", "2", "--", Paths.Program("spmd-checkpoint"), .. program], cluster.Environment))
+        {
+            Wait.Until(() => cluster.Vsmp("region", "ls").Output.Contains("state", StringComparison.Ordinal), 30, () => "the region");
+            cluster.Vsmp("checkpoint", "create", "x", "nowhere").FailedWith(2, "there is no region nowhere");
+            string said = cluster.Vsmp("checkpoint", "create", "x", "state").Succeeded().Output;
+            Assert.Contains("generation 1 of checkpoint x is safe", said, StringComparison.Ordinal);
+            cluster.Vsmp("checkpoint", "create", "other", "state").FailedWith(7, "the job has a checkpoint, x");
+            Assert.Contains("generation 2 ", cluster.Vsmp("checkpoint", "create", "x", "state").Succeeded().Output, StringComparison.Ordinal);
+            output = job.WaitForEnd(90).Succeeded().Output;
+        }
+        Outcome restored = cluster.Vsmp("checkpoint", "restore", "x@1", "--dir", folder).Succeeded();
+        Assert.Matches(@"restored 1 at step \d+\n", restored.Output);
+        Assert.Equal(Exact(output), Exact(restored.Output));
+    });
+
+    [Fact]
+    public void Memory_of_a_program_is_kept_to_be_looked_at_and_nothing_goes_on_from_it() => Run(2, (cluster, folder) =>
+    {
+        using GuestCommand guest = cluster.Start([Paths.Program("hold"), "24"], local: "8M");
+        guest.Command.WaitFor("ready");
+        string region = cluster.Vsmp("region", "ls").Succeeded().Output.Split('\n')[1].Split(' ', StringSplitOptions.RemoveEmptyEntries)[1];
+        cluster.Vsmp("checkpoint", "create", "look", region).Succeeded();
+        cluster.Vsmp("checkpoint", "create", "look", region).Succeeded();
+        cluster.Vsmp("checkpoint", "verify", "look", "--dir", folder).Succeeded();
+        cluster.Vsmp("checkpoint", "diff", "look@1", "look@2", "--dir", folder).Succeeded(); // it only holds it
+        cluster.Vsmp("checkpoint", "restore", "look", "--dir", folder).FailedWith(5, "whose registers nobody has saved");
+        Spmd(cluster, ["-n", "1", "--restart", "look"], ["16"]).FailedWith(5, "whose registers nobody has saved");
+        Assert.Matches(@"look +1 2 .* hold +0 +", cluster.Vsmp("checkpoint", "ls", "--dir", folder).Succeeded().Output);
+    });
+
     private static void Run(int agents, Action<Cluster, string> test, IReadOnlyList<string>? leaves = null, string? folder = null)
     {
         string own = folder ?? Directory.CreateTempSubdirectory("vsmp-checkpoints-").FullName;

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Checkpointing;
+using VSmp.Agent.Cli;
+using VSmp.Agent.Control;
+using VSmp.Coherence;
+using Xunit;
+
+namespace VSmp.Agent.Tests.Checkpointing;
+
+/// <summary>Which generation comes next, when, and who may add to a checkpoint.</summary>
+public sealed class CheckpointSeriesTests : IDisposable
+{
+    private const uint User = 1000;
+
+    private readonly string _root = Directory.CreateTempSubdirectory("vsmp-series-").FullName;
+
+    public void Dispose() => Directory.Delete(_root, recursive: true);
+
+    [Fact]
+    public void A_name_that_is_taken_is_refused_and_so_is_going_on_from_nothing()
+    {
+        Assert.Contains("there is no checkpoint heat", Refused(Wish(CheckpointStart.Restart), ExitCodes.Usage), StringComparison.Ordinal);
+        Assert.Empty(Directory.EnumerateFileSystemEntries(_root)); // nothing is made for what is refused
+        using (CheckpointSeries series = Open(Wish(CheckpointStart.New)))
+        {
+            Assert.Contains("is in use", Refused(Wish(CheckpointStart.New), ExitCodes.Taken), StringComparison.Ordinal);
+            Store(series);
+        }
+        Assert.Contains("up to generation 1", Refused(Wish(CheckpointStart.New), ExitCodes.Taken), StringComparison.Ordinal);
+        using CheckpointSeries next = Open(Wish(CheckpointStart.Restart));
+        Assert.Equal((1u, 2u), (next.Restored!.Generation, next.NextGeneration));
+    }
+
+    [Fact]
+    public void Another_users_checkpoint_is_none_to_go_on_from_but_for_root()
+    {
+        using (CheckpointSeries series = Open(Wish(CheckpointStart.New))) Store(series);
+        Assert.Equal(ExitCodes.Refused, Assert.Throws<ControlException>(() => CheckpointSeries.Open(_root, Wish(CheckpointStart.Restart), User + 1)).ExitCode);
+        using CheckpointSeries asRoot = CheckpointSeries.Open(_root, Wish(CheckpointStart.Restart), 0);
+        Assert.NotNull(asRoot.Restored);
+    }
+
+    [Fact]
+    public void Numbers_of_generations_that_were_given_up_are_not_given_again()
+    {
+        using (CheckpointSeries series = Open(Wish(CheckpointStart.New)))
+        {
+            Store(series);
+            _ = series.Store.Begin(series.TakeNumber()); // and given up
+            series.OnGivenUp();
+            Assert.True(series.MustBeFull);
+            Assert.Equal(3u, series.NextGeneration);
+        }
+        using CheckpointSeries next = Open(Wish(CheckpointStart.RestartIfAny));
+        Assert.Equal((1u, 3u), (next.Restored!.Generation, next.NextGeneration));
+    }
+
+    [Fact]
+    public void It_stays_locked_until_the_last_thread_has_written()
+    {
+        CheckpointSeries series = Open(Wish(CheckpointStart.New));
+        series.Use();
+        series.Dispose();
+        Refused(Wish(CheckpointStart.New), ExitCodes.Taken);
+        series.Dispose();
+        Open(Wish(CheckpointStart.New)).Dispose();
+    }
+
+    [Fact]
+    public void The_first_generation_is_full_and_so_is_one_after_many_parts()
+    {
+        using CheckpointSeries series = Open(Wish(CheckpointStart.New));
+        Assert.True(series.MustBeFull);
+        for (int i = 0; i < 200; i++)
+        {
+            bool wasFull = series.MustBeFull;
+            Store(series, pages: 60);
+            int parts = series.Store.Load(series.NextGeneration - 1).Parts.Count;
+            Assert.True(wasFull ? parts == 1 : parts > 1, $"{parts} parts");
+            Assert.True(parts <= 66, $"{parts} parts");
+        }
+    }
+
+    [Fact]
+    public void A_generation_is_due_when_its_time_has_come_or_always()
+    {
+        using CheckpointSeries always = Open(Wish(CheckpointStart.New));
+        Assert.True(always.IsDue(Reactor.Clock()));
+        using CheckpointSeries later = Open(Wish(CheckpointStart.New) with { Name = "later", EverySeconds = 60 });
+        long now = Reactor.Clock();
+        Assert.False(later.IsDue(now));
+        Assert.True(later.IsDue(now + 61_000_000));
+        later.OnTaken(now + 61_000_000);
+        Assert.False(later.IsDue(now + 62_000_000));
+        using CheckpointSeries auto = Open(Wish(CheckpointStart.New) with { Name = "auto", MtbfSeconds = 3600 });
+        auto.OnStored(Store(auto), TimeSpan.FromSeconds(2), isUsed: true);
+        Assert.InRange(auto.Pacer!.Interval.TotalSeconds, 100, 106); // the first took a second: √(2 · 1.5 · 3600) = 104
+    }
+
+    [Theory]
+    [InlineData(1, 3600, 84.2)] // √7200 = 84.85, a little more, and less what a checkpoint takes
+    [InlineData(10, 100, 38.3)]
+    [InlineData(300, 100, 100)] // no more than the mean time between failures
+    public void Dalys_interval_is_as_he_gives_it(double cost, double mtbf, double interval) => Assert.Equal(interval, CheckpointPacer.Daly(cost, mtbf), 1);
+
+    [Fact]
+    public void Waste_is_least_at_about_Youngs_interval()
+    {
+        const double Cost = 2, Mtbf = 3600;
+        double young = CheckpointPacer.Young(Cost, Mtbf), least = CheckpointPacer.Waste(young, Cost, 1, Mtbf);
+        foreach (double factor in new[] { 0.2, 0.5, 2, 5 }) Assert.True(CheckpointPacer.Waste(young * factor, Cost, 1, Mtbf) > least, $"{factor}");
+        Assert.InRange(least, 0.03, 0.04); // √(2C/M) and the restart
+    }
+
+    [Fact]
+    public void What_spmd_is_told_makes_sense_or_is_refused()
+    {
+        Assert.Null(SpmdCheckpoints.Wish(null, null, null, 2, null, "./heat", false));
+        Assert.Equal(new CheckpointWish("a", null, null, 2, CheckpointStart.New), SpmdCheckpoints.Wish("a", null, null, 2, null, "./heat", false));
+        Assert.Equal(new CheckpointWish("heat", 600, null, 3, CheckpointStart.New), SpmdCheckpoints.Wish(null, "10m", null, 3, null, "./heat", false));
+        Assert.Equal(new CheckpointWish("heat", null, 3600, 2, CheckpointStart.New, true), SpmdCheckpoints.Wish(null, "auto", TimeSpan.FromHours(1), 2, null, "bin/heat", true));
+        Assert.Equal(new CheckpointWish("b", null, null, 2, CheckpointStart.Restart, false, 7), SpmdCheckpoints.Wish(null, null, null, 2, "b@7", "./heat", false));
+        foreach (Action wrong in new Action[]
+        {
+            () => SpmdCheckpoints.Wish("a", "soon", null, 2, null, "x", false), () => SpmdCheckpoints.Wish("a", "auto", null, 2, null, "x", false),
+            () => SpmdCheckpoints.Wish("a", null, TimeSpan.FromHours(1), 2, null, "x", false), () => SpmdCheckpoints.Wish("a", null, null, 0, null, "x", false),
+            () => SpmdCheckpoints.Wish("a", null, null, 2, "b", "x", false), () => SpmdCheckpoints.Wish(null, null, null, 2, "b@0", "x", false),
+            () => SpmdCheckpoints.Wish(null, null, null, 2, "../b", "x", false), () => SpmdCheckpoints.Wish(null, "1s", null, 2, null, "-x", false),
+        })
+        {
+            Assert.Equal(ExitCodes.Usage, Assert.Throws<CommandException>(wrong).ExitCode);
+        }
+    }
+
+    private static CheckpointWish Wish(CheckpointStart start) => new("heat", null, null, 2, start);
+
+    private CheckpointSeries Open(CheckpointWish wish) => CheckpointSeries.Open(_root, wish, User);
+
+    private string Refused(CheckpointWish wish, int exitCode)
+    {
+        ControlException refusal = Assert.Throws<ControlException>(() => Open(wish));
+        Assert.Equal(exitCode, refusal.ExitCode);
+        return refusal.Message;
+    }
+
+    /// <summary>A generation of one region and one part.</summary>
+    private static Manifest Store(CheckpointSeries series, ulong pages = 1)
+    {
+        CheckpointPlan plan = new(series.Name, series.TakeNumber(), [1], series.MustBeFull);
+        string folder = series.Store.Begin(plan.Generation);
+        byte[] page = new byte[PageNumber.Bytes];
+        page[7] = 1;
+        PartSummary part;
+        using (PartWriter writer = new(series.Store.Storage, folder, "n0", pages))
+        {
+            for (ulong p = 0; p < pages; p++) writer.Add(0, new PageNumber(p), plan.Generation, page);
+            part = writer.Finish();
+        }
+        Manifest manifest = series.NewManifest(new Work(), plan, [part], []);
+        series.Store.Commit(manifest);
+        series.Store.Retain(series.Keep);
+        series.OnStored(manifest, TimeSpan.FromSeconds(1), isUsed: true);
+        return manifest;
+    }
+
+    private sealed class Work : CheckpointWork
+    {
+        public override string Program => "heat";
+
+        public override int Ranks => 2;
+
+        public override IReadOnlyList<(RegionId Id, SavedRegion Region)> Regions => [(new RegionId(1), new SavedRegion("grid", 2 << 20, 0x2000_0000_0000))];
+
+        public override IReadOnlyList<NodeId> Nodes => [new NodeId(0)];
+
+        public override bool TrySave(out byte[] state, out string? whyNot)
+        {
+            (state, whyNot) = ([], null);
+            return true;
+        }
+
+        public override void OnTaken(uint generation) { }
+
+        public override void OnStored(uint generation) { }
+
+        public override void OnGivenUp(uint generation, bool wasTaken, string why) { }
+    }
+}
