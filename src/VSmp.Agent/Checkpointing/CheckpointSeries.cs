@@ -14,6 +14,8 @@ internal sealed class CheckpointSeries : IDisposable
     private readonly IDisposable _lock;
     private readonly uint _userId;
     private Manifest? _last; // that this series has stored, and that the next may build on
+    private ulong[] _lastRegions = []; // of that: numbers
+    private Task _writing = Task.CompletedTask;
     private int _uses = 1; // by whoever opened it, and by threads that write
     private long _takenAt;
 
@@ -45,8 +47,13 @@ internal sealed class CheckpointSeries : IDisposable
     /// <summary>The number of the next generation.</summary>
     public uint NextGeneration { get; private set; } = 1;
 
-    /// <summary>Whether the next generation is to have all pages: there is none that it could build on, or that builds on too many already.</summary>
-    public bool MustBeFull => _last is null || _last.Parts.Count > MostParts || StoredPages(_last) > 2 * (ulong)_last.Regions.Sum(r => (long)r.PageCount);
+    /// <summary>
+    /// Whether the next generation is to have all pages: there is none that it could build on, or that builds on too many already; or a region of that is gone, so that what
+    /// parts of it say would be about another.
+    /// </summary>
+    /// <param name="regions">Numbers of the regions, as the generation will list them.</param>
+    public bool MustBeFull(ReadOnlySpan<ulong> regions) => _last is null || _last.Parts.Count > MostParts || StoredPages(_last) > 2 * (ulong)_last.Regions.Sum(r => (long)r.PageCount)
+        || !regions.StartsWith(_lastRegions);
 
     /// <summary>Chooses the interval by what a generation costs; null: it is fixed.</summary>
     public CheckpointPacer? Pacer { get; }
@@ -58,6 +65,7 @@ internal sealed class CheckpointSeries : IDisposable
     /// <exception cref="ControlException">It cannot be: there is one of that name, or, to go on from it, none; it is in use, is another user's, or the disk refuses.</exception>
     public static CheckpointSeries Open(string root, CheckpointWish wish, uint userId)
     {
+        if (!RunDirectory.IsValidName(wish.Name)) throw new ControlException($"'{wish.Name}' is no name for a checkpoint", ExitCodes.Usage); // and no path anywhere else
         CheckpointFolder folder = CheckpointFolder.At(root, wish.Name);
         IDisposable? taken = null;
         try
@@ -104,12 +112,12 @@ internal sealed class CheckpointSeries : IDisposable
 
     /// <summary>A generation is safe.</summary>
     /// <param name="manifest">It.</param>
+    /// <param name="regions">Numbers of its regions, as it lists them.</param>
     /// <param name="cost">What it has cost, at most.</param>
-    /// <param name="isUsed">Whether the next may build on it.</param>
-    public void OnStored(Manifest manifest, TimeSpan cost, bool isUsed)
+    public void OnStored(Manifest manifest, ulong[] regions, TimeSpan cost)
     {
-        _last = isUsed ? manifest : null;
-        if (isUsed) Pacer?.OnTaken(cost);
+        (_last, _lastRegions) = (manifest, regions);
+        Pacer?.OnTaken(cost);
     }
 
     /// <summary>A generation was given up: nodes know no more what the one before has.</summary>
@@ -118,8 +126,25 @@ internal sealed class CheckpointSeries : IDisposable
     /// <summary>The number of a generation that is begun: each is given once.</summary>
     public uint TakeNumber() => NextGeneration++;
 
-    /// <summary>A thread writes: it stays locked until <see cref="Dispose"/> was called for that, too.</summary>
-    public void Use() => Interlocked.Increment(ref _uses);
+    /// <summary>
+    /// Writes to the store, on a thread of its own, one after the other: who sweeps must not find what another is about to write. It stays locked until all is done.
+    /// </summary>
+    /// <param name="write">What to do.</param>
+    /// <param name="done">Hears of it, on that thread: null, or why it could not be done.</param>
+    public void Write(Action<CheckpointStore> write, Action<string?> done)
+    {
+        Interlocked.Increment(ref _uses);
+        _writing = _writing.ContinueWith(_ =>
+        {
+            string? error = null;
+            try { write(Store); }
+#pragma warning disable CA1031 // whatever it was, whoever waits is told
+            catch (Exception e) { error = e.Message; }
+#pragma warning restore CA1031
+            Dispose();
+            done(error);
+        }, TaskScheduler.Default);
+    }
 
     /// <summary>What a generation is made of.</summary>
     public Manifest NewManifest(CheckpointWork work, CheckpointPlan plan, IEnumerable<PartSummary> parts, byte[] state) => new(Manifest.CurrentFormat, Name, plan.Generation, DateTimeOffset.UtcNow,

@@ -25,25 +25,18 @@ internal sealed partial class CheckpointServer
     public void Take(CheckpointSeries series, CheckpointWork order)
     {
         ulong number = ((ulong)_self.Value << 48) | ++_lastNumber;
-        CheckpointPlan plan = new(series.Name, series.TakeNumber(), [.. order.Regions.Select(r => r.Id.Value)], series.MustBeFull);
+        ulong[] regions = [.. order.Regions.Select(r => r.Id.Value)];
+        CheckpointPlan plan = new(series.Name, series.TakeNumber(), regions, series.MustBeFull(regions));
         Led led = new(number, series, plan, order, new CheckpointLeader(order.Nodes));
         _led.Add(number, led);
-        series.Use();
-        _ = Task.Run(() =>
+        series.Write(store => _ = store.Begin(plan.Generation), error => _reactor.Post(() =>
         {
-            string? error = null;
-            try { _ = series.Store.Begin(plan.Generation); }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException) { error = e.Message; }
-            series.Dispose();
-            _reactor.Post(() =>
-            {
-                if (led.Machine.IsOver) return; // given up meanwhile
-                NodeId[] missing = [.. order.Nodes.Where(node => node != _self && !_peers.IsUp(node))];
-                if (error is not null) GiveUp(led, error);
-                else if (missing.Length > 0) GiveUp(led, $"node {_peers.NameOf(missing[0])} is not there");
-                else Order(led);
-            });
-        });
+            if (led.Machine.IsOver) return; // given up meanwhile
+            NodeId[] missing = [.. order.Nodes.Where(node => node != _self && !_peers.IsUp(node))];
+            if (error is not null) GiveUp(led, error);
+            else if (missing.Length > 0) GiveUp(led, $"node {_peers.NameOf(missing[0])} is not there");
+            else Order(led);
+        }));
     }
 
     /// <summary>Whoever wanted a checkpoint does not want it any more.</summary>
@@ -104,30 +97,17 @@ internal sealed partial class CheckpointServer
     private void Commit(Led led)
     {
         Manifest manifest = led.Series.NewManifest(led.Work, led.Plan, led.Parts, led.State);
-        led.Series.Use();
-        _ = Task.Run(() =>
+        led.IsCommitting = true; // all is there: whatever happens from now on makes no difference
+        led.Series.Write(store => store.Commit(manifest), error => _reactor.Post(() => OnCommitted(led, manifest, error)));
+        led.Series.Write(store => store.Retain(led.Series.Keep), error =>
         {
-            string? error = null;
-            string? warning = null;
-            try { led.Series.Store.Commit(manifest); }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException) { error = e.Message; }
-            try
-            {
-                if (error is null) led.Series.Store.Retain(led.Series.Keep);
-            }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException or CheckpointException) { warning = e.Message; }
-            led.Series.Dispose();
-            _reactor.Post(() => OnCommitted(led, manifest, error, warning));
+            if (error is not null) Log.Warn($"older generations of checkpoint {manifest.Name} could not be removed: {error}");
         });
     }
 
-    private void OnCommitted(Led led, Manifest manifest, string? error, string? warning)
+    private void OnCommitted(Led led, Manifest manifest, string? error)
     {
-        if (led.Machine.IsOver) // given up meanwhile: what is there is sound all the same
-        {
-            if (error is null) led.Series.OnStored(manifest, TimeSpan.Zero, isUsed: false);
-            return;
-        }
+        led.IsCommitting = false;
         if (error is not null)
         {
             GiveUp(led, error);
@@ -137,8 +117,7 @@ internal sealed partial class CheckpointServer
         _led.Remove(led.Number);
         foreach (NodeId node in led.Machine.Nodes) Order(node, led, CheckpointStep.End, []);
         TimeSpan took = Stopwatch.GetElapsedTime(led.HeldAt);
-        led.Series.OnStored(manifest, took, isUsed: true);
-        if (warning is not null) Log.Warn($"older generations of checkpoint {manifest.Name} could not be removed: {warning}");
+        led.Series.OnStored(manifest, led.Plan.Regions, took);
         Log.Info(string.Create(System.Globalization.CultureInfo.InvariantCulture,
             $"checkpoint {manifest.Name}: generation {manifest.Generation}{(led.Plan.IsFull ? " (full)" : "")} of {led.Parts.Sum(p => (long)p.Pages)} pages, pause {led.Pause.TotalMilliseconds:0.0} ms, safe after {took.TotalMilliseconds:0} ms"));
         led.Work.OnStored(manifest.Generation);
@@ -147,7 +126,7 @@ internal sealed partial class CheckpointServer
     private void GiveUp(Led led, string why)
     {
         bool wasTaken = led.IsTaken;
-        if (!led.Machine.GiveUp()) return;
+        if (led.IsCommitting || !led.Machine.GiveUp()) return;
         _led.Remove(led.Number);
         led.Series.OnGivenUp();
         foreach (NodeId node in led.Machine.Nodes) Order(node, led, CheckpointStep.End, GivenUp);
@@ -170,5 +149,8 @@ internal sealed partial class CheckpointServer
         public long HeldAt { get; set; }
         public TimeSpan Pause { get; set; }
         public bool IsTaken { get; set; }
+
+        /// <summary>Whether all parts are safe, and the manifest is being written.</summary>
+        public bool IsCommitting { get; set; }
     }
 }

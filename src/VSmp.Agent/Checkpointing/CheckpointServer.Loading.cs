@@ -15,7 +15,7 @@ namespace VSmp.Agent.Checkpointing;
 /// </content>
 internal sealed partial class CheckpointServer
 {
-    private readonly Dictionary<ulong, Action<NodeId, string?>> _loads = []; // that this node has asked for
+    private readonly Dictionary<ulong, (HashSet<NodeId> Awaited, Action<NodeId, string?> OnLoaded)> _loads = []; // that this node has asked for
 
     /// <summary>Has nodes fill their part of a region.</summary>
     /// <param name="nodes">The nodes; they have made it.</param>
@@ -24,13 +24,7 @@ internal sealed partial class CheckpointServer
     public void Load(IReadOnlyList<NodeId> nodes, LoadPlan plan, Action<NodeId, string?> onLoaded)
     {
         ulong number = ((ulong)_self.Value << 48) | ++_lastNumber;
-        HashSet<NodeId> awaited = [.. nodes];
-        _loads.Add(number, (node, error) =>
-        {
-            if (!awaited.Remove(node)) return;
-            if (awaited.Count == 0) _loads.Remove(number);
-            onLoaded(node, error);
-        });
+        _loads.Add(number, ([.. nodes], onLoaded));
         byte[] payload = JsonSerializer.SerializeToUtf8Bytes(plan, CheckpointJson.Default.LoadPlan);
         foreach (NodeId node in nodes)
         {
@@ -41,7 +35,9 @@ internal sealed partial class CheckpointServer
 
     private void OnLoaded(NodeId node, ulong number, string? error)
     {
-        if (_loads.TryGetValue(number, out Action<NodeId, string?>? onLoaded)) onLoaded(node, error);
+        if (!_loads.TryGetValue(number, out var load) || !load.Awaited.Remove(node)) return;
+        if (load.Awaited.Count == 0) _loads.Remove(number);
+        load.OnLoaded(node, error);
     }
 
     private void OnLoad(NodeId leader, ulong number, LoadPlan plan)
@@ -57,13 +53,18 @@ internal sealed partial class CheckpointServer
             ExtentNumber extent = new(e);
             wanted[e] = region.Layout.IsHome(extent) || region.Mirrored!.Contains(extent);
         }
-        string path = Path.Combine(_root, plan.Name), frames = region.Frames.Path;
+        string path = Path.Combine(_root, plan.Name);
+        // A descriptor of its own: the region may be dropped meanwhile, and another of its number be in its place.
+        SafeFileHandle frames = File.OpenHandle(region.Frames.Path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
         _ = Task.Run(() =>
         {
             var loaded = new List<PageNumber>();
             string? error = null;
             try { Fill(path, plan, frames, wanted, loaded); }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException or CheckpointException) { error = e.Message; }
+#pragma warning disable CA1031 // whatever it was, whoever waits is told
+            catch (Exception e) { error = e.Message; }
+#pragma warning restore CA1031
+            frames.Dispose();
             _reactor.Post(() =>
             {
                 // The region may be gone, and another one of a later attempt in its place.
@@ -80,18 +81,16 @@ internal sealed partial class CheckpointServer
         else if (_peers.IsUp(leader)) Send(leader, MessageType.CheckpointLoaded, number, default, error is null ? [] : Encoding.UTF8.GetBytes(error));
     }
 
-    private static void Fill(string path, LoadPlan plan, string frames, bool[] wanted, List<PageNumber> loaded)
+    private static void Fill(string path, LoadPlan plan, SafeFileHandle frames, bool[] wanted, List<PageNumber> loaded)
     {
         CheckpointStore store = new(new DiskStorage(path));
         Manifest manifest = store.Load(plan.Generation);
         if (plan.Index >= manifest.Regions.Count || manifest.Regions[plan.Index].PageCount > (ulong)wanted.Length * ExtentNumber.Pages)
             throw new CheckpointException($"generation {plan.Generation} has no region {plan.Index} of that length");
-        // By its name, not through the pager's descriptor: the region may be dropped meanwhile.
-        using SafeFileHandle file = File.OpenHandle(frames, FileMode.Open, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
         store.ReadPages(manifest, record => record.Region == plan.Index && wanted[record.Page.Extent.Value], (record, bytes) =>
         {
             if (bytes.IsEmpty) return; // zeros, as it is
-            RandomAccess.Write(file, bytes, (long)record.Page.Offset);
+            RandomAccess.Write(frames, bytes, (long)record.Page.Offset);
             loaded.Add(record.Page);
         });
     }

@@ -83,6 +83,8 @@ internal sealed partial class CheckpointServer
     public void OnPeerLost(NodeId peer, string text)
     {
         foreach (Taking taking in _here.Values.Where(t => t.Leader == peer).ToArray()) Abandon(taking);
+        foreach (HashSet<NodeId> awaited in _loads.Values.Select(load => load.Awaited)) awaited.Remove(peer); // whoever asked hears of the loss
+        foreach (ulong number in _loads.Where(load => load.Value.Awaited.Count == 0).Select(load => load.Key).ToArray()) _loads.Remove(number);
         foreach (Led led in _led.Values.Where(l => l.Machine.Nodes.Contains(peer)).ToArray()) GiveUp(led, text);
     }
 
@@ -154,6 +156,11 @@ internal sealed partial class CheckpointServer
     private void Cut(Taking taking)
     {
         ulong pages = 0;
+        if (taking.Member.IsStale)
+        {
+            Done(taking, new CheckpointAnswer("a node was lost meanwhile", null));
+            return;
+        }
         foreach (PagedRegion region in taking.Regions)
         {
             if (!_pager.TryCut(region, taking.Plan.IsFull, taking.Part))

@@ -55,8 +55,7 @@ internal sealed class CheckpointStore(IStorage storage)
         if (manifest.Generation != generation) throw new CheckpointException($"{FolderOf(generation)} has the manifest of generation {manifest.Generation}");
         foreach (SavedPart part in manifest.Parts)
         {
-            Require(part, PartWriter.IndexName(part.Node), part.Pages * IndexRecord.Bytes);
-            Require(part, PartWriter.PagesName(part.Node), part.StoredPages * PageNumber.Bytes);
+            RequireFiles(part);
         }
         return manifest;
     }
@@ -78,9 +77,15 @@ internal sealed class CheckpointStore(IStorage storage)
 
     /// <summary>All parts are written: from now on the generation is there.</summary>
     /// <exception cref="IOException">It could not be written: whether it is there a look will show, and the one before is in any case.</exception>
+    /// <exception cref="CheckpointException">A part of it is not here: nodes that write parts have to share the folder.</exception>
     public void Commit(Manifest manifest)
     {
         string folder = FolderOf(manifest.Generation);
+        try
+        {
+            foreach (SavedPart part in manifest.Parts) RequireFiles(part);
+        }
+        catch (CheckpointException e) { throw new CheckpointException($"{e.Message}: do all nodes share the folder of --checkpoints?", e); }
         storage.SyncFolder(folder); // names of the parts
         using (IStorageFile file = storage.Create(folder, NextManifest, 0))
         {
@@ -194,6 +199,12 @@ internal sealed class CheckpointStore(IStorage storage)
         .Where(folder => folder.Length == 9 && folder[0] == 'g')
         .Select(folder => uint.TryParse(folder.AsSpan(1), NumberStyles.None, CultureInfo.InvariantCulture, out uint number) ? number : 0)
         .Where(number => number > 0);
+
+    private void RequireFiles(SavedPart part)
+    {
+        Require(part, PartWriter.IndexName(part.Node), part.Pages * IndexRecord.Bytes);
+        Require(part, PartWriter.PagesName(part.Node), part.StoredPages * PageNumber.Bytes);
+    }
 
     private void Require(SavedPart part, string name, ulong length)
     {

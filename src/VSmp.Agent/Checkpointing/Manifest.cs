@@ -85,7 +85,7 @@ internal sealed record Manifest(int Format, string Name, uint Generation, DateTi
         if (Generation == 0 || Ranks < 0 || Regions.Count > ushort.MaxValue) return "a count is none";
         if (Regions.DistinctBy(r => r.Name).Count() < Regions.Count) return "two regions have one name";
         if (Regions.Any(r => r.Bytes is 0 or > MaxRegionBytes)) return "a region has no length that one can have";
-        return Parts.FirstOrDefault(p => p.Generation == 0 || p.Generation > Generation || p.StoredPages > p.Pages || !Control.RunDirectory.IsValidName(p.Node)) is { } part
+        return Parts.FirstOrDefault(p => p.Generation == 0 || p.Generation > Generation || p.StoredPages > p.Pages || p.Pages > MaxRegionBytes >> PageNumber.Shift || !Control.RunDirectory.IsValidName(p.Node)) is { } part
             ? $"the part of node {part.Node} is none"
             : null;
     }

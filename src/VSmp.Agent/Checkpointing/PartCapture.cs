@@ -107,6 +107,7 @@ internal sealed unsafe class PartCapture : IPageTaker, IDisposable
 
     private void Write()
     {
+        if (_isAbandoned) return;
         var watch = Stopwatch.StartNew();
         PartOutcome outcome;
         try

@@ -27,6 +27,7 @@ internal static class SpmdCheckpoints
         long? microseconds = null;
         if (every is not (null or Auto)) microseconds = Durations.ParseMicroseconds(every) ?? throw Wrong($"--checkpoint-every: '{every}' is neither a time (30s, 10m, 2h) nor auto");
         (string? restartName, uint? generation) = restart is null ? (null, null) : ParseRestart(restart);
+        if (generation is not null && isHighlyAvailable) throw Wrong($"--ha goes on from the latest generation: remove those after {generation} (vsmp checkpoint rm), and leave @{generation} out");
         if (name is not null && restartName is not null && name != restartName) throw Wrong("--restart adds to the checkpoint that it goes on from: --checkpoint cannot be another");
         name ??= restartName ?? (every is null && !isHighlyAvailable ? null : Path.GetFileName(program));
         if (name is null) return null;

@@ -82,7 +82,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
         {
             return await reactor.Ask(() => parts.Jobs.Begin(request with { Redundancy = request.Redundancy ?? options.Redundancy }, userId, processId, series, observer)).ConfigureAwait(false);
         }
-        catch (ControlException)
+        catch
         {
             series?.Dispose();
             throw;

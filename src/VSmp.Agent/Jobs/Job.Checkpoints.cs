@@ -22,6 +22,12 @@ internal sealed partial class Job
     /// <summary>Whether all ranks are in vsmp_checkpoint, and what comes of it is not decided yet.</summary>
     public bool IsTaking { get; private set; }
 
+    /// <summary>Whether a rank has ended, or a node was lost, so that no call of all ranks will ever succeed.</summary>
+    public bool IsBroken => _goneText is not null || LostText is not null;
+
+    /// <summary>Names of regions that it had, and has not attached again: nothing can be kept without them.</summary>
+    public IEnumerable<string> Unattached => _toRestore.Keys;
+
     /// <summary>Whether a generation is cut, and not safe yet.</summary>
     public bool IsStoring => _isStoring;
 
@@ -32,10 +38,13 @@ internal sealed partial class Job
     /// <exception cref="InvalidDataException">No job can have been there.</exception>
     public void Restore(uint generation, SavedJob saved, IReadOnlyList<(string Name, ulong Bytes, ulong Address)> regions)
     {
-        Require(saved.Heaps.Length == regions.Count && saved.Counters.Length == saved.Counts.Length && saved.NextAddress <= JobLimits.LastAddress);
+        Require(Array.TrueForAll<SavedHeap?>(saved.Heaps, heap => heap is not null)); // elements may be, whatever the type says
+        Require(saved.Heaps.Length == regions.Count && saved.Counters.Length == saved.Counts.Length && saved.NextAddress is >= JobLimits.FirstAddress and <= JobLimits.LastAddress);
         for (int i = 0; i < regions.Count; i++)
         {
             (string name, ulong bytes, ulong address) = regions[i];
+            Require(bytes is > 0 and < JobLimits.LastAddress && address % ExtentNumber.Bytes == 0 && address >= JobLimits.FirstAddress && address < saved.NextAddress && bytes <= saved.NextAddress - address);
+            Require(new JobRegion(default, name, bytes, address, Size).Heap.TryLoad(saved.Heaps[i].Blocks, saved.Heaps[i].HighWater));
             Require(_toRestore.TryAdd(name, new RestorableRegion(name, i, bytes, address, saved.Heaps[i].Blocks, saved.Heaps[i].HighWater)));
         }
         for (int i = 0; i < saved.Counters.Length; i++) Require(_counters.TryAdd(saved.Counters[i], saved.Counts[i]));
@@ -63,7 +72,7 @@ internal sealed partial class Job
     {
         if (!IsTaking) return;
         IsTaking = false;
-        _isStoring = generation > 0;
+        if (generation > 0) _isStoring = true; // the one before may be on its way, and only its end ends that
         if (_pendingCount < Size) return; // a rank ended meanwhile; the ranks have been told
         if (errno != 0) FailCollective(errno, text);
         else CompleteCollective((_, reply) => reply with { A = generation });
@@ -93,6 +102,12 @@ internal sealed partial class Job
         // The same one, whatever order they are in.
         (ulong Number, int Holder) first = _locks.Where(l => l.Value.Holder >= 0).Select(l => (l.Key, l.Value.Holder)).Append((ulong.MaxValue, -1)).Min();
         return first.Holder < 0 ? null : $"rank {first.Holder} holds lock {first.Number}, and nobody would after a restart: unlock it before vsmp_checkpoint";
+    }
+
+    /// <summary>A region that was to be filled with what it had was not made after all: it may be attached again.</summary>
+    private void PutBack(JobRegion region)
+    {
+        if (region.RestoredFrom is { } index) _toRestore[region.Name] = new RestorableRegion(region.Name, index, region.Bytes, region.Address, region.Heap.SaveBlocks(), region.Heap.HighWater);
     }
 
     private void AttachRestored(RestorableRegion saved, ulong bytes)

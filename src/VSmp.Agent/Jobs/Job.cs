@@ -137,6 +137,7 @@ internal sealed partial class Job
         if (errno != 0)
         {
             _regions.Remove(region.Id);
+            PutBack(region);
             FailCollective(errno, text);
             return;
         }
@@ -318,7 +319,11 @@ internal sealed partial class Job
         {
             Pending p = _pending[rank]!;
             if (p.Call.B == 0) continue;
-            if (_regions.Remove(new RegionId(first.Call.A), out JobRegion? region)) _actions.DropRegion(region);
+            if (_regions.Remove(new RegionId(first.Call.A), out JobRegion? region))
+            {
+                PutBack(region);
+                _actions.DropRegion(region);
+            }
             int errno = p.Call.B is > 0 and < 4096 ? (int)p.Call.B : Errno.EPROTO;
             FailCollective(errno, $"rank {rank} cannot map the region: {Encoding.UTF8.GetString(p.Data)}");
             return;

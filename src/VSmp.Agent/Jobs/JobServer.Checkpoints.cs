@@ -13,22 +13,44 @@ internal sealed partial class JobServer
     /// <inheritdoc/>
     public void TakeCheckpoint(LedJob led)
     {
-        if (led.Series is not { } series || led.Job.Regions.Count == 0 || !(led.Wanters.Count > 0 || series.IsDue(Reactor.Clock())))
+        if (led.Series is not { } series || led.Job.Regions.Count == 0 || led.Job.IsBroken || !(led.Wanters.Count > 0 || series.IsDue(Reactor.Clock())) || LacksRegion(led))
         {
             led.OnCheckpointTaken(0);
             return;
         }
         if (led.Checkpoint is not null) return; // when the one before is safe
-        // Of homes and mirrors that were lost nothing is to be had any more; what they had others have.
-        NodeId[] nodes = [.. led.Regions.Values.SelectMany(region => region.Nodes).Distinct().Where(node => node == self || peers.Find(node) is not null)];
+        // Whoever may own a page, or is home of one. A home that was lost answers for nothing: until others are in its place there is no telling what is missing.
+        NodeId[] nodes = [.. led.Regions.Values.SelectMany(region => region.CurrentHomes()).Concat(led.Placement).Distinct()];
+        if (nodes.Any(node => node.IsNone || !IsUp(node)) || led.Regions.Keys.Any(recovery.IsUnderWay))
+        {
+            led.OnCheckpointTaken(0);
+            return;
+        }
         checkpoints.Take(series, led.Checkpoint = new JobCheckpoint(this, led, nodes));
     }
 
     /// <inheritdoc/>
     public void OnRankGone(LedJob led, string how)
     {
-        // What is cut is whole; what is not will not be, for nobody is in the call any more.
-        if (led.Job.IsTaking) GiveUpCheckpoint(led, how);
+        CancelCheckpoint(led, how);
+    }
+
+    /// <summary>Nobody is in the call for a checkpoint any more: what is cut is whole, and what is not will not be.</summary>
+    private void CancelCheckpoint(LedJob led, string why)
+    {
+        if (!led.Job.IsTaking) return;
+        if (led.Job.IsStoring) led.OnCheckpointTaken(0);
+        else GiveUpCheckpoint(led, why);
+    }
+
+    /// <summary>Whether what the job had when it was checkpointed is not all there: the next generation would lack it.</summary>
+    private static bool LacksRegion(LedJob led)
+    {
+        string[] lacking = [.. led.Job.Unattached.Order(StringComparer.Ordinal)];
+        if (lacking.Length == 0) return false;
+        if (!led.WasToldOfUnattached) led.Tell($"no checkpoint is taken before {string.Join(", ", lacking)} {(lacking.Length == 1 ? "is" : "are")} attached: the generation that the job goes on from has {(lacking.Length == 1 ? "it" : "them")}");
+        led.WasToldOfUnattached = true;
+        return true;
     }
 
     /// <summary>A generation of a job is safe, or was given up: the next may be taken.</summary>
@@ -143,7 +165,8 @@ internal sealed partial class JobServer
 /// <param name="nodes">The nodes that have anything of its regions.</param>
 internal sealed class JobCheckpoint(JobServer server, LedJob led, NodeId[] nodes) : CheckpointWork
 {
-    private readonly JobRegion[] _regions = [.. led.Job.Regions.Where(region => region.IsReady)];
+    // In the order in which they were made: a generation that builds on another lists those of that first.
+    private readonly JobRegion[] _regions = [.. led.Job.Regions.Where(region => region.IsReady).OrderBy(region => region.Id.Value)];
     private readonly CheckpointSeries _series = led.Series!;
 
     /// <inheritdoc/>

@@ -173,7 +173,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     private void Break(LedJob led, NodeId lost, string text)
     {
         if (led.BrokenBecause is not null) return;
-        GiveUpCheckpoint(led, text);
+        CancelCheckpoint(led, text);
         led.OnLost(text);
         foreach (NodeId node in led.Placement.Distinct())
         {

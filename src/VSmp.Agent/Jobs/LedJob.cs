@@ -90,6 +90,9 @@ internal sealed partial class LedJob : IJobActions
     /// <summary>The generation that is being taken, or copied.</summary>
     public JobCheckpoint? Checkpoint { get; set; }
 
+    /// <summary>Whether the user was told that regions of the restored generation are not attached.</summary>
+    public bool WasToldOfUnattached { get; set; }
+
     /// <summary>Who has asked for a checkpoint (<c>vsmp checkpoint create</c>), and hears what comes of it: the generation, or why there is none.</summary>
     public List<Action<uint, string?>> Wanters { get; } = [];
 

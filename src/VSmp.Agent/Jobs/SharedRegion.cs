@@ -16,8 +16,13 @@ internal sealed class SharedRegion(ILeadingNode node, LedJob led, JobRegion regi
 {
     private Generation _generation;
 
-    /// <summary>The nodes that have made it.</summary>
-    public IReadOnlyList<NodeId> Nodes => nodes;
+    /// <summary>Where its homes are now.</summary>
+    public HashSet<NodeId> CurrentHomes()
+    {
+        var homes = new HashSet<NodeId>();
+        for (uint e = 0; e < ExtentCount; e++) homes.Add(Homes.HomeOf(new ExtentNumber(e)));
+        return homes;
+    }
 
     /// <inheritdoc/>
     /// <remarks>The agent that comes after this one must know of every one that others may have heard of, and of where homes are in it.</remarks>
@@ -56,12 +61,7 @@ internal sealed class SharedRegion(ILeadingNode node, LedJob led, JobRegion regi
     public override void AddParticipants(HashSet<NodeId> participants) => participants.UnionWith(nodes);
 
     /// <inheritdoc/>
-    public override IEnumerable<NodeId> HomesAmong(IReadOnlyCollection<NodeId> participants)
-    {
-        var all = new HashSet<NodeId>();
-        for (uint e = 0; e < ExtentCount; e++) all.Add(Homes.HomeOf(new ExtentNumber(e)));
-        return all;
-    }
+    public override IEnumerable<NodeId> HomesAmong(IReadOnlyCollection<NodeId> participants) => CurrentHomes();
 
     /// <inheritdoc/>
     public override NodeId Choose(NodeId home, HashSet<NodeId> lost, bool isHome) =>

@@ -102,11 +102,9 @@ internal sealed unsafe partial class Pager
     }
 
     /// <summary>A thread is about to write a page that this node may write, and that is write-protected since it was saved.</summary>
-    /// <returns>False if there is no room for its copy: try again when there is.</returns>
-    private static bool TryBeginWrite(in Fault fault, RegionCapture capture)
+    private static void BeginWrite(in Fault fault, RegionCapture capture)
     {
         PagedRegion region = fault.Mapping.Region;
-        if (capture.IsPending(fault.Page) && !region.Taker!.HasRoom) return false;
         BeforeChange(region, capture, fault.Page);
         PageNumber first = new(fault.Page.Value & ~(ulong)(PagesAroundWrite - 1));
         for (uint i = 0; i < PagesAroundWrite; i++)
@@ -117,7 +115,6 @@ internal sealed unsafe partial class Pager
             BeforeChange(region, capture, page);
             _ = Check(fault.Mapping, page, 1, Unprotect(fault.Mapping, page, 1));
         }
-        return true;
     }
 
     /// <summary>Who waits for a region tries again, whatever it waited for.</summary>

@@ -4,6 +4,7 @@ using VSmp.Agent.Fabric;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
 using VSmp.Coherence;
+using VSmp.Coherence.Checkpointing;
 using VSmp.Coherence.Homes;
 using VSmp.Coherence.Lazy;
 using VSmp.Coherence.Messages;
@@ -241,13 +242,18 @@ internal sealed unsafe partial class Pager : IDisposable
         IRegionProtocol protocol = region.Protocol;
         PageCopy copy = isNew && region.Layout.IsOpen(fault.Page.Extent) ? protocol.CopyOf(fault.Page) : PageCopy.None;
         bool write = fault.Write || ExpectsWrite(in fault);
+        RegionCapture? capture = CaptureOf(region);
+        if (write && capture is not null && capture.IsPending(fault.Page) && !region.Taker!.HasRoom)
+        {
+            // It is copied first, and there is no room for that.
+            if (region.Layout.IsOpen(fault.Page.Extent)) region.LocalAt(fault.Page).Mapped = 0; // it is to be mapped again
+            _starved.Add(fault);
+            return;
+        }
         switch (protocol.Access(fault.Page, write, _effects))
         {
-            case AccessResult.Hit when write && CaptureOf(region) is { } capture && capture.IsSaved(fault.Page) && !TryBeginWrite(in fault, capture):
-                region.LocalAt(fault.Page).Mapped = 0; // it is to be mapped again
-                _starved.Add(fault);
-                break;
             case AccessResult.Hit:
+                if (write && capture is not null && capture.IsSaved(fault.Page)) BeginWrite(in fault, capture);
                 bool writable = protocol.CopyOf(fault.Page) == PageCopy.Writable;
                 if (isNew || !IsMappedAlready(in fault)) MapForFault(in fault, writable);
                 _reactor.Stages?.Mark(Stage.Mapped);

@@ -48,7 +48,7 @@ public sealed class CheckpointSeriesTests : IDisposable
             Store(series);
             _ = series.Store.Begin(series.TakeNumber()); // and given up
             series.OnGivenUp();
-            Assert.True(series.MustBeFull);
+            Assert.True(series.MustBeFull([1]));
             Assert.Equal(3u, series.NextGeneration);
         }
         using CheckpointSeries next = Open(Wish(CheckpointStart.RestartIfAny));
@@ -59,10 +59,16 @@ public sealed class CheckpointSeriesTests : IDisposable
     public void It_stays_locked_until_the_last_thread_has_written()
     {
         CheckpointSeries series = Open(Wish(CheckpointStart.New));
-        series.Use();
+        using ManualResetEventSlim go = new(), done = new();
+        series.Write(_ => go.Wait(), _ => { });
+        series.Write(_ => throw new InvalidOperationException("a defect"), error =>
+        {
+            if (error == "a defect") done.Set();
+        });
         series.Dispose();
         Refused(Wish(CheckpointStart.New), ExitCodes.Taken);
-        series.Dispose();
+        go.Set();
+        Assert.True(done.Wait(TimeSpan.FromSeconds(10)));
         Open(Wish(CheckpointStart.New)).Dispose();
     }
 
@@ -70,15 +76,27 @@ public sealed class CheckpointSeriesTests : IDisposable
     public void The_first_generation_is_full_and_so_is_one_after_many_parts()
     {
         using CheckpointSeries series = Open(Wish(CheckpointStart.New));
-        Assert.True(series.MustBeFull);
+        Assert.True(series.MustBeFull([1]));
         for (int i = 0; i < 200; i++)
         {
-            bool wasFull = series.MustBeFull;
+            bool wasFull = series.MustBeFull([1]);
             Store(series, pages: 60);
             int parts = series.Store.Load(series.NextGeneration - 1).Parts.Count;
             Assert.True(wasFull ? parts == 1 : parts > 1, $"{parts} parts");
             Assert.True(parts <= 66, $"{parts} parts");
         }
+    }
+
+    [Fact]
+    public void A_region_that_is_gone_or_elsewhere_in_the_list_makes_the_next_one_full()
+    {
+        using CheckpointSeries series = Open(Wish(CheckpointStart.New));
+        Store(series);
+        Assert.False(series.MustBeFull([1]));
+        Assert.False(series.MustBeFull([1, 2]));
+        Assert.True(series.MustBeFull([2, 1]));
+        Assert.True(series.MustBeFull([2]));
+        Assert.True(series.MustBeFull([]));
     }
 
     [Fact]
@@ -93,7 +111,7 @@ public sealed class CheckpointSeriesTests : IDisposable
         later.OnTaken(now + 61_000_000);
         Assert.False(later.IsDue(now + 62_000_000));
         using CheckpointSeries auto = Open(Wish(CheckpointStart.New) with { Name = "auto", MtbfSeconds = 3600 });
-        auto.OnStored(Store(auto), TimeSpan.FromSeconds(2), isUsed: true);
+        auto.OnStored(Store(auto), [1], TimeSpan.FromSeconds(2));
         Assert.InRange(auto.Pacer!.Interval.TotalSeconds, 100, 106); // the first took a second: √(2 · 1.5 · 3600) = 104
     }
 
@@ -125,7 +143,7 @@ public sealed class CheckpointSeriesTests : IDisposable
             () => SpmdCheckpoints.Wish("a", "soon", null, 2, null, "x", false), () => SpmdCheckpoints.Wish("a", "auto", null, 2, null, "x", false),
             () => SpmdCheckpoints.Wish("a", null, TimeSpan.FromHours(1), 2, null, "x", false), () => SpmdCheckpoints.Wish("a", null, null, 0, null, "x", false),
             () => SpmdCheckpoints.Wish("a", null, null, 2, "b", "x", false), () => SpmdCheckpoints.Wish(null, null, null, 2, "b@0", "x", false),
-            () => SpmdCheckpoints.Wish(null, null, null, 2, "../b", "x", false), () => SpmdCheckpoints.Wish(null, "1s", null, 2, null, "-x", false),
+            () => SpmdCheckpoints.Wish(null, null, null, 2, "../b", "x", false), () => SpmdCheckpoints.Wish(null, null, null, 2, "b@3", "x", true), () => SpmdCheckpoints.Wish(null, "1s", null, 2, null, "-x", false),
         })
         {
             Assert.Equal(ExitCodes.Usage, Assert.Throws<CommandException>(wrong).ExitCode);
@@ -146,7 +164,7 @@ public sealed class CheckpointSeriesTests : IDisposable
     /// <summary>A generation of one region and one part.</summary>
     private static Manifest Store(CheckpointSeries series, ulong pages = 1)
     {
-        CheckpointPlan plan = new(series.Name, series.TakeNumber(), [1], series.MustBeFull);
+        CheckpointPlan plan = new(series.Name, series.TakeNumber(), [1], series.MustBeFull([1]));
         string folder = series.Store.Begin(plan.Generation);
         byte[] page = new byte[PageNumber.Bytes];
         page[7] = 1;
@@ -159,7 +177,7 @@ public sealed class CheckpointSeriesTests : IDisposable
         Manifest manifest = series.NewManifest(new Work(), plan, [part], []);
         series.Store.Commit(manifest);
         series.Store.Retain(series.Keep);
-        series.OnStored(manifest, TimeSpan.FromSeconds(1), isUsed: true);
+        series.OnStored(manifest, [1], TimeSpan.FromSeconds(1));
         return manifest;
     }
 

@@ -113,11 +113,69 @@ public sealed class JobCheckpointTests
     }
 
     [Fact]
+    public void A_call_that_finds_none_due_does_not_let_go_of_what_is_being_copied()
+    {
+        RecordedJob job = new(2);
+        job.Attach("a", 1 << 20);
+        job.CallAll(GuestRequest.Checkpoint);
+        job.Job.OnCheckpointTaken(1, 0, "");
+        job.AllGot(0);
+        job.CallAll(GuestRequest.Checkpoint);
+        job.Job.OnCheckpointTaken(0, 0, "");
+        job.AllGot(0);
+        job.CallAll(GuestRequest.Finish);
+        Assert.False(job.IsAnswered(0));
+        Assert.Empty(job.Dropped);
+        job.Job.OnCheckpointEnded();
+        job.AllGot(0);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_restored_region_that_could_not_be_made_may_be_attached_again_with_what_it_had(bool failsAtRank)
+    {
+        RecordedJob job = new(2, joined: false);
+        job.Job.Restore(3, new SavedJob(JobLimits.FirstAddress + (8 << 20), [], [], [new SavedHeap([0, 64], 64)]), [("a", 1 << 20, JobLimits.FirstAddress)]);
+        job.CallAll(GuestRequest.Join);
+        job.AllGotRest(0);
+        Assert.Equal(["a"], job.Job.Unattached);
+        job.CallAll(GuestRequest.Attach, 1 << 20, text: "a");
+        Assert.Empty(job.Job.Unattached);
+        JobRegion region = Assert.Single(job.Making);
+        job.Making.Clear();
+        if (failsAtRank)
+        {
+            job.Job.OnRegionMade(region, 0, "");
+            job.AllGot(0);
+            job.Call(0, GuestRequest.Mapped, region.Id.Value);
+            job.Call(1, GuestRequest.Mapped, region.Id.Value, Errno.ENOMEM);
+            job.AllGot(Errno.ENOMEM);
+        }
+        else
+        {
+            job.Job.OnRegionMade(region, Errno.ENOMEM, "no room");
+            job.AllGot(Errno.ENOMEM);
+        }
+        Assert.Equal(["a"], job.Job.Unattached);
+        (RegionId again, ulong address) = job.Attach("a", 1 << 20);
+        Assert.Equal(JobLimits.FirstAddress, address);
+        JobRegion made = job.Job.Regions.Single(r => r.Id == again);
+        Assert.Equal((0, 1), (made.RestoredFrom, made.Heap.BlockCount));
+    }
+
+    [Fact]
     public void What_was_saved_of_another_job_is_refused()
     {
         RecordedJob job = new(1, joined: false);
         SavedJob saved = new(0, [1, 1], [0, 0], []);
         Assert.Throws<InvalidDataException>(() => job.Job.Restore(1, saved, []));
         Assert.Throws<InvalidDataException>(() => new RecordedJob(1, joined: false).Job.Restore(1, saved, [("a", 4096, JobLimits.FirstAddress)]));
+        SavedJob sound = new(JobLimits.FirstAddress + (4 << 20), [], [], [new SavedHeap([], 0)]);
+        new RecordedJob(1, joined: false).Job.Restore(1, sound, [("a", 4096, JobLimits.FirstAddress)]);
+        foreach ((ulong bytes, ulong address) in new[] { (0ul, JobLimits.FirstAddress), (4096ul, 4096ul), (4096ul, JobLimits.FirstAddress + 4096), (8ul << 20, JobLimits.FirstAddress), (4096ul, JobLimits.FirstAddress + (4 << 20)) })
+            Assert.Throws<InvalidDataException>(() => new RecordedJob(1, joined: false).Job.Restore(1, sound, [("a", bytes, address)]));
+        Assert.Throws<InvalidDataException>(() => new RecordedJob(1, joined: false).Job.Restore(1, sound with { Heaps = [new SavedHeap([8, 16], 64)] }, [("a", 4096, JobLimits.FirstAddress)]));
+        Assert.Throws<InvalidDataException>(() => new RecordedJob(1, joined: false).Job.Restore(1, sound with { Heaps = [null!] }, [("a", 4096, JobLimits.FirstAddress)]));
     }
 }
