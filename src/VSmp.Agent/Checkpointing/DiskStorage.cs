@@ -8,35 +8,57 @@ namespace VSmp.Agent.Checkpointing;
 /// <param name="root">The folder; it is there.</param>
 internal sealed class DiskStorage(string root) : IStorage
 {
-    /// <inheritdoc/>
-    public IReadOnlyList<string> Folders() => NamesOf(Directory.EnumerateDirectories(root));
+    // A link to a folder is none: what is in it is not the checkpoint's to delete.
+    private static readonly EnumerationOptions NoLinks = new() { AttributesToSkip = FileAttributes.ReparsePoint, IgnoreInaccessible = false };
 
     /// <inheritdoc/>
-    public IReadOnlyList<string> Files(string folder) => NamesOf(Directory.EnumerateFiles(Path.Combine(root, folder)));
+    public IReadOnlyList<string> Folders() => Try(() => NamesOf(Directory.EnumerateDirectories(root, "*", NoLinks)));
 
     /// <inheritdoc/>
-    public void MakeFolder(string folder) => _ = Directory.CreateDirectory(Path.Combine(root, folder), WholeFile.OwnerOnly | UnixFileMode.UserExecute);
+    public IReadOnlyList<string> Files(string folder) => Try(() => NamesOf(Directory.EnumerateFiles(Path.Combine(root, folder))));
 
     /// <inheritdoc/>
-    public IStorageFile Create(string folder, string name, long reservedBytes) => new Written(Path.Combine(root, folder, name), reservedBytes);
+    public void MakeFolder(string folder) => Try(() => Directory.CreateDirectory(Path.Combine(root, folder), WholeFile.OwnerOnly | UnixFileMode.UserExecute));
 
     /// <inheritdoc/>
-    public IStorageReader Open(string folder, string name) => new Read(Path.Combine(root, folder, name));
+    public IStorageFile Create(string folder, string name, long reservedBytes) => Try(() => new Written(Path.Combine(root, folder, name), reservedBytes));
 
     /// <inheritdoc/>
-    public void Rename(string folder, string name, string newName) => File.Move(Path.Combine(root, folder, name), Path.Combine(root, folder, newName), overwrite: true);
+    public IStorageReader Open(string folder, string name) => Try(() => new Read(Path.Combine(root, folder, name)));
 
     /// <inheritdoc/>
-    public void Delete(string folder, string name) => File.Delete(Path.Combine(root, folder, name));
+    public void Rename(string folder, string name, string newName) => Try(() =>
+    {
+        File.Move(Path.Combine(root, folder, name), Path.Combine(root, folder, newName), overwrite: true);
+        return true;
+    });
 
     /// <inheritdoc/>
-    public void DeleteFolder(string folder) => Directory.Delete(Path.Combine(root, folder), recursive: true);
+    public void Delete(string folder, string name) => Try(() =>
+    {
+        File.Delete(Path.Combine(root, folder, name));
+        return true;
+    });
+
+    /// <inheritdoc/>
+    public void DeleteFolder(string folder) => Try(() =>
+    {
+        Directory.Delete(Path.Combine(root, folder), recursive: true);
+        return true;
+    });
 
     /// <inheritdoc/>
     public void SyncFolder(string folder) => Sync(Path.Combine(root, folder));
 
     /// <inheritdoc/>
     public void SyncRoot() => Sync(root);
+
+    /// <summary>Runs what may not be allowed: that, too, is a storage that fails.</summary>
+    private static T Try<T>(Func<T> operation)
+    {
+        try { return operation(); }
+        catch (UnauthorizedAccessException e) { throw new IOException(e.Message, e); }
+    }
 
     private static string[] NamesOf(IEnumerable<string> paths) => [.. paths.Select(path => Path.GetFileName(path)).Order(StringComparer.Ordinal)];
 
@@ -103,7 +125,7 @@ internal sealed class DiskStorage(string root) : IStorage
 
     private sealed class Read(string path) : IStorageReader
     {
-        private readonly SafeFileHandle _file = File.OpenHandle(path, options: FileOptions.SequentialScan);
+        private readonly SafeFileHandle _file = OpenRegular(path);
 
         public long Length => RandomAccess.GetLength(_file);
 
@@ -119,5 +141,12 @@ internal sealed class DiskStorage(string root) : IStorage
         }
 
         public void Dispose() => _file.Dispose();
+
+        private static SafeFileHandle OpenRegular(string path)
+        {
+            // To open a pipe would wait for whoever is to write into it.
+            if (UnixFile.Look(path, followLink: true) is { } found && !UnixFile.IsRegular(found.Mode)) throw new IOException($"{path} is no regular file");
+            return File.OpenHandle(path, options: FileOptions.SequentialScan);
+        }
     }
 }

@@ -36,6 +36,7 @@ internal sealed record Manifest(int Format, string Name, uint Generation, DateTi
     private const int SealBytes = 7 + 8 + 1; // with the digits, and a newline
     private const int MaxBytes = 256 << 20;
     private const ulong MaxRegionBytes = 1ul << 47; // of an address space
+    private const ulong MaxPartPages = (ulong)long.MaxValue / PageNumber.Bytes; // of a file
 
     /// <summary>As bytes.</summary>
     public byte[] Write()
@@ -83,10 +84,10 @@ internal sealed record Manifest(int Format, string Name, uint Generation, DateTi
     private string? WhatIsWrong()
     {
         if (Generation == 0 || Ranks < 0 || Regions.Count > ushort.MaxValue) return "a count is none";
+        if (Regions.Any(r => r is null || r.Bytes is 0 or > MaxRegionBytes)) return "a region has no length that one can have";
         if (Regions.DistinctBy(r => r.Name).Count() < Regions.Count) return "two regions have one name";
-        if (Regions.Any(r => r.Bytes is 0 or > MaxRegionBytes)) return "a region has no length that one can have";
-        return Parts.FirstOrDefault(p => p.Generation == 0 || p.Generation > Generation || p.StoredPages > p.Pages || p.Pages > MaxRegionBytes >> PageNumber.Shift || !Control.RunDirectory.IsValidName(p.Node)) is { } part
-            ? $"the part of node {part.Node} is none"
+        return Parts.Any(p => p is null || p.Generation == 0 || p.Generation > Generation || p.StoredPages > p.Pages || p.Pages > MaxPartPages || !Control.RunDirectory.IsValidName(p.Node))
+            ? "a part is none"
             : null;
     }
 }

@@ -12,7 +12,7 @@ internal unsafe partial struct FileStatus
     [FieldOffset(48)] public long Bytes;
 
     /// <summary>Whether it is a regular file.</summary>
-    public readonly bool IsRegular => (Mode & 0xF000) == 0x8000;
+    public readonly bool IsRegular => UnixFile.IsRegular(Mode);
 
     /// <summary>The permission bits.</summary>
     public readonly uint Permissions => Mode & 0xFFF;

@@ -39,6 +39,9 @@ internal static unsafe partial class UnixFile
         return (*(uint*)(status + 20), *(uint*)(status + 24), *(ushort*)(status + 28));
     }
 
+    /// <summary>Whether a mode is that of a regular file.</summary>
+    public static bool IsRegular(uint mode) => (mode & 0xF000) == 0x8000;
+
     /// <summary>Whether we may execute the file, as access(2) sees it (by effective ids).</summary>
     public static bool MayExecute(string path) => AccessAt(AT_FDCWD, path, 1, 0x200 /* AT_EACCESS */) == 0;
 
