@@ -11,7 +11,7 @@ _vsmp() {
         fi
     done
     case ${COMP_WORDS[COMP_CWORD - 1]} in
-        --stats | --config | --secret)
+        --stats | --config | --secret | --dir)
             compopt -o default
             COMPREPLY=()
             return

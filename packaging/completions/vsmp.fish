@@ -15,3 +15,4 @@ complete -c vsmp -f -a '(__vsmp_complete)'
 complete -c vsmp -l stats -r -F
 complete -c vsmp -l config -r -F
 complete -c vsmp -l secret -r -F
+complete -c vsmp -l dir -r -F

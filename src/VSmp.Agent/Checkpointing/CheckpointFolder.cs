@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+using Microsoft.Win32.SafeHandles;
 using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
 
 namespace VSmp.Agent.Checkpointing;
 
-/// <summary>The folder of a checkpoint: its generations (<see cref="CheckpointStore"/>), and the file <c>lock</c>, which whoever changes it holds.</summary>
+/// <summary>The folder of a checkpoint: its generations (<see cref="CheckpointStore"/>), and the file <c>lock</c>, which whoever writes generations, or removes them, has locked.</summary>
 internal sealed class CheckpointFolder
 {
     private const string LockFile = "lock";
@@ -16,60 +17,99 @@ internal sealed class CheckpointFolder
         Store = new CheckpointStore(new DiskStorage(path));
     }
 
-    /// <summary>Where checkpoints are if nobody says otherwise.</summary>
+    /// <summary>Where the current user's checkpoints are, each in the folder of its name.</summary>
     public static string DefaultRoot
     {
         get
         {
             if (Libc.GetEffectiveUserId() == 0) return "/var/lib/vsmp/checkpoints";
             string? state = Environment.GetEnvironmentVariable("XDG_STATE_HOME");
-            string home = state is { Length: > 0 } ? state : System.IO.Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".local", "state");
-            return System.IO.Path.Combine(home, "vsmp", "checkpoints");
+            if (string.IsNullOrEmpty(state)) state = System.IO.Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".local", "state");
+            return System.IO.Path.Combine(state, "vsmp", "checkpoints");
         }
     }
 
-    /// <summary>Its name.</summary>
+    /// <summary>What it is called.</summary>
     public string Name { get; }
 
-    /// <summary>Where it is.</summary>
+    /// <summary>Where it is, from the root of the file system on.</summary>
     public string Path { get; }
 
-    /// <summary>Its generations.</summary>
+    /// <summary>Its generations; to be asked only if it <see cref="Exists"/>.</summary>
     public CheckpointStore Store { get; }
 
-    /// <summary>Whether it is there.</summary>
-    public bool Exists => Directory.Exists(Path);
+    /// <summary>Whether there is one: a folder with a generation, complete or not, or with the lock of who is about to write the first.</summary>
+    /// <exception cref="IOException">It is there, and cannot be read.</exception>
+    public bool Exists => Directory.Exists(Path) && (Store.HasAny || File.Exists(System.IO.Path.Combine(Path, LockFile)));
 
     /// <summary>The folder of a checkpoint, whether or not it is there.</summary>
-    /// <param name="root">The folder that checkpoints are in.</param>
-    /// <param name="nameOrPath">Its name; or, with a slash, the path of a folder that may be a copy.</param>
-    public static CheckpointFolder At(string root, string nameOrPath) =>
-        new(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(nameOrPath.Contains('/') ? nameOrPath : System.IO.Path.Combine(root, nameOrPath))));
+    /// <param name="root">Where checkpoints are.</param>
+    /// <param name="nameOrPath">Its name; or, if there is a slash in it, the path of its folder, which may have been copied.</param>
+    /// <exception cref="CommandException">It is neither.</exception>
+    public static CheckpointFolder At(string root, string nameOrPath)
+    {
+        bool isPath = nameOrPath.Contains('/');
+        if (!isPath && !RunDirectory.IsValidName(nameOrPath))
+        {
+            throw new CommandException(ExitCodes.Usage,
+                $"'{nameOrPath}' is no name of a checkpoint: letters, digits, '.', '_' and '-', 63 at most, a letter or digit first; write a folder's path with a slash, like ./{nameOrPath}");
+        }
+        return new CheckpointFolder(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(isPath ? nameOrPath : System.IO.Path.Combine(root, nameOrPath))));
+    }
 
-    /// <summary>The checkpoints that there are, by name.</summary>
-    /// <exception cref="IOException">The folder that they are in cannot be read.</exception>
-    public static IReadOnlyList<CheckpointFolder> In(string root) => !Directory.Exists(root) ? [] :
-        [.. Directory.EnumerateDirectories(root).Where(path => RunDirectory.IsValidName(System.IO.Path.GetFileName(path)))
-            .OrderBy(path => System.IO.Path.GetFileName(path), NaturalOrder.Instance).Select(path => new CheckpointFolder(path))];
+    /// <summary>The names of the checkpoints that there are, c2 before c10. What else may lie there is passed over; that a folder cannot be looked into is for who asks for that one.</summary>
+    /// <exception cref="IOException">It cannot be read.</exception>
+    /// <exception cref="UnauthorizedAccessException">As above.</exception>
+    public static IReadOnlyList<string> In(string root) => !Directory.Exists(root) ? [] :
+        [.. Directory.EnumerateDirectories(root).Select(path => System.IO.Path.GetFileName(path)).Where(RunDirectory.IsValidName).Where(name => MayBeOne(At(root, name))).Order(NaturalOrder.Instance)];
 
     /// <summary>Makes it, if it is not there, for its owner alone.</summary>
+    /// <exception cref="IOException">It cannot be made.</exception>
+    /// <exception cref="UnauthorizedAccessException">As above.</exception>
     public void Create() => _ = Directory.CreateDirectory(Path, WholeFile.OwnerOnly | UnixFileMode.UserExecute);
 
-    /// <summary>Locks it against whoever else would change it.</summary>
-    /// <returns>Unlocks; null: somebody has it.</returns>
-    /// <exception cref="IOException">It cannot be locked.</exception>
+    /// <summary>Locks it against all others who do so, on any host that sees the same folder and its locks.</summary>
+    /// <returns>Ends it; null: somebody else has it.</returns>
+    /// <exception cref="IOException">It is not there, or cannot be locked.</exception>
     public IDisposable? TryLock()
     {
-        try
+        string path = System.IO.Path.Combine(Path, LockFile);
+        while (true)
         {
-            return new FileStream(System.IO.Path.Combine(Path, LockFile), new FileStreamOptions
+            int fd = Libc.Open(path, Libc.O_RDWR | Libc.O_CREAT | Libc.O_NOFOLLOW | Libc.O_NONBLOCK | Libc.O_CLOEXEC, (uint)WholeFile.OwnerOnly);
+            if (fd < 0) throw Errno.Exception($"cannot open {path}");
+            SafeFileHandle file = new(fd, ownsHandle: true);
+            try
             {
-                Mode = FileMode.OpenOrCreate,
-                Access = FileAccess.ReadWrite,
-                Share = FileShare.None,
-                UnixCreateMode = WholeFile.OwnerOnly,
-            });
+                if (Libc.FLock(fd, Libc.LOCK_EX | Libc.LOCK_NB) < 0) return Errno.Last == Errno.EAGAIN ? null : throw Errno.Exception($"cannot lock {path}");
+                // Who had it before may have deleted it, with the folder: then the lock is another's to take.
+                if (FileStatus.Of(fd).Links == 0) continue;
+                (IDisposable taken, file) = (file, null!);
+                return taken;
+            }
+            finally
+            {
+                file?.Dispose();
+            }
         }
-        catch (IOException e) when (e.HResult == Errno.EAGAIN) { return null; }
+    }
+
+    /// <summary>Removes all generations, and the folder, unless there is something in it that no checkpoint has. It is to be locked.</summary>
+    /// <returns>Whether the folder is gone.</returns>
+    /// <exception cref="IOException">Something could not be removed.</exception>
+    /// <exception cref="UnauthorizedAccessException">As above.</exception>
+    public bool Remove()
+    {
+        Store.RemoveAll();
+        if (Directory.EnumerateFileSystemEntries(Path).Any(path => System.IO.Path.GetFileName(path) != LockFile)) return false;
+        File.Delete(System.IO.Path.Combine(Path, LockFile));
+        Directory.Delete(Path);
+        return true;
+    }
+
+    private static bool MayBeOne(CheckpointFolder folder)
+    {
+        try { return folder.Exists; }
+        catch (IOException) { return true; }
     }
 }

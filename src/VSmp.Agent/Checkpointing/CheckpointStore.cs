@@ -27,11 +27,30 @@ internal sealed class CheckpointStore(IStorage storage)
     /// <summary>Where it is.</summary>
     public IStorage Storage => storage;
 
+    /// <summary>Whether there is a generation, complete or not.</summary>
+    public bool HasAny => Numbers().Any();
+
     /// <summary>The generations that are complete, as far as can be told without reading them; ascending.</summary>
     public IReadOnlyList<uint> List() => [.. Numbers().Where(n => storage.Files(FolderOf(n)).Contains(Manifest.FileName)).Order()];
 
     /// <summary>A number that no generation has, or was begun with: who was to write one that was given up may still be at it.</summary>
     public uint NextNumber() => Numbers().Append(0u).Max() + 1;
+
+    /// <summary>How long all files of all generations are together, complete or not.</summary>
+    /// <exception cref="IOException">One cannot be looked at.</exception>
+    public ulong CountBytes()
+    {
+        ulong bytes = 0;
+        foreach (string folder in Numbers().Select(FolderOf))
+        {
+            foreach (string name in storage.Files(folder))
+            {
+                using IStorageReader file = storage.Open(folder, name);
+                bytes += (ulong)file.Length;
+            }
+        }
+        return bytes;
+    }
 
     /// <summary>The latest generation whose manifest is sound, and whose files are there.</summary>
     /// <param name="warn">Gets what is wrong with later ones.</param>
@@ -116,6 +135,21 @@ internal sealed class CheckpointStore(IStorage storage)
         foreach (uint generation in all.Take(all.Count - Math.Max(count, 1)).ToArray()) Remove(generation);
     }
 
+    /// <summary>Removes all generations, whether complete, sound or neither.</summary>
+    /// <exception cref="IOException">One could not be removed.</exception>
+    public void RemoveAll()
+    {
+        string[] folders = [.. Numbers().Select(FolderOf)];
+        // First none is there any more: one would be left without the files of another if this were stopped.
+        foreach (string folder in folders.Where(folder => storage.Files(folder).Contains(Manifest.FileName)))
+        {
+            storage.Delete(folder, Manifest.FileName);
+            storage.SyncFolder(folder);
+        }
+        foreach (string folder in folders) storage.DeleteFolder(folder);
+        storage.SyncRoot();
+    }
+
     /// <summary>Removes what belongs to no generation that is there. Not while one is being written.</summary>
     /// <exception cref="IOException">It could not be removed.</exception>
     public void Sweep()
@@ -152,21 +186,27 @@ internal sealed class CheckpointStore(IStorage storage)
 
     /// <summary>Reads all of a generation, and finds whatever is not as it was written.</summary>
     /// <param name="manifest">The generation.</param>
-    /// <param name="progress">Gets how many pages were looked at.</param>
+    /// <param name="progress">Called for each page.</param>
     /// <exception cref="CheckpointException">It is damaged.</exception>
     /// <exception cref="IOException">It cannot be read.</exception>
-    public void Verify(Manifest manifest, Action<ulong>? progress = null)
+    public void Verify(Manifest manifest, Action? progress = null)
     {
-        ulong done = 0;
-        foreach (SavedPart part in manifest.Parts)
+        foreach (SavedPart part in manifest.Parts) VerifyPart(manifest, part, progress);
+    }
+
+    /// <summary>Reads all of one part of a generation, as <see cref="Verify"/> does of each.</summary>
+    /// <param name="manifest">The generation.</param>
+    /// <param name="part">The part.</param>
+    /// <param name="progress">Called for each page.</param>
+    /// <inheritdoc cref="Verify" path="/exception"/>
+    public void VerifyPart(Manifest manifest, SavedPart part, Action? progress = null)
+    {
+        var had = new PageSet(manifest);
+        new PartReader(storage, manifest, part).ReadPages(record =>
         {
-            var had = new PageSet(manifest);
-            new PartReader(storage, manifest, part).ReadPages(record =>
-            {
-                if (!had.Add(record)) throw new CheckpointException($"the part of node {part.Node} of generation {part.Generation} has page {record.Page.Value} of region {manifest.Regions[record.Region].Name} twice");
-                return true;
-            }, (_, _) => progress?.Invoke(++done));
-        }
+            if (!had.Add(record)) throw new CheckpointException($"the part of node {part.Node} of generation {part.Generation} has page {record.Page.Value} of region {manifest.Regions[record.Region].Name} twice");
+            return true;
+        }, (_, _) => progress?.Invoke());
     }
 
     /// <summary>Passes on the pages that a generation has, each once. Those that it does not pass on are zero.</summary>

@@ -106,6 +106,10 @@ internal sealed record SavedRun(IReadOnlyList<string> Command, string Directory,
 /// <param name="Address">Where it lies in every rank.</param>
 internal sealed record SavedRegion(string Name, ulong Bytes, ulong Address)
 {
+    /// <summary>Its length in pages, as the program asked for it.</summary>
+    [JsonIgnore]
+    public ulong UsedPages => (Bytes + PageNumber.Bytes - 1) / PageNumber.Bytes;
+
     /// <summary>Its length in pages: of whole extents, as it is placed. What is behind its end can be granted, and so be checkpointed, though nobody should use it.</summary>
     [JsonIgnore]
     public ulong PageCount => (Bytes + ExtentNumber.Bytes - 1) / ExtentNumber.Bytes * ExtentNumber.Pages;
@@ -117,7 +121,12 @@ internal sealed record SavedRegion(string Name, ulong Bytes, ulong Address)
 /// <param name="Pages">How many pages.</param>
 /// <param name="StoredPages">How many of these are not zero.</param>
 /// <param name="IndexCrc">CRC-32C of its index.</param>
-internal sealed record SavedPart(uint Generation, string Node, ulong Pages, ulong StoredPages, uint IndexCrc);
+internal sealed record SavedPart(uint Generation, string Node, ulong Pages, ulong StoredPages, uint IndexCrc)
+{
+    /// <summary>How long its files are together.</summary>
+    [JsonIgnore]
+    public ulong FileBytes => (Pages * IndexRecord.Bytes) + (StoredPages * PageNumber.Bytes);
+}
 
 /// <summary>A checkpoint that cannot be used; the message says which file, and why.</summary>
 internal sealed class CheckpointException(string message, Exception? inner = null) : Exception(message, inner);

@@ -12,8 +12,6 @@ internal sealed class PartWriter : IDisposable
 {
     private const int BatchPages = 64;
 
-    private static readonly uint ZeroCrc = Crc32C.Compute(new byte[PageNumber.Bytes]);
-
     private readonly IStorageFile _pages, _index;
     private readonly string _node;
     private readonly byte[] _batch = new byte[BatchPages * PageNumber.Bytes], _records = new byte[BatchPages * IndexRecord.Bytes];
@@ -38,6 +36,9 @@ internal sealed class PartWriter : IDisposable
             throw;
         }
     }
+
+    /// <summary>CRC-32C of a zero page.</summary>
+    public static uint ZeroCrc { get; } = Crc32C.Compute(new byte[PageNumber.Bytes]);
 
     /// <summary>The file with a node's pages.</summary>
     public static string PagesName(string node) => $"{node}.pages";

@@ -51,7 +51,7 @@ internal static class AuditCommand
         report = report with { Seconds = Math.Round(watch.Elapsed.TotalSeconds, 3), Findings = findings };
         if (asJson) Output.Line(JsonSerializer.Serialize(report, ReportJson.Default.AuditReport));
         else Show(report);
-        return findings.Count == 0 ? ExitCodes.Ok : ExitCodes.AuditFailed;
+        return findings.Count == 0 ? ExitCodes.Ok : ExitCodes.Unsound;
     }
 
     private static void Show(AuditReport report)

@@ -1,225 +1,181 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.CommandLine;
-using System.Diagnostics;
+using System.CommandLine.Completions;
 using System.Globalization;
-using System.Text;
 using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Control;
-using VSmp.Coherence;
 
 namespace VSmp.Agent.Cli;
 
-/// <summary><c>vsmp checkpoint</c>: looks at the files of checkpoints, and removes them, without a cluster. With one: <see cref="CheckpointOrders"/>.</summary>
+/// <summary><c>vsmp checkpoint</c>: looks at checkpoints, and removes them. It needs no agent: a checkpoint is files. What needs one is in <see cref="CheckpointOrders"/>.</summary>
 internal static class CheckpointCommand
 {
-    private const int ProgressMilliseconds = 200;
+    /// <summary>Where checkpoints are; on every command of this one.</summary>
+    public static Option<string?> DirOption { get; } = new("--dir")
+    {
+        Description = $"The folder that checkpoints are in (default: {CheckpointFolder.DefaultRoot})",
+        HelpName = "DIR",
+        Recursive = true,
+    };
 
     /// <summary>The command.</summary>
     public static Command New()
     {
-        Command command = CommandLine.NewCommand("checkpoint", "Take, list, show, verify, compare, restore and remove checkpoints. They are files: to look at them no agent is needed, and a copied folder will do.",
-            "vsmp checkpoint create now region", "vsmp checkpoint ls", "vsmp checkpoint show heat", "vsmp checkpoint verify /mnt/copy/heat", "vsmp checkpoint diff heat@3 heat@5", "vsmp checkpoint restore heat", "vsmp checkpoint rm heat");
+        Command command = CommandLine.NewCommand("checkpoint", "Take checkpoints, look at them, go on from them, and remove them. They are files: to look at them no agent is needed, and a copied folder will do.",
+            "vsmp checkpoint create now grid", "vsmp checkpoint ls", "vsmp checkpoint show heat", "vsmp checkpoint verify /mnt/backup/heat", "vsmp checkpoint diff heat@3 heat@5", "vsmp checkpoint rm heat --generation 3");
+        command.Options.Add(DirOption);
         command.Subcommands.Add(CheckpointOrders.NewCreate());
         command.Subcommands.Add(NewList());
-        command.Subcommands.Add(NewShow());
-        command.Subcommands.Add(NewVerify());
-        command.Subcommands.Add(NewDiff());
+        command.Subcommands.Add(CheckpointShowCommand.New());
+        command.Subcommands.Add(CheckpointVerifyCommand.New());
+        command.Subcommands.Add(CheckpointDiffCommand.New());
         command.Subcommands.Add(CheckpointOrders.NewRestore());
         command.Subcommands.Add(NewRemove());
         return command;
     }
 
-    /// <summary>Text of a file, which may have been made by anybody, fit for a terminal.</summary>
-    internal static string Printable(string text) => string.Concat(text.Select(c => char.IsControl(c) || char.IsSurrogate(c) || char.GetUnicodeCategory(c) == UnicodeCategory.Format ? '?' : c));
-
-    internal static Option<string?> NewRootOption() => CommandLine.NewCheckpointsOption("--dir");
-
-    internal static Argument<string> NewNameArgument(Option<string?> root, string name = "NAME")
+    /// <summary>An argument that says which checkpoint.</summary>
+    public static Argument<string> NewNameArgument()
     {
-        Argument<string> argument = new(name) { Description = "A checkpoint, by its name or the path of its folder (with a slash); NAME@N: its generation N", HelpName = name };
-        argument.CompletionSources.Add(context =>
-        {
-            try { return CheckpointFolder.In(context.ParseResult.GetValue(root) ?? CheckpointFolder.DefaultRoot).Select(folder => new System.CommandLine.Completions.CompletionItem(folder.Name)); }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return []; }
-        });
-        return argument;
+        Argument<string> name = new("NAME") { Description = "Its name; or, with a slash in it, the path of its folder, which may be a copy", HelpName = "NAME|PATH" };
+        name.CompletionSources.Add(Names);
+        return name;
     }
+
+    /// <summary>An option that says which generation.</summary>
+    public static Option<uint?> NewGenerationOption(string description) => new("--generation") { Description = description, HelpName = "N" };
+
+    /// <summary>The names of checkpoints, for a shell.</summary>
+    public static IEnumerable<CompletionItem> Names(CompletionContext context)
+    {
+        try { return CheckpointFolder.In(RootOf(context.ParseResult)).Select(name => new CompletionItem(name)); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return []; }
+    }
+
+    /// <summary>The checkpoint that is meant, which is there.</summary>
+    /// <exception cref="CommandException">It is not.</exception>
+    public static CheckpointFolder Find(ParseResult parsed, string nameOrPath)
+    {
+        CheckpointFolder folder = CheckpointFolder.At(RootOf(parsed), nameOrPath);
+        if (folder.Exists) return folder;
+        string what = Printable.Of(folder.Path);
+        throw new CommandException(ExitCodes.Usage, Directory.Exists(folder.Path) ? $"{what} is no checkpoint: there is no generation in it"
+            : $"there is no checkpoint {what}: vsmp checkpoint ls lists those that there are");
+    }
+
+    /// <summary>Requires that a checkpoint has a generation.</summary>
+    /// <exception cref="CommandException">It has not.</exception>
+    public static void Require(CheckpointFolder folder, uint generation)
+    {
+        IReadOnlyList<uint> all = folder.Store.List();
+        if (all.Contains(generation)) return;
+        throw new CommandException(ExitCodes.Usage, $"checkpoint {Printable.Of(folder.Name)} has no generation {generation}: it has {(all.Count == 0 ? "none" : Spans(all))}");
+    }
+
+    /// <summary>Does what reads checkpoints; what is wrong with one is said in a line.</summary>
+    /// <exception cref="CommandException">It failed.</exception>
+    public static int Try(Func<int> action)
+    {
+        try { return action(); }
+        catch (CheckpointException e) { throw new CommandException(ExitCodes.Unsound, Printable.Of(e.Message)); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new CommandException(ExitCodes.Unsound, $"a checkpoint cannot be read: {Printable.Of(e.Message)}"); }
+    }
+
+    /// <summary>Numbers in ascending order, as people write them: <c>1, 3-5</c>.</summary>
+    public static string Spans(IEnumerable<uint> numbers)
+    {
+        var spans = new List<(uint First, uint Last)>();
+        foreach (uint number in numbers)
+        {
+            if (spans.Count > 0 && spans[^1].Last + 1 == number) spans[^1] = (spans[^1].First, number);
+            else spans.Add((number, number));
+        }
+        return string.Join(", ", spans.Select(span => span.First == span.Last ? $"{span.First}" : $"{span.First}-{span.Last}"));
+    }
+
+    /// <summary>When something was, by the clock of who asks.</summary>
+    public static string Time(DateTimeOffset time) => time.ToLocalTime().ToString("yyyy-MM-dd HH:mm:ss", CultureInfo.InvariantCulture);
+
+    private static string RootOf(ParseResult parsed) => parsed.GetValue(DirOption) ?? CheckpointFolder.DefaultRoot;
 
     private static Command NewList()
     {
-        Option<string?> root = NewRootOption();
-        Command command = CommandLine.NewCommand("ls", "List the checkpoints that there are.", "vsmp checkpoint ls", "vsmp checkpoint ls --dir /mnt/checkpoints");
-        command.Options.Add(root);
-        command.SetAction(parsed => Try(() => List(parsed.GetValue(root) ?? CheckpointFolder.DefaultRoot)));
+        Command command = CommandLine.NewCommand("ls", "List the checkpoints: their generations, and what the newest one that can be used was taken of. What is in their files is not looked at: verify does that.",
+            "vsmp checkpoint ls", "vsmp checkpoint ls --dir /mnt/backup");
+        command.SetAction(List);
         return command;
     }
 
-    private static Command NewShow()
+    private static int List(ParseResult parsed)
     {
-        Option<string?> root = NewRootOption();
-        Argument<string> name = NewNameArgument(root);
-        Command command = CommandLine.NewCommand("show", "Show what a generation has: of which regions, written by whom, and what has changed with it.", "vsmp checkpoint show heat", "vsmp checkpoint show heat@3");
-        command.Options.Add(root);
-        command.Arguments.Add(name);
-        command.SetAction(parsed => Try(() =>
-        {
-            (CheckpointFolder folder, Manifest manifest) = Find(parsed.GetValue(root), parsed.GetValue(name)!);
-            CheckpointPicture.Show(folder, manifest);
-            return ExitCodes.Ok;
-        }));
-        return command;
-    }
-
-    private static Command NewVerify()
-    {
-        Option<string?> root = NewRootOption();
-        Argument<string> name = NewNameArgument(root);
-        Command command = CommandLine.NewCommand("verify", "Read all of a checkpoint, and find whatever is not as it was written.", "vsmp checkpoint verify heat", "vsmp checkpoint verify /mnt/copy/heat@3");
-        command.Options.Add(root);
-        command.Arguments.Add(name);
-        command.SetAction(parsed => Try(() => Verify(parsed.GetValue(root), parsed.GetValue(name)!)));
-        return command;
-    }
-
-    private static Command NewDiff()
-    {
-        Option<string?> root = NewRootOption();
-        Argument<string> from = NewNameArgument(root, "FROM"), to = NewNameArgument(root, "TO");
-        Option<bool> pages = new("--pages") { Description = "List each range of pages that differ" };
-        Command command = CommandLine.NewCommand("diff", "Compare two generations page by page. Ends with 12 if they differ.", "vsmp checkpoint diff heat@3 heat@5", "vsmp checkpoint diff heat@3 /mnt/copy/heat --pages");
-        command.Options.Add(root);
-        command.Options.Add(pages);
-        command.Arguments.Add(from);
-        command.Arguments.Add(to);
-        command.SetAction(parsed => Try(() =>
-        {
-            var (folder, manifest) = Find(parsed.GetValue(root), parsed.GetValue(from)!);
-            var (otherFolder, other) = Find(parsed.GetValue(root), parsed.GetValue(to)!);
-            return CheckpointPicture.Compare(folder, manifest, otherFolder, other, parsed.GetValue(pages)) ? ExitCodes.Ok : ExitCodes.Differs;
-        }));
-        return command;
-    }
-
-    private static Command NewRemove()
-    {
-        Option<string?> root = NewRootOption();
-        Argument<string> name = NewNameArgument(root);
-        Command command = CommandLine.NewCommand("rm", "Remove a checkpoint, or one of its generations.", "vsmp checkpoint rm heat", "vsmp checkpoint rm heat@3");
-        command.Options.Add(root);
-        command.Arguments.Add(name);
-        command.SetAction(parsed => Try(() => Remove(parsed.GetValue(root), parsed.GetValue(name)!)));
-        return command;
-    }
-
-    internal static int Try(Func<int> action)
-    {
-        try { return action(); }
-        catch (CheckpointException e) { throw new CommandException(ExitCodes.Damaged, Printable(e.Message)); }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new CommandException(ExitCodes.Failed, Printable(e.Message)); }
-    }
-
-    private static int List(string root)
-    {
-        IReadOnlyList<CheckpointFolder> all = CheckpointFolder.In(root);
-        if (all.Count == 0)
-        {
-            CommandLine.Say($"there are no checkpoints in {root}");
-            return ExitCodes.Ok;
-        }
-        Table table = new(new("name"), new("generations", true), new("latest"), new("program"), new("ranks", true), new("memory", true), new("stored", true));
-        foreach (CheckpointFolder folder in all)
-        {
-            IReadOnlyList<uint> generations = folder.Store.List();
-            string stored = Sizes.Format((ulong)Directory.EnumerateFiles(folder.Path, "*", SearchOption.AllDirectories).Sum(file => new FileInfo(file).Length));
-            try
-            {
-                Manifest? latest = generations.Count == 0 ? null : folder.Store.Load(generations[^1]);
-                table.Add(folder.Name, string.Join(' ', generations), latest is null ? "-" : When(latest), latest is null ? "-" : Printable(latest.Program),
-                    latest?.Ranks.ToString(CultureInfo.InvariantCulture) ?? "-", latest is null ? "-" : Sizes.Format((ulong)latest.Regions.Sum(r => (long)r.Bytes)), stored);
-            }
-            catch (Exception e) when (e is CheckpointException or IOException) { table.Add(folder.Name, string.Join(' ', generations), Printable(e.Message), "-", "-", "-", stored); }
-        }
+        string root = RootOf(parsed);
+        IReadOnlyList<string> names;
+        try { names = CheckpointFolder.In(root); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new CommandException(ExitCodes.Failed, $"cannot list checkpoints: {Printable.Of(e.Message)}"); }
+        if (parsed.GetValue(DirOption) is not null && !Directory.Exists(root)) throw new CommandException(ExitCodes.Usage, $"--dir: there is no folder {Printable.Of(root)}");
+        Table table = new(new("name"), new("generations"), new("newest taken"), new("program"), new("ranks", true), new("memory", true), new("stored", true), new("note"));
+        foreach (string name in names) Add(table, CheckpointFolder.At(root, name));
         table.Write();
         return ExitCodes.Ok;
     }
 
-    /// <summary>When a generation was taken, here.</summary>
-    internal static string When(Manifest manifest) => manifest.TakenAt.ToLocalTime().ToString("yyyy-MM-dd HH:mm:ss", CultureInfo.InvariantCulture);
-
-    private static int Verify(string? root, string text)
+    private static void Add(Table table, CheckpointFolder folder)
     {
-        (CheckpointFolder folder, uint? wanted) = Parse(root, text);
-        IReadOnlyList<uint> generations = wanted is { } one ? [one] : folder.Store.List();
-        if (generations.Count == 0) throw new CommandException(ExitCodes.Failed, $"checkpoint {folder.Name} has no generation");
-        bool isSound = true;
-        foreach (uint generation in generations)
+        var notes = new List<string>();
+        string generations = "-", stored = "-";
+        Manifest? newest = null;
+        try
         {
-            var watch = Stopwatch.StartNew();
-            try
-            {
-                Manifest manifest = folder.Store.Load(generation);
-                ulong all = (ulong)manifest.Parts.Sum(p => (long)p.Pages), stored = (ulong)manifest.Parts.Sum(p => (long)p.StoredPages);
-                long told = 0;
-                folder.Store.Verify(manifest, done =>
-                {
-                    if (!Output.IsErrorTerminal || watch.ElapsedMilliseconds - told < ProgressMilliseconds) return;
-                    told = watch.ElapsedMilliseconds;
-                    Output.Error($"\rgeneration {generation}: {done * 100 / all} % ");
-                });
-                if (told > 0) Output.Error("\r\u001b[K");
-                double seconds = watch.Elapsed.TotalSeconds;
-                Output.Line(string.Create(CultureInfo.InvariantCulture,
-                    $"generation {generation} is sound: {all} pages, {Sizes.Format(stored * PageNumber.Bytes)} read in {seconds:0.00} s ({stored * PageNumber.Bytes / seconds / 1e9:0.00} GB/s)"));
-            }
-            catch (Exception e) when (e is CheckpointException or IOException)
-            {
-                isSound = false;
-                Output.Line($"generation {generation} is damaged: {Printable(e.Message)}");
-            }
+            IReadOnlyList<uint> all = folder.Store.List();
+            if (all.Count > 0) generations = Spans(all);
+            else notes.Add("no generation is complete");
+            newest = folder.Store.FindNewest(notes.Add);
+            stored = Sizes.Format(folder.Store.CountBytes());
         }
-        return isSound ? ExitCodes.Ok : ExitCodes.Damaged;
+        catch (IOException e) { notes.Add(e.Message); }
+        string note = Printable.Of(string.Join("; ", notes));
+        if (newest is null) table.Add(folder.Name, generations, "-", "-", "-", "-", stored, note);
+        else
+        {
+            table.Add(folder.Name, generations, Time(newest.TakenAt), Printable.Of(newest.Program), newest.Ranks.ToString(CultureInfo.InvariantCulture), Sizes.Format(MemoryOf(newest)), stored, note);
+        }
     }
 
-    private static int Remove(string? root, string text)
+    private static ulong MemoryOf(Manifest manifest) => manifest.Regions.Aggregate(0ul, (sum, region) => sum + region.Bytes);
+
+    private static Command NewRemove()
     {
-        (CheckpointFolder folder, uint? wanted) = Parse(root, text);
-        using IDisposable taken = folder.TryLock() ?? throw new CommandException(ExitCodes.Taken, $"checkpoint {folder.Name} is in use: a running job writes it");
-        IReadOnlyList<uint> generations = folder.Store.List();
-        if (wanted is not { } generation)
+        Argument<string> name = NewNameArgument();
+        Option<uint?> generation = NewGenerationOption("Remove this one; what others need of its files stays (default: all, and the folder)");
+        Command command = CommandLine.NewCommand("rm", "Remove a checkpoint, or one generation of it, for good. Nothing is asked. It is refused while a running job writes that checkpoint.",
+            "vsmp checkpoint rm heat", "vsmp checkpoint rm heat --generation 3");
+        command.Arguments.Add(name);
+        command.Options.Add(generation);
+        command.SetAction(parsed =>
         {
-            foreach (uint each in generations) folder.Store.Remove(each);
-            folder.Store.Sweep();
-            Directory.Delete(folder.Path, recursive: true);
+            try { return Remove(Find(parsed, parsed.GetValue(name)!), parsed.GetValue(generation)); }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+            {
+                throw new CommandException(ExitCodes.Failed, $"checkpoint {Printable.Of(parsed.GetValue(name)!)} is not removed, or not all of it: {Printable.Of(e.Message)}");
+            }
+        });
+        return command;
+    }
+
+    private static int Remove(CheckpointFolder folder, uint? generation)
+    {
+        string name = Printable.Of(folder.Name);
+        using IDisposable? own = folder.TryLock();
+        if (own is null) throw new CommandException(ExitCodes.Taken, $"checkpoint {name} is not removed: a running job writes it ({Printable.Of(folder.Path)}/lock is locked)");
+        if (generation is not { } number)
+        {
+            Output.Line(folder.Remove() ? $"checkpoint {name} is removed" : $"checkpoint {name} is removed; its folder stays: {Printable.Of(folder.Path)} has other files in it");
             return ExitCodes.Ok;
         }
-        if (!generations.Contains(generation)) throw NoGeneration(folder, generation, generations);
-        folder.Store.Remove(generation);
+        Require(folder, number);
+        folder.Store.Remove(number);
+        string stays = folder.Store.Storage.Folders().Contains(CheckpointStore.FolderOf(number)) ? "; files of it stay that others need, or may need" : "";
+        Output.Line($"generation {number} of checkpoint {name} is removed{stays}");
         return ExitCodes.Ok;
-    }
-
-    private static CommandException NoGeneration(CheckpointFolder folder, uint generation, IReadOnlyList<uint> generations) =>
-        new(ExitCodes.Failed, $"checkpoint {folder.Name} has no generation {generation}: there is {(generations.Count == 0 ? "none" : string.Join(", ", generations))}");
-
-    internal static (CheckpointFolder Folder, Manifest Manifest) Find(string? root, string text)
-    {
-        (CheckpointFolder folder, uint? wanted) = Parse(root, text);
-        if (wanted is not { } generation)
-        {
-            return (folder, folder.Store.FindNewest(why => CommandLine.Say(Printable(why))) ?? throw new CommandException(ExitCodes.Failed, $"checkpoint {folder.Name} has no sound generation"));
-        }
-        IReadOnlyList<uint> generations = folder.Store.List();
-        return generations.Contains(generation) ? (folder, folder.Store.Load(generation)) : throw NoGeneration(folder, generation, generations);
-    }
-
-    private static (CheckpointFolder Folder, uint? Generation) Parse(string? root, string text)
-    {
-        int at = text.LastIndexOf('@');
-        uint? generation = null;
-        if (at >= 0 && uint.TryParse(text.AsSpan(at + 1), NumberStyles.None, CultureInfo.InvariantCulture, out uint number)) (text, generation) = (text[..at], number);
-        if (!text.Contains('/') && !RunDirectory.IsValidName(text)) throw new CommandException(ExitCodes.Usage, $"'{text}' is neither the name of a checkpoint nor, with a slash, a path");
-        string folders = root ?? CheckpointFolder.DefaultRoot;
-        CheckpointFolder folder = CheckpointFolder.At(folders, text);
-        return folder.Exists ? (folder, generation)
-            : throw new CommandException(ExitCodes.Failed, text.Contains('/') ? $"there is no folder {folder.Path}" : $"there is no checkpoint {text} in {folders} (--dir says where else to look)");
     }
 }

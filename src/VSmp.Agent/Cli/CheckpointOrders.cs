@@ -30,16 +30,16 @@ internal static class CheckpointOrders
     /// <summary>The command that goes on from one.</summary>
     public static Command NewRestore()
     {
-        Option<string?> root = CheckpointCommand.NewRootOption();
-        Argument<string> name = CheckpointCommand.NewNameArgument(root);
+        Argument<string> name = CheckpointCommand.NewNameArgument();
+        Option<uint?> generation = CheckpointCommand.NewGenerationOption("From this one (default: the latest that can be used)");
         Option<bool> ha = new("--ha") { Description = "As vsmp spmd --ha" };
         Command command = CommandLine.NewCommand("restore", "Go on from a checkpoint of a job: run it as it was run, in the same folder, with the same arguments. (vsmp spmd --restart runs it in another way.)",
-            "vsmp checkpoint restore heat", "vsmp checkpoint restore heat@3");
-        command.Options.Add(root);
+            "vsmp checkpoint restore heat", "vsmp checkpoint restore heat --generation 3");
+        command.Options.Add(generation);
         command.Options.Add(ha);
         command.Arguments.Add(name);
         command.SetAction(parsed => CheckpointCommand.Try(() =>
-            Restore(parsed.GetValue(CommandLine.ClusterOption)!, parsed.GetValue(root), parsed.GetValue(name)!, parsed.GetValue(ha))));
+            Restore(parsed.GetValue(CommandLine.ClusterOption)!, CheckpointCommand.Find(parsed, parsed.GetValue(name)!), parsed.GetValue(generation), parsed.GetValue(ha))));
         return command;
     }
 
@@ -71,28 +71,30 @@ internal static class CheckpointOrders
     private static CheckpointProgress Ask(ControlClient client, string node, CheckpointRequest request) => JsonSerializer.Deserialize(
         client.AskNode(node, NodeQuestion.TakeCheckpoint, JsonSerializer.SerializeToUtf8Bytes(request, CheckpointJson.Default.CheckpointRequest)), CheckpointJson.Default.CheckpointProgress)!;
 
-    private static int Restore(string cluster, string? root, string text, bool isHighlyAvailable)
+    private static int Restore(string cluster, CheckpointFolder folder, uint? generation, bool isHighlyAvailable)
     {
-        (CheckpointFolder folder, Manifest manifest) = CheckpointCommand.Find(root, text);
+        if (generation is { } wanted) CheckpointCommand.Require(folder, wanted);
+        Manifest manifest = (generation is { } number ? folder.Store.Load(number) : folder.Store.FindNewest(why => CommandLine.Say(Printable.Of(why))))
+            ?? throw new CommandException(ExitCodes.Unsound, $"checkpoint {Printable.Of(folder.Name)} has no generation that can be gone on from");
         if (manifest.Ranks == 0)
         {
-            throw new CommandException(ExitCodes.Refused, $"checkpoint {folder.Name} is of the memory of a program ({CheckpointCommand.Printable(manifest.Program)}) whose registers nobody has saved: nothing can go on from it");
+            throw new CommandException(ExitCodes.Refused, $"checkpoint {folder.Name} is of the memory of a program ({Printable.Of(manifest.Program)}) whose registers nobody has saved: nothing can go on from it");
         }
         if (manifest.Run is not { } run || run.Command.Count == 0)
         {
-            throw new CommandException(ExitCodes.Failed, $"how {CheckpointCommand.Printable(manifest.Program)} was run is not known: vsmp spmd -n {manifest.Ranks} --restart {folder.Name}@{manifest.Generation} -- PROGRAM runs it");
+            throw new CommandException(ExitCodes.Failed, $"how {Printable.Of(manifest.Program)} was run is not known: vsmp spmd -n {manifest.Ranks} --restart {folder.Name}@{manifest.Generation} -- PROGRAM runs it");
         }
         try { Environment.CurrentDirectory = run.Directory; }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
-            throw new CommandException(ExitCodes.Failed, $"it was run in {CheckpointCommand.Printable(run.Directory)}, which cannot be gone to: {e.Message}");
+            throw new CommandException(ExitCodes.Failed, $"it was run in {Printable.Of(run.Directory)}, which cannot be gone to: {e.Message}");
         }
         string[] arguments =
         [
-            "--cluster", cluster, "spmd", "-n", manifest.Ranks.ToString(CultureInfo.InvariantCulture), "--restart", $"{folder.Name}@{manifest.Generation}", "--protocol", run.Protocol,
+            "--cluster", cluster, "spmd", "-n", manifest.Ranks.ToString(CultureInfo.InvariantCulture), "--restart", isHighlyAvailable ? folder.Name : $"{folder.Name}@{manifest.Generation}", "--protocol", run.Protocol,
             "--redundancy", run.IsMirrored ? "mirror" : "none", .. run.Region is { } region ? new[] { "--name", region } : [], .. isHighlyAvailable ? new[] { "--ha" } : [], "--", .. run.Command,
         ];
-        CommandLine.Say($"vsmp {string.Join(' ', arguments.Select(CheckpointCommand.Printable))}");
+        CommandLine.Say($"vsmp {string.Join(' ', arguments.Select(Printable.Of))}");
         int error = ProcessSpawn.Exec(ProcessSpawn.Bytes("/proc/self/exe"), [ProcessSpawn.Bytes(Environment.ProcessPath!), .. arguments.Select(ProcessSpawn.Bytes)]);
         throw new CommandException(ExitCodes.Failed, $"vsmp spmd cannot be run: {Errno.Text(error)}");
     }

@@ -10,10 +10,12 @@ internal static class ExitCodes
     /// <summary>Done.</summary>
     public const int Ok = 0;
 
-    /// <summary>It failed in a way that has no number of its own; <c>vsmp doctor</c>: a check failed.</summary>
+    /// <summary>It failed in a way that has no number of its own; <c>vsmp doctor</c>: a check failed; <c>vsmp checkpoint diff</c>: they differ, and nothing
+    /// has failed.</summary>
     public const int Failed = 1;
 
-    /// <summary>The command line or the configuration file is wrong: unknown option, bad size, bad address, bad name.</summary>
+    /// <summary>The command line or the configuration file is wrong: unknown option, bad size, bad address, bad name, a checkpoint
+    /// that is not there.</summary>
     public const int Usage = 2;
 
     /// <summary>No agent of that cluster (or of that name) runs on this host, or it does not answer. <c>vsmp agent</c>: members, or etcd, cannot be
@@ -30,7 +32,7 @@ internal static class ExitCodes
     /// <summary>Not enough memory: more than the host has, a tmpfs too small, the pool exhausted.</summary>
     public const int NoMemory = 6;
 
-    /// <summary>The agent's name, the region's name or the port is taken.</summary>
+    /// <summary>The agent's name, the region's name or the port is taken, or a checkpoint is being written.</summary>
     public const int Taken = 7;
 
     /// <summary>The kernel or its settings do not permit what is needed: userfaultfd, mounting a tmpfs.</summary>
@@ -40,14 +42,9 @@ internal static class ExitCodes
     /// the node, the coordinator is lost, or the record of the cluster is gone.</summary>
     public const int AgentLost = 9;
 
-    /// <summary><c>vsmp audit</c>: something is not as it must be.</summary>
-    public const int AuditFailed = 10;
-
-    /// <summary><c>vsmp checkpoint</c>: files of a checkpoint are damaged, or of a newer format.</summary>
-    public const int Damaged = 11;
-
-    /// <summary><c>vsmp checkpoint diff</c>: the two differ.</summary>
-    public const int Differs = 12;
+    /// <summary><c>vsmp audit</c>: something is not as it must be. <c>vsmp checkpoint</c>: one is damaged, of a newer format, or cannot be
+    /// read.</summary>
+    public const int Unsound = 10;
 
     /// <summary><c>vsmp run</c> itself failed, before the program started.</summary>
     public const int RunFailed = 125;

@@ -7,6 +7,7 @@ namespace VSmp.Agent.Interop;
 [StructLayout(LayoutKind.Explicit, Size = 144)]
 internal unsafe partial struct FileStatus
 {
+    [FieldOffset(16)] public ulong Links;
     [FieldOffset(24)] public uint Mode;
     [FieldOffset(28)] public uint UserId;
     [FieldOffset(48)] public long Bytes;

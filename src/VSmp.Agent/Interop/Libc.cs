@@ -29,6 +29,9 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, SetLastError = true, EntryPoint = "fsync")]
     public static partial int FSync(int fd);
 
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "flock")]
+    public static partial int FLock(int fd, int operation);
+
     [LibraryImport(Name, SetLastError = true, EntryPoint = "lseek")]
     public static partial long LSeek(int fd, long offset, int whence);
 
@@ -99,6 +102,7 @@ internal static unsafe partial class Libc
     public const int SCHED_OTHER = 0, SCHED_FIFO = 1, SCHED_RESET_ON_FORK = 0x40000000;
     public const int O_RDONLY = 0, O_RDWR = 2, O_CREAT = 0x40, O_EXCL = 0x80, O_NONBLOCK = 0x800, O_CLOEXEC = 0x80000;
     public const int FALLOC_FL_KEEP_SIZE = 1, FALLOC_FL_PUNCH_HOLE = 2;
+    public const int LOCK_EX = 2, LOCK_NB = 4;
     public const int SEEK_DATA = 3, SEEK_HOLE = 4;
     public const int PROT_READ = 1, PROT_WRITE = 2, MAP_SHARED = 1, MAP_NORESERVE = 0x4000;
     public const int O_NOFOLLOW = 0x20000;

@@ -182,7 +182,7 @@ public sealed class CheckpointStoreTests(ITestOutputHelper output)
             store.Retain(2);
             Assert.Equal([2u, 3], new CheckpointStore(new DiskStorage(folder)).List());
             ulong seen = 0;
-            store.Verify(store.Load(3), count => seen = count);
+            store.Verify(store.Load(3), () => seen++);
             Assert.Equal(40ul, seen);
             Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(Path.Combine(folder, "g00000003", "n0.pages")));
             Assert.Throws<IOException>(() => new PartWriter(store.Storage, store.Begin(9), "n0", 1ul << 40)); // more than any disk has
