@@ -14,6 +14,7 @@
 //     upgrade    the guest writes a write-protected page; the agent asks the peer, whose answer has no page, and lifts the protection
 //     handoff    two guests write a page by turns, each with an agent: protect, read, punch, send, install
 //     stream     the peer sends all pages, the agent installs BATCH at a time, the guest reads behind
+//     protect    a process write-protects all of its pages at once, ROUNDS times, and has written each of them before; no agent
 //     exchange   two streams of PAGES pages at the same time, the one's peer beside the other's guest; from when both begin until both are done
 //
 // Guests read or write a word of a page; with `whole`, and always for exchange, those that read read all words.
@@ -45,7 +46,7 @@
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
 
-enum { WINDOW = 16, BATCH = 16, MESSAGE_BYTES = 128, MAX_PAGES = 1 << 18, ASK_NOTHING = 0, ASK_PAGE = 1, ASK_ALL = 2 };
+enum { WINDOW = 16, BATCH = 16, ROUNDS = 9, MESSAGE_BYTES = 128, MAX_PAGES = 1 << 18, ASK_NOTHING = 0, ASK_PAGE = 1, ASK_ALL = 2 };
 
 // A frame's header has as many bytes.
 struct message {
@@ -110,10 +111,9 @@ static char *map(int file) {
     return memory;
 }
 
-// The guest's side of a userfaultfd over its memory, given to the agent at the other end of the socket, with the address. One that is
-// to be polled must not block.
-static void give_faults(int to, char *memory, bool is_polled) {
-    const int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), flags = O_CLOEXEC | (is_polled ? O_NONBLOCK : 0);
+// A userfaultfd over memory.
+static int open_faults(char *memory, int more_flags) {
+    const int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), flags = O_CLOEXEC | more_flags;
     const int faults = device >= 0 ? ioctl(device, USERFAULTFD_IOC_NEW, flags) : (int)syscall(SYS_userfaultfd, flags);
     struct uffdio_api api = {.api = UFFD_API,
                              .features =
@@ -122,6 +122,12 @@ static void give_faults(int to, char *memory, bool is_polled) {
                                     .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP};
     if (faults < 0 || ioctl(faults, UFFDIO_API, &api) != 0 || ioctl(faults, UFFDIO_REGISTER, &range) != 0)
         fail_errno("userfaultfd");
+    return faults;
+}
+
+// One over the guest's memory, given to the agent at the other end of the socket, with the address. One that is to be polled must not block.
+static void give_faults(int to, char *memory, bool is_polled) {
+    const int faults = open_faults(memory, is_polled ? O_NONBLOCK : 0);
     char control[CMSG_SPACE(sizeof faults)] = {0};
     struct iovec address = {&memory, sizeof memory};
     struct msghdr message = {.msg_iov = &address, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
@@ -304,6 +310,24 @@ static void run_touch(const char *workload) {
     print(workload, took, page_count);
 }
 
+static void run_protect(const char *workload) {
+    pin(0);
+    const int file = new_memory();
+    volatile char *memory = map(file);
+    // Before the userfaultfd: nobody would answer.
+    for (uint64_t i = 0; i < page_count; i++) memory[i * PAGE_BYTES] = 1;
+    const struct agent self = {.faults = open_faults((char *)memory, 0), .base = (uintptr_t)memory};
+    uint64_t took[ROUNDS];
+    for (int round = 0; round < ROUNDS; round++) {
+        for (uint64_t i = 0; i < page_count; i++) memory[i * PAGE_BYTES] = 1;
+        const uint64_t before = nanoseconds();
+        protect(&self, 0, page_count, true);
+        took[round] = nanoseconds() - before;
+        protect(&self, 0, page_count, false);
+    }
+    print(workload, took, ROUNDS);
+}
+
 // This process becomes a guest, beside its agent; the agent's peer is on the other side.
 static char *new_guest(int side, void (*answer)(const struct agent *), bool is_upgrade) {
     int wire[2], local[2];
@@ -422,7 +446,7 @@ static void run_handoff(const char *workload) {
 int main(int argc, char **argv) {
     is_whole = argc == 4 && strcmp(argv[3], "whole") == 0;
     if (argc != 3 && !is_whole)
-        fail(EXIT_USAGE, "usage: vsmp-floor touch|fault|fetch|pipelined|upgrade|handoff|stream|exchange PAGES [whole]");
+        fail(EXIT_USAGE, "usage: vsmp-floor touch|fault|fetch|pipelined|upgrade|handoff|stream|protect|exchange PAGES [whole]");
     const char *workload = argv[1];
     page_count = number("PAGES", argv[2], BATCH, MAX_PAGES) / BATCH * BATCH;
     if (strcmp(workload, "touch") == 0)
@@ -439,6 +463,8 @@ int main(int argc, char **argv) {
         run_handoff(workload);
     else if (strcmp(workload, "stream") == 0)
         run_one_guest(workload, agent_stream, false, true);
+    else if (strcmp(workload, "protect") == 0)
+        run_protect(workload);
     else if (strcmp(workload, "exchange") == 0)
         run_exchange(workload);
     else
