@@ -124,7 +124,8 @@ internal sealed class RecoveryRun(BenchCluster cluster, Victims what, int mebiby
         Thread.Sleep(AfterwardsMilliseconds); // the guest goes on, and pages that it waited for have come
         double stall = guest.Ask().LongestMilliseconds;
         if (what == Victims.Host) TellOthers(victim, new FaultOrder(null, [victim]));
-        Rejoin(victim, folder, leader);
+        NodeStart.Again(cluster.Name, victim);
+        Await($"node {victim} to join again", () => Ask(leader).Nodes.Any(n => n.Name == victim && n.State == "up"));
         Await("new mirrors", () => RecoveryLog.IsMirrored(LinesOf(leader).Skip(logged)));
         return new Kill(victim, stall) { DetectionMilliseconds = (recovery.Began - killed).TotalMilliseconds, RecoveryMilliseconds = recovery.Milliseconds };
     }
@@ -138,22 +139,6 @@ internal sealed class RecoveryRun(BenchCluster cluster, Victims what, int mebiby
             client.Inject(order);
         }
     }
-
-    /// <summary>Starts an agent of that name as vsmp up does.</summary>
-    private void Rejoin(string node, AgentFolder folder, AgentFolder leader)
-    {
-        string address = Ask(leader).Nodes.First(n => n.Name == leader.Name).Address;
-        string vsmp = BenchCluster.FindProgram("vsmp"), memory = string.Create(CultureInfo.InvariantCulture, $"{ContributedBytes(leader)}");
-        string[] words = KeptAgents.CommandLine(BenchCluster.FindProgram(KeptAgents.KeeperName), [vsmp, "agent", "--cluster", cluster.Name, "--name", node,
-            "--listen", "127.0.0.1:0", "--secret", folder.RunDirectory.SecretFile, "--memory", memory, "--development", "--join", address]);
-        EnvironmentBlock environment = EnvironmentBlock.OfThisProcess().Without("VSMP_CLUSTER").Without("NOTIFY_SOCKET");
-        int pid = ProcessSpawn.Daemon(ProcessSpawn.Bytes(words[0]), [.. words.Select(ProcessSpawn.Bytes)], environment.Entries, folder.LogFile);
-        if (pid < 0) throw new BenchException($"agent {node} cannot be started again: {Errno.Text(-pid)}");
-        Await($"node {node} to join again", () => Ask(leader).Nodes.Any(n => n.Name == node && n.State == "up"));
-    }
-
-    private static ulong ContributedBytes(AgentFolder leader) =>
-        Ask(leader).Nodes.First(n => n.Name == leader.Name).ContributedBytes / ExtentNumber.Bytes * ExtentNumber.Bytes;
 
     private static ClusterStatus Ask(AgentFolder agent)
     {

@@ -42,8 +42,10 @@ public sealed class BenchCluster : IDisposable
     /// </param>
     /// <param name="isPlanted">Whether the agents have a bug (<see cref="Litmus.PlantedCluster"/>).</param>
     /// <param name="stagesFolder">Where the agents write, when they end, what they did when (<see cref="StageTrace"/>); null: nowhere.</param>
+    /// <param name="hasCheckpoints">Whether checkpoints are in a folder of this run (<see cref="Checkpoints"/>), removed with it.</param>
     /// <exception cref="BenchException">It does not start.</exception>
-    public BenchCluster(int agents, string memory, string? transport = null, bool isPinned = false, bool isPlanted = false, string? stagesFolder = null)
+    public BenchCluster(int agents, string memory, string? transport = null, bool isPinned = false, bool isPlanted = false, string? stagesFolder = null,
+        bool hasCheckpoints = false)
         : this(string.Create(CultureInfo.InvariantCulture, $"bench-{Environment.ProcessId}"), isOurs: true)
     {
         Nodes = [.. Enumerable.Range(0, agents).Select(i => string.Create(CultureInfo.InvariantCulture, $"n{i}"))];
@@ -55,6 +57,7 @@ public sealed class BenchCluster : IDisposable
             StringBuilder said = new();
             List<string> up = ["up", "--agents", $"{agents}", "--memory", memory];
             if (transport is not null) up.AddRange(["--transport", transport]);
+            if (hasCheckpoints) up.AddRange(["--checkpoints", Checkpoints]);
             int exitCode = isPlanted
                 ? Execute(Environment.ProcessPath!, ["planted", .. up], _ => { }, line => said.AppendLine(line))
                 : Execute(_vsmp, up, _ => { }, line => said.AppendLine(line));
@@ -83,6 +86,9 @@ public sealed class BenchCluster : IDisposable
 
     /// <summary>A folder for files of this run, removed with the cluster.</summary>
     public string Scratch => _scratch.Path;
+
+    /// <summary>The folder of its checkpoints, if it has any.</summary>
+    public string Checkpoints => Path.Combine(Scratch, "checkpoints");
 
     /// <summary>Uses a cluster that is up: one with an agent on this host, whose other nodes may be on any.</summary>
     /// <param name="name">Its name.</param>
@@ -128,10 +134,12 @@ public sealed class BenchCluster : IDisposable
     /// <param name="statisticsFile">Where to write what happened at each node, or null.</param>
     /// <param name="hasInput">Whether rank 0 reads what <see cref="Tell"/> says, not what this process would read.</param>
     /// <param name="input">All that rank 0 reads, if not null.</param>
+    /// <param name="options">More options of <c>vsmp spmd</c>.</param>
     /// <returns>The exit code, and what was said on standard error.</returns>
     /// <exception cref="BenchException">It was interrupted.</exception>
     public (int ExitCode, string Error) RunRanks(int ranks, IEnumerable<string> nodes, string protocol, string? local,
-        IEnumerable<string> program, Action<string> onLine, string? statisticsFile = null, bool hasInput = false, string? input = null)
+        IEnumerable<string> program, Action<string> onLine, string? statisticsFile = null, bool hasInput = false, string? input = null,
+        IEnumerable<string>? options = null)
     {
         List<string> arguments =
         [
@@ -140,6 +148,7 @@ public sealed class BenchCluster : IDisposable
         ];
         if (local is not null) arguments.AddRange(["--local", local]);
         if (statisticsFile is not null) arguments.AddRange(["--stats", statisticsFile]);
+        arguments.AddRange(options ?? []);
         StringBuilder error = new();
         int exitCode = Execute(_vsmp, [.. arguments, "--", .. program], onLine, line => error.AppendLine(line), hasInput, input);
         return (exitCode, error.ToString().Trim());
