@@ -27,8 +27,8 @@ internal sealed unsafe class PartCapture : IPageTaker, IDisposable
     private Block? _current;
     private int _blocksOut;
     private volatile bool _isFull, _isAbandoned;
+    private readonly ManualResetEventSlim _hasBegun = new(); // or is abandoned
     private ulong _mostPages;
-    private Thread? _thread;
 
     /// <summary>Makes a part of which nothing is there yet.</summary>
     /// <param name="regions">The regions, as the manifest will list them; null where this node has nothing of one.</param>
@@ -43,6 +43,8 @@ internal sealed unsafe class PartCapture : IPageTaker, IDisposable
             if (regions[i] is { } region) _regions.Add(region, (ushort)i);
         }
         (_generation, _open, _onRoom, _onEnded) = (generation, open, onRoom, onEnded);
+        // Now: whoever starts a thread waits until it runs, and at the cut everybody would wait with him.
+        new Thread(Write) { Name = "checkpoint", IsBackground = true }.Start();
     }
 
     /// <inheritdoc/>
@@ -64,8 +66,7 @@ internal sealed unsafe class PartCapture : IPageTaker, IDisposable
     public void Begin(ulong mostPages)
     {
         _mostPages = mostPages;
-        _thread = new Thread(Write) { Name = "checkpoint", IsBackground = true };
-        _thread.Start();
+        _hasBegun.Set();
     }
 
     /// <inheritdoc/>
@@ -90,6 +91,7 @@ internal sealed unsafe class PartCapture : IPageTaker, IDisposable
     {
         if (_isAbandoned) return;
         _isAbandoned = true;
+        _hasBegun.Set();
         _toWrite.Add(null); // the thread goes when it has done what it is at
     }
 
@@ -107,6 +109,7 @@ internal sealed unsafe class PartCapture : IPageTaker, IDisposable
 
     private void Write()
     {
+        _hasBegun.Wait();
         if (_isAbandoned) return;
         var watch = Stopwatch.StartNew();
         PartOutcome outcome;
