@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Globalization;
+using System.Numerics;
 using VSmp.Agent.Control;
 using VSmp.Bench.Apps;
 using VSmp.Bench.Running;
@@ -14,7 +15,7 @@ internal sealed class CheckpointRun(BenchCluster cluster)
     public const int Ranks = 2;
 
     private const string CheckpointProgram = "vsmp-checkpoint", Protocol = "msi";
-    private const int KeepAll = 10_000, KmerGenome = 1_000_000, KmerSlots = 1 << 23;
+    private const int KeepAll = 10_000, KmerGenome = 1_000_000, SlotsPerRead = 16;
 
     private readonly string[] _nodes = [.. cluster.Nodes.Take(Ranks)];
     private int _names;
@@ -69,7 +70,7 @@ internal sealed class CheckpointRun(BenchCluster cluster)
         {
             ProgramOutput output = new();
             (int exitCode, string error) = cluster.RunRanks(Ranks, _nodes, Protocol, local: null,
-                [BenchCluster.FindProgram("vsmp-kmer"), Text(KmerGenome), Text(reads), Text(Math.Max(16, reads / 20_000)), Text(KmerSlots)], output.Add, options: options);
+                [BenchCluster.FindProgram("vsmp-kmer"), Text(KmerGenome), Text(reads), Text(Math.Max(16, reads / 20_000)), Text(BitOperations.RoundUpToPowerOf2((uint)(SlotsPerRead * reads)))], output.Add, options: options);
             return output.Require("vsmp-kmer", exitCode, error, expected);
         }
     }

@@ -7,7 +7,7 @@ namespace VSmp.Bench.Checkpoints;
 /// <summary><c>vsmp-bench checkpoint</c>: what checkpoints cost, and what going on from one does.</summary>
 public static class CheckpointsCommand
 {
-    private const int DefaultMebibytes = 1024, DefaultGenerations = 20, DefaultRounds = 5, DefaultReads = 1_200_000, DefaultEverySeconds = 5, DefaultMtbfSeconds = 20, DefaultComputeSeconds = 40;
+    private const int DefaultMebibytes = 1024, DefaultGenerations = 12, DefaultRounds = 5, DefaultReads = 1_000_000, DefaultEverySeconds = 5, DefaultMtbfSeconds = 20, DefaultComputeSeconds = 40;
     private const int OverheadMtbfSeconds = 3600, ShareMebibytes = 256, ShareGenerations = 4;
 
     private static readonly string[] Parts = ["pause", "overhead", "share", "restore", "waste"];
@@ -27,7 +27,7 @@ public static class CheckpointsCommand
         Option<int> mebibytes = Workload.NewCountOption("--mebibytes", "Memory that is stopped, and gone on with", DefaultMebibytes, 1 << 16, least: 16);
         Option<int> generations = Workload.NewCountOption("--generations", "How many generations of it", DefaultGenerations, 10_000);
         Option<int> rounds = Workload.NewCountOption("--rounds", "How often the application is run without and with, and a job goes on", DefaultRounds, 1000);
-        Option<int> reads = Workload.NewCountOption("--reads", "How many reads the application counts k-mers of", DefaultReads, 1 << 24, least: 10_000);
+        Option<int> reads = Workload.NewCountOption("--reads", "How many reads the application counts k-mers of", DefaultReads, 1 << 20, least: 10_000);
         Option<int> every = Workload.NewCountOption("--every", "Seconds between its checkpoints", DefaultEverySeconds, 3600);
         Option<int> compute = Workload.NewCountOption("--compute", "Seconds that the job computes whose nodes are killed", DefaultComputeSeconds, 86_400, least: 2);
         Option<int> mtbf = Workload.NewCountOption("--mtbf", "Mean time between their kills, in seconds", DefaultMtbfSeconds, 86_400);

@@ -18,7 +18,6 @@ internal sealed class WasteRun(BenchCluster cluster, double mtbfSeconds, ulong s
 
     private const int Ranks = 2, Mebibytes = 128, Percent = 100, Units = 40_000, PilotSteps = 60, TimeoutMilliseconds = 60_000, LookMilliseconds = 10;
 
-    private readonly Random _random = new(unchecked((int)(seed ^ (seed >> 32))));
     private int _names;
 
     /// <summary>Memory of each node: another one may have to take all of it.</summary>
@@ -75,13 +74,14 @@ internal sealed class WasteRun(BenchCluster cluster, double mtbfSeconds, ulong s
         CheckpointOutput output = new();
         Task running = Start(output, steps, everySeconds, ["--ha"]);
         List<double> restarts = [];
+        Random random = new(unchecked((int)(seed ^ (seed >> 32)))); // the same failures for all intervals, as far as their runs are as long
         string[] job = [.. cluster.Nodes.Skip(1)]; // that it is on, now
         Await("the job", running, () => Begins(output) > 0);
-        for (double next = Now() + Draw(); ; next += Draw())
+        for (double next = Now() + Draw(random); ; next += Draw(random))
         {
             while (!running.IsCompleted && Now() < next) Thread.Sleep(LookMilliseconds);
             if (running.IsCompleted) break;
-            string victim = job[_random.Next(job.Length)];
+            string victim = job[random.Next(job.Length)];
             int begins = Begins(output);
             double killed = Now();
             if (!NodeProcesses.Kill(RunDirectory.OfCurrentUser(cluster.Name).Agent(victim))) throw new BenchException($"agent {victim} cannot be killed");
@@ -101,7 +101,7 @@ internal sealed class WasteRun(BenchCluster cluster, double mtbfSeconds, ulong s
         return Outcome.Of(output, restarts);
     }
 
-    private double Draw() => -Math.Log(1 - _random.NextDouble()) * mtbfSeconds;
+    private double Draw(Random random) => -Math.Log(1 - random.NextDouble()) * mtbfSeconds;
 
     private static int Begins(CheckpointOutput output)
     {
