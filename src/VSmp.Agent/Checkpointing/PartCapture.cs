@@ -26,8 +26,8 @@ internal sealed unsafe class PartCapture : IPageTaker, IDisposable
     private readonly uint _generation;
     private Block? _current;
     private int _blocksOut;
-    private volatile bool _isFull, _isAbandoned;
     private readonly ManualResetEventSlim _hasBegun = new(); // or is abandoned
+    private volatile bool _isFull, _isAbandoned;
     private ulong _mostPages;
 
     /// <summary>Makes a part of which nothing is there yet.</summary>
@@ -43,8 +43,8 @@ internal sealed unsafe class PartCapture : IPageTaker, IDisposable
             if (regions[i] is { } region) _regions.Add(region, (ushort)i);
         }
         (_generation, _open, _onRoom, _onEnded) = (generation, open, onRoom, onEnded);
-        // Now: whoever starts a thread waits until it runs, and at the cut everybody would wait with him.
-        new Thread(Write) { Name = "checkpoint", IsBackground = true }.Start();
+        // Now, not at the cut, and not here: whoever starts a thread waits until it runs.
+        _ = Task.Run(new Thread(Write) { Name = "checkpoint", IsBackground = true }.Start);
     }
 
     /// <inheritdoc/>

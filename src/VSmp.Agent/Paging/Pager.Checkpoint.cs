@@ -52,6 +52,7 @@ internal sealed unsafe partial class Pager
     {
         RetryAll(region);
         Drain();
+        _hasProgressed = true; // what could not be thrown away, or evicted, can be now
     }
 
     /// <summary>Copies pages that are pending, and that nobody has asked for yet.</summary>

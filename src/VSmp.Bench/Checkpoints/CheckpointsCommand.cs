@@ -21,7 +21,9 @@ public static class CheckpointsCommand
         {
             Description = "What is measured: how long a checkpoint stops ranks; what it costs an application; what it has and takes, by what was written; "
                 + "what going on from one takes; what nodes that are killed cost, by how often one is taken (default: all)",
-            HelpName = string.Join('|', Parts), AllowMultipleArgumentsPerToken = true, DefaultValueFactory = _ => Parts,
+            HelpName = string.Join('|', Parts),
+            AllowMultipleArgumentsPerToken = true,
+            DefaultValueFactory = _ => Parts,
         };
         parts.AcceptOnlyFromAmong(Parts);
         Option<int> mebibytes = Workload.NewCountOption("--mebibytes", "Memory that is stopped, and gone on with", DefaultMebibytes, 1 << 16, least: 16);
@@ -52,15 +54,21 @@ public static class CheckpointsCommand
                 if (wanted.Contains("restore")) report = report with { Restore = Tell("restore", () => run.Restore(size, parsed.GetValue(rounds))) };
                 if (wanted.Contains("overhead"))
                 {
-                    report = report with { Overhead = run.Overhead(parsed.GetValue(reads), parsed.GetValue(rounds), parsed.GetValue(every), OverheadMtbfSeconds,
-                        round => Console.Error.WriteLine($"overhead, round {round} of {parsed.GetValue(rounds)}")) };
+                    report = report with
+                    {
+                        Overhead = run.Overhead(parsed.GetValue(reads), parsed.GetValue(rounds), parsed.GetValue(every), OverheadMtbfSeconds,
+                        round => Console.Error.WriteLine($"overhead, round {round} of {parsed.GetValue(rounds)}"))
+                    };
                 }
             }
             if (wanted.Contains("waste"))
             {
                 using BenchCluster cluster = new(WasteRun.Agents, WasteRun.Memory, hasCheckpoints: true);
-                report = report with { Waste = new WasteRun(cluster, parsed.GetValue(mtbf), parsed.GetValue(seed)).Run(parsed.GetValue(compute), Factors,
-                    interval => Console.Error.WriteLine(FormattableString.Invariant($"waste, every {interval:F2} s"))) };
+                report = report with
+                {
+                    Waste = new WasteRun(cluster, parsed.GetValue(mtbf), parsed.GetValue(seed)).Run(parsed.GetValue(compute), Factors,
+                    interval => Console.Error.WriteLine(FormattableString.Invariant($"waste, every {interval:F2} s")))
+                };
             }
             files.Write(parsed, report);
             Write(parsed.GetValue(csv), report.ToCsv());

@@ -60,7 +60,7 @@ public sealed class CheckpointSeriesTests : IDisposable
     {
         CheckpointSeries series = Open(Wish(CheckpointStart.New));
         using ManualResetEventSlim go = new(), done = new();
-        series.Write(_ => go.Wait(), _ => { });
+        series.Write(_ => go.Wait(TestContext.Current.CancellationToken), _ => { });
         series.Write(_ => throw new InvalidOperationException("a defect"), error =>
         {
             if (error == "a defect") done.Set();
@@ -68,7 +68,7 @@ public sealed class CheckpointSeriesTests : IDisposable
         series.Dispose();
         Refused(Wish(CheckpointStart.New), ExitCodes.Taken);
         go.Set();
-        Assert.True(done.Wait(TimeSpan.FromSeconds(10)));
+        Assert.True(done.Wait(TimeSpan.FromSeconds(10), TestContext.Current.CancellationToken));
         Open(Wish(CheckpointStart.New)).Dispose();
     }
 
