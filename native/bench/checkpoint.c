@@ -58,7 +58,8 @@ static uint64_t begin(uint64_t mebibytes) {
 static void run_read(uint64_t attached) {
     const uint64_t since = nanoseconds();
     uint64_t wrong = 0;
-    for (uint64_t page = (uint64_t)vsmp_rank(); page < page_count; page += (uint64_t)vsmp_size()) wrong += state->pages[page * WORDS] == 0;
+    for (uint64_t page = (uint64_t)vsmp_rank(); page < page_count; page += (uint64_t)vsmp_size())
+        wrong += state->pages[page * WORDS] == 0;
     if (wrong > 0) fail(EXIT_WRONG, "%" PRIu64 " pages are not restored", wrong);
     barrier();
     if (vsmp_rank() == 0) printf("restored %" PRIu64 " %" PRIu64 "\n", attached, nanoseconds() - since);
@@ -120,14 +121,21 @@ int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "";
     const bool is_read = argc == 3 && strcmp(mode, "read") == 0, is_work = argc == 6 && strcmp(mode, "work") == 0;
     if (!is_read && !is_work && !(argc == 6 && strcmp(mode, "dirty") == 0)) {
-        fail(EXIT_USAGE, "usage: %s dirty MEBIBYTES PERCENT GENERATIONS REST-MILLISECONDS, or work MEBIBYTES PERCENT STEPS UNITS, or read MEBIBYTES", argv[0]);
+        fail(EXIT_USAGE,
+             "usage: %s dirty MEBIBYTES PERCENT GENERATIONS REST-MILLISECONDS, or work MEBIBYTES PERCENT STEPS UNITS, or read "
+             "MEBIBYTES",
+             argv[0]);
     }
     const uint64_t mebibytes = number("MEBIBYTES", argv[2], 1, 1 << 20);
     if (!is_read) percent = number("PERCENT", argv[3], 1, 100);
     const uint64_t attached = begin(mebibytes);
-    if (is_read) run_read(attached);
-    else if (is_work) run_work(number("STEPS", argv[4], 1, 1 << 30), number("UNITS", argv[5], 1, 1 << 30));
-    else run_dirty(number("GENERATIONS", argv[4], 1, 1 << 20), (useconds_t)number("REST-MILLISECONDS", argv[5], 0, 3600000) * 1000);
+    if (is_read)
+        run_read(attached);
+    else if (is_work)
+        run_work(number("STEPS", argv[4], 1, 1 << 30), number("UNITS", argv[5], 1, 1 << 30));
+    else
+        run_dirty(number("GENERATIONS", argv[4], 1, 1 << 20),
+                  (useconds_t)number("REST-MILLISECONDS", argv[5], 0, 3600000) * 1000);
     must(vsmp_finish(), "vsmp_finish");
     return 0;
 }

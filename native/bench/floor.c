@@ -46,7 +46,16 @@
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
 #endif
 
-enum { WINDOW = 16, BATCH = 16, ROUNDS = 9, MESSAGE_BYTES = 128, MAX_PAGES = 1 << 18, ASK_NOTHING = 0, ASK_PAGE = 1, ASK_ALL = 2 };
+enum {
+    WINDOW = 16,
+    BATCH = 16,
+    ROUNDS = 9,
+    MESSAGE_BYTES = 128,
+    MAX_PAGES = 1 << 18,
+    ASK_NOTHING = 0,
+    ASK_PAGE = 1,
+    ASK_ALL = 2
+};
 
 // A frame's header has as many bytes.
 struct message {
