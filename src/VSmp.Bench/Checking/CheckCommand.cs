@@ -36,7 +36,7 @@ internal static class CheckCommand
 
     /// <summary>The bounds that are searched for a protocol.</summary>
     public static IReadOnlyList<Scenario> Scenarios(Protocol protocol, bool deep) =>
-        [.. ScenariosWithoutLoss(protocol, deep), .. ScenariosWithLoss(protocol, deep), .. ScenariosOfJobs(protocol, deep)];
+        [.. ScenariosWithoutLoss(protocol, deep), .. ScenariosWithLoss(protocol, deep), .. ScenariosOfJobs(protocol, deep), .. ScenariosWithCheckpoints(protocol, deep)];
 
     /// <summary>The bounds that are searched for a protocol where several nodes use the pages and only others, home or mirror, are lost.</summary>
     internal static IReadOnlyList<Scenario> ScenariosOfJobs(Protocol protocol, bool deep)
@@ -89,6 +89,29 @@ internal static class CheckCommand
         scenarios.Add(bounds with { Mirror = 1, Holds = true, Refusals = true, Outstanding = 2 });
         scenarios.Add(bounds with { HomeUses = false, Holds = true, Refusals = true });
         scenarios.Add(bounds with { Nodes = 4, Mirror = 1, HomeUses = false });
+        return scenarios;
+    }
+
+    /// <summary>The bounds that are searched for a protocol where checkpoints are taken.</summary>
+    internal static IReadOnlyList<Scenario> ScenariosWithCheckpoints(Protocol protocol, bool deep)
+    {
+        var bounds = new Scenario(protocol, Nodes: 2, Pages: 1, Outstanding: 1) { Checkpoints = 2, GiveUps = 1, Holds = false, Refusals = false };
+        Scenario lost = bounds with { Nodes = 3, Mirror = 1, HomeUses = false, GiveUps = 0, Crashes = 1 };
+        List<Scenario> scenarios =
+        [
+            bounds,
+            bounds with { Checkpoints = 1, Mappings = 2, GiveUps = 0 },
+            bounds with { IsPrivate = true, GiveUps = 0 },
+            lost with { Checkpoints = 1 },
+        ];
+        if (!deep) return scenarios;
+        scenarios.Add(lost);
+        scenarios.Add(bounds with { Checkpoints = 3 });
+        scenarios.Add(bounds with { Outstanding = 2, Holds = true, Refusals = true });
+        scenarios.Add(bounds with { Mappings = 2 });
+        scenarios.Add(bounds with { Checkpoints = 1, Nodes = 3 });
+        scenarios.Add(bounds with { Checkpoints = 1, GiveUps = 0, Pages = 2, AsksAhead = true });
+        scenarios.Add(lost with { HomeUses = true, Checkpoints = 1 });
         return scenarios;
     }
 

@@ -196,7 +196,8 @@ internal sealed class ModelChecker
                 for (int steps = 0; ; steps++)
                 {
                     _world.ListMoves(moves);
-                    moves.RemoveAll(m => m.Kind is not (MoveKind.Deliver or MoveKind.Unhold or MoveKind.Learn));
+                    moves.RemoveAll(m => m.Kind is not (MoveKind.Deliver or MoveKind.Unhold or MoveKind.Learn
+                        or MoveKind.CheckpointStep or MoveKind.CheckpointCopy or MoveKind.CheckpointCommit));
                     if (moves.Count == 0) break;
                     if (steps == RunOutLimit)
                     {

@@ -30,6 +30,16 @@ internal enum MoveKind : byte
     MoveHome,
     /// <summary>The home copies a page to a mirror that is younger than it.</summary>
     CopyToMirror,
+    /// <summary>A checkpoint begins: all nodes are told to prepare, and have.</summary>
+    CheckpointBegin,
+    /// <summary>A node hears what is to be done for a checkpoint, or has done it, or hears that it was given up.</summary>
+    CheckpointStep,
+    /// <summary>A node copies a page in passing.</summary>
+    CheckpointCopy,
+    /// <summary>All is copied, and the generation counts.</summary>
+    CheckpointCommit,
+    /// <summary>A checkpoint is given up: a node of it is lost, or the one that leads it.</summary>
+    CheckpointGiveUp,
     /// <summary>The first message of a wire arrives.</summary>
     Deliver,
     /// <summary>As <see cref="Deliver"/>, and the receiver holds the page just then: some thread faulted late.</summary>

@@ -20,6 +20,7 @@ internal static class Mutants
         .. MesiMutants.All,
         .. MoesiMutants.All,
         .. RecoveryMutants.All,
+        .. CheckpointMutants.All,
         World("one mapping is not write-protected", "pager: WriteProtect leaves one mapping out", OneMappingNotProtected),
         World("one mapping is not unmapped", "pager: Unmap leaves one mapping out", OneMappingNotUnmapped),
         World("a read grant is mapped writable", "pager: maps every grant writable", MapsTooMuch),

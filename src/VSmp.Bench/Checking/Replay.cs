@@ -72,6 +72,11 @@ internal static class Replay
             MoveKind.Learn => $"node {move.Node} learns who is lost",
             MoveKind.MoveHome => $"node {move.Node} has the home change places with its mirror",
             MoveKind.CopyToMirror => $"node {move.Node} copies page {move.Page} to the mirror",
+            MoveKind.CheckpointBegin => "a checkpoint begins, and all nodes prepare",
+            MoveKind.CheckpointStep => $"node {move.Node} goes on with the checkpoint{(world.Led is { } led ? $", which is at {led.Step}" : ", which was given up")}",
+            MoveKind.CheckpointCopy => $"node {move.Node} copies page {move.Page} for the checkpoint",
+            MoveKind.CheckpointCommit => "the checkpoint is complete",
+            MoveKind.CheckpointGiveUp => "the checkpoint is given up",
             MoveKind.Unhold => $"node {move.Node} holds page {move.Page} no longer",
             _ => DescribeDelivery(world, move),
         };
@@ -118,6 +123,8 @@ internal static class Replay
                 PageEntry here = world.Regions[node].PageAt(at);
                 text.Append(", node ").Append(node).Append(' ').Append(here.State);
                 if ((here.Flags & PageFlags.Held) != 0) text.Append(" held");
+                if (world.Regions[node].Capture is not { } capture || !capture.IsSaved(at)) continue;
+                text.Append(capture.IsPending(at) ? " pending" : " saved");
             }
         }
         return text.ToString();

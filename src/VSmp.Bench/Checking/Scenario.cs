@@ -53,6 +53,12 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
     /// <summary>Whether the home's own guests use the pages.</summary>
     public bool HomeUses { get; init; } = true;
 
+    /// <summary>How many checkpoints are taken, one after the other, each at any moment; those after the first save what has changed.</summary>
+    public int Checkpoints { get; init; }
+
+    /// <summary>How many of these may be given up, at any moment.</summary>
+    public int GiveUps { get; init; }
+
     /// <summary>Whether there is more to a state than the protocol's tables, wires and frames: generations, mirrors, who is lost.</summary>
     public bool HasRecovery => Crashes > 0 || Restarts > 0 || Mirror is not null;
 
@@ -85,7 +91,8 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
             0 => "",
             1 => ", one is lost",
             _ => $", {Crashes} are lost",
-        }) + (Restarts > 0 ? $", {Restarts} restarted" : "") + (UsersStay ? ", users stay" : "");
+        }) + (Restarts > 0 ? $", {Restarts} restarted" : "") + (UsersStay ? ", users stay" : "")
+        + (Checkpoints > 0 ? $", {Checkpoints} checkpoint{(Checkpoints > 1 ? "s" : "")}" : "") + (GiveUps > 0 ? $", {GiveUps} given up" : "");
 
     /// <summary>Whether a node's guests use the pages.</summary>
     public bool IsUser(int node) => node < Nodes && node != Mirror && node != Spare && (node != 0 || HomeUses);
@@ -93,7 +100,7 @@ internal sealed record Scenario(Protocol Protocol, int Nodes, int Pages, int Out
 
 /// <summary>Bugs in what stands between the protocol and the world. Those of the protocol itself are planted in its table.</summary>
 [Flags]
-internal enum WorldBugs
+internal enum WorldBugs : long
 {
     /// <summary>None.</summary>
     None = 0,
@@ -155,6 +162,32 @@ internal enum WorldBugs
     GrantToSelfBelieved = 1 << 29,
     /// <summary>An adopting agent does not know which pages the one before it had frozen.</summary>
     AdoptedStayFrozen = 1 << 30,
+    /// <summary>Nodes do not hold back what their guests ask for while a checkpoint is cut.</summary>
+    NotHeld = 1L << 31,
+    /// <summary>Nodes cut without waiting for what is under way.</summary>
+    CutAtOnce = 1L << 32,
+    /// <summary>Nodes wait for what they have begun, and not for what is under way at the homes that are there.</summary>
+    NotSettled = 1L << 33,
+    /// <summary>A cut write-protects all mappings but one.</summary>
+    OneMappingNotCut = 1L << 34,
+    /// <summary>What is written home is not known to differ from what was saved.</summary>
+    HomeWriteNotNoted = 1L << 35,
+    /// <summary>A page that goes is copied for the checkpoint when it is gone.</summary>
+    CopiedAfterUnmap = 1L << 36,
+    /// <summary>A page that is granted for writing is copied for the checkpoint when it is mapped.</summary>
+    CopiedAfterGrant = 1L << 37,
+    /// <summary>A page that was saved is mapped writable when it is read.</summary>
+    SavedMappedWritable = 1L << 38,
+    /// <summary>A page that was saved is made writable without being copied.</summary>
+    WrittenUncopied = 1L << 39,
+    /// <summary>What was saved for a checkpoint that was given up counts as saved.</summary>
+    SavedThoughGivenUp = 1L << 40,
+    /// <summary>A home answers for a page that has an owner.</summary>
+    HomeAnswersToo = 1L << 41,
+    /// <summary>An owner does not answer for what it has.</summary>
+    OwnerDoesNotAnswer = 1L << 42,
+    /// <summary>Nodes go on as soon as they have cut.</summary>
+    GoOnAfterCut = 1L << 43,
 }
 
 /// <summary>A planted bug.</summary>

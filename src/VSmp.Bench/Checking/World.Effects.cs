@@ -75,7 +75,7 @@ internal sealed partial class World
             }
             // The others of the extent are lost with these.
             uint end = (uint)Math.Min(effect.Page.Value + effect.Count, (ulong)Scenario.Pages);
-            for (uint page = (uint)effect.Page.Value; page < end; page++) Execute(node, effect.Kind, (int)page, in flight);
+            for (uint page = (uint)effect.Page.Value; page < end; page++) ExecuteAndCapture(node, effect.Kind, (int)page, in flight);
             if (_isKilled) return;
         }
         if ((_bugs & WorldBugs.SentBeforeRecorded) != 0) Flush();

@@ -20,6 +20,7 @@ internal sealed partial class World
         }
         for (int node = 0; node < Scenario.Nodes; node++) CheckBudget(node);
         if (Scenario.HasRecovery) CheckHomes();
+        if (Scenario.Checkpoints > 0) CheckCheckpoint();
         if (IsQuiet()) CheckQuiet();
     }
 

@@ -137,6 +137,7 @@ internal sealed partial class World
         Lost |= 1 << node;
         if (node == Scenario.Nodes) return; // the bystander
         Forget(node);
+        Members[node] = null;
         Regions[node].ResignHome(Extent);
         Regions[node].Mirrored.Remove(Extent);
         for (int peer = 0; peer < Scenario.Nodes; peer++)
@@ -173,7 +174,8 @@ internal sealed partial class World
         if (Homes[node].WaitingCount > 0) Homes[node].Drop(RegionId);
         Recoveries[node].Drop(RegionId);
         region.Rebuild = null;
-        region.IsFrozen = region.IsDeaf = false;
+        region.IsFrozen = region.IsDeaf = region.IsHeld = false;
+        region.Capture?.Reset();
         region.FrozenPages.Clear();
     }
 
@@ -182,6 +184,7 @@ internal sealed partial class World
         BeingRecovered |= Lost & ~KnownLost;
         KnownLost = Lost;
         Restarted = 0;
+        if (Led is not null) GiveUp();
         Generation generation = Leader.Generation.Next();
         Leader.Begin(generation, NodesOf(Alive), [new NodeId((ushort)NextHome())]);
         if (MirrorNode is { } mirror && IsLost(mirror)) MirrorNode = null;
@@ -311,6 +314,7 @@ internal sealed partial class World
             if (entry.State != DirectoryState.M_A || !isOwnerLost || UnackedWriter[page] != entry.Owner.Value + 1) continue;
             Replace(page, Contents.Latest, Contents.Old);
             Replace(page, Contents.Prior, Contents.Latest);
+            if (IsPriorCut[page]) IsPriorCut[page] = IsWrittenSinceCut[page] = false;
             LatestIsZero[page] = PriorIsZero[page];
             UnackedWriter[page] = 0;
             PriorIsZero[page] = false;
@@ -366,7 +370,11 @@ internal sealed partial class World
     private void Thaw(int node)
     {
         Recoveries[node].Thaw(Regions[node], _effects);
-        if ((_bugs & WorldBugs.NotRetriedAtThaw) != 0) return;
+        if ((_bugs & WorldBugs.NotRetriedAtThaw) == 0) RetryAll(node);
+    }
+
+    private void RetryAll(int node)
+    {
         foreach (Access access in Waiting[node])
         {
             Regions[node].PageAt(PageAt(access.Page)).Flags &= ~PageFlags.Awaited;
@@ -404,9 +412,9 @@ internal sealed partial class World
                 ref DirectoryEntry entry = ref Regions[home].EntryAt(PageAt(page));
                 if (entry.State == DirectoryState.M_A && entry.Owner.Value + 1 == UnackedWriter[page]) continue;
             }
-            Replace(page, Contents.Prior, Contents.Old);
+            Replace(page, Contents.Prior, IsPriorCut[page] ? Contents.Cut : Contents.Old);
             UnackedWriter[page] = 0;
-            PriorIsZero[page] = false;
+            PriorIsZero[page] = IsPriorCut[page] = false;
         }
     }
 

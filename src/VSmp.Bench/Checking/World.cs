@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Coherence;
+using VSmp.Coherence.Checkpointing;
 using VSmp.Coherence.Homes;
 using VSmp.Coherence.Messages;
 using VSmp.Coherence.Nodes;
@@ -78,6 +79,14 @@ internal sealed partial class World
         _nodeWords = new ulong[n * p];
         _homeWords = new ulong[n * p];
         _records = [.. Enumerable.Range(0, n).Select(node => new Records(this, node))];
+        Members = new CheckpointMember?[n];
+        Captured = new Contents[p];
+        Composed = new Contents[p];
+        CutIsZero = new bool[p];
+        IsWrittenSinceCut = new bool[p];
+        IsPriorCut = new bool[p];
+        Array.Fill(Captured, Contents.None);
+        for (int i = 0; i < n && scenario.Checkpoints > 0; i++) Regions[i].Capture = new RegionCapture(1);
         for (int i = 0; i < Wires.Length; i++) Wires[i] = [];
         Array.Fill(Frames, Contents.None);
         Array.Fill(Kept, Contents.None);
@@ -125,6 +134,7 @@ internal sealed partial class World
             if (!IsLost(node)) moves.Add(new Move(MoveKind.Restart, node, 0, 0));
         }
         if (Scenario.Mirror is not null) ListHomeMoves(moves);
+        if (Scenario.Checkpoints > 0) ListCheckpointMoves(moves);
         for (byte from = 0; from < Scenario.Nodes; from++)
         {
             for (byte to = 0; to < Scenario.Nodes; to++)
@@ -170,7 +180,7 @@ internal sealed partial class World
         {
             if (node.Parked.Count > 0) return false;
         }
-        return true;
+        return Scenario.Checkpoints == 0 || !IsTaking;
     }
 
     private static bool IsHeld(in PageEntry entry) => (entry.Flags & PageFlags.Held) != 0;
@@ -192,7 +202,7 @@ internal sealed partial class World
             moves.Add(new Move(MoveKind.WriteFaultAhead, node, page, mapping));
         }
         bool mayGo = NodeStates.IsStable(entry.State) && entry.State != NodeState.I;
-        if (!Regions[node].IsHome(Extent) && mayGo && !IsHeld(in entry) && !Regions[node].IsFrozen) moves.Add(new Move(MoveKind.Evict, node, page, 0));
+        if (!Regions[node].IsHome(Extent) && mayGo && !IsHeld(in entry) && !Regions[node].IsFrozen && !Regions[node].IsHeld) moves.Add(new Move(MoveKind.Evict, node, page, 0));
         if (Scenario.IsPrivate) moves.Add(new Move(MoveKind.Discard, node, page, 0));
         if (IsHeld(in entry)) moves.Add(new Move(MoveKind.Unhold, node, page, 0));
     }
@@ -253,6 +263,11 @@ internal sealed partial class World
         if (move.Kind == MoveKind.Crash)
         {
             Crash(node);
+            return;
+        }
+        if (move.Kind is >= MoveKind.CheckpointBegin and <= MoveKind.CheckpointGiveUp)
+        {
+            DoCheckpoint(move);
             return;
         }
         var page = PageAt(move.Page);
@@ -329,6 +344,7 @@ internal sealed partial class World
     private void Write(int node, int page)
     {
         if (FrameOf(node, page) == Contents.None) throw new InvariantException($"node {node} writes to page {page} without a frame");
+        CheckCutStands(node, page);
         Forget(page, BeginsUnacked(node, page) ? Contents.Prior : Contents.Old);
         LatestIsZero[page] = false;
         FrameOf(node, page) = Contents.Latest;
@@ -337,9 +353,12 @@ internal sealed partial class World
     /// <summary>What was written last is not that any more, wherever it is, but something else.</summary>
     private void Forget(int page, Contents becomes)
     {
-        Replace(page, Contents.Latest, becomes);
+        bool isCut = IsPastCut && !IsWrittenSinceCut[page];
+        IsWrittenSinceCut[page] |= isCut;
+        Replace(page, Contents.Latest, becomes == Contents.Old && isCut ? Contents.Cut : becomes);
         if (becomes == Contents.Old) return;
         PriorIsZero[page] = LatestIsZero[page];
+        IsPriorCut[page] = isCut;
     }
 
     private void Replace(int page, Contents what, Contents by)
@@ -349,6 +368,8 @@ internal sealed partial class World
             Replace(ref FrameOf(node, page), what, by);
             Replace(ref KeptOf(node, page), what, by);
         }
+        Replace(ref Captured[page], what, by);
+        Replace(ref Composed[page], what, by);
         foreach (List<Flight> wire in Wires)
         {
             for (int i = 0; i < wire.Count; i++)
@@ -384,6 +405,7 @@ internal sealed partial class World
         switch (Nodes[node].Access(Regions[node], PageAt(access.Page), access.Write, MessageFlags.None, _effects))
         {
             case AccessResult.Hit:
+                if (access.Write) BeginWrite(node, access.Page);
                 if (!_refuses) Map(node, access.Page, access.Mapping, entry.State);
                 if (Scenario.Holds) NodeController.Hold(Regions[node], PageAt(access.Page));
                 return true;
@@ -398,7 +420,9 @@ internal sealed partial class World
 
     private void Map(int node, int page, int mapping, NodeState state)
     {
-        bool writable = NodeStates.MayWrite(state) || (_bugs & WorldBugs.MapsTooMuch) != 0;
+        // What is saved is write-protected until it is written again.
+        bool isSaved = Regions[node].Capture is { } capture && capture.IsSaved(PageAt(page)) && (_bugs & WorldBugs.SavedMappedWritable) == 0;
+        bool writable = (NodeStates.MayWrite(state) && !isSaved) || (_bugs & WorldBugs.MapsTooMuch) != 0;
         MappedOf(node, page, mapping) = writable ? Right.Write : Right.Read;
     }
 }

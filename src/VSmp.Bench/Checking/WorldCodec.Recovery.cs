@@ -248,7 +248,7 @@ internal sealed partial class WorldCodec
             if (isMirror)
             {
                 if (page == 0) region.Mirrored.Add(World.Extent, ReadName(Byte()), isFresh: true);
-                var entry = new MirrorEntry { Contents = (MirrorContents)Byte(), Version = ReadVersion() };
+                var entry = new MirrorEntry { Contents = (MirrorContents)Byte(), Version = ReadVersion(page) };
                 region.Mirrored.At(at) = entry;
             }
             if (!_world.IsUsing(node)) _world.FrameOf(node, page) = (Contents)Byte();
@@ -265,7 +265,7 @@ internal sealed partial class WorldCodec
     private void LoadRebuild(DirectoryRebuild rebuild, PageNumber page)
     {
         byte flags = Byte();
-        if ((flags & 1) != 0) rebuild.Kept[page] = (ReadName(Byte()), ReadVersion());
+        if ((flags & 1) != 0) rebuild.Kept[page] = (ReadName(Byte()), ReadVersion((int)page.Value));
         if ((flags & 2) != 0) rebuild.Readers[page] = (ReadName(Byte()), (flags & 4) != 0);
         if ((flags & 8) != 0) rebuild.ThrownAway.Add(page);
     }

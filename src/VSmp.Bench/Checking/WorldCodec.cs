@@ -23,6 +23,7 @@ internal sealed partial class WorldCodec
     public const int MaxBytes = 4096;
 
     private const byte CurrentVersion = 50; // of every page at its home, in a world that was loaded
+    private const byte CurrentIndex = 1; // of that version
     private const byte OpenNumber = 1, OtherNumber = 2; // of transactions, likewise
 
     private readonly World _world;
@@ -47,6 +48,7 @@ internal sealed partial class WorldCodec
         // The home is like no other node; nor is the one that has private pages.
         int last = scenario.IsPrivate ? scenario.Nodes - 1 : scenario.Nodes;
         _isOrdered = scenario.HasRecovery;
+        _isNeverGranted = new bool[scenario.Pages];
         _orders = _isOrdered ? [[.. Enumerable.Range(0, scenario.Nodes).Select(n => (byte)n)]] : [.. Permutations([.. Enumerable.Range(1, Math.Max(0, last - 1)).Select(n => (byte)n)])
             .Select(p => (byte[])[0, .. p, .. Enumerable.Range(last, scenario.Nodes - last).Select(n => (byte)n)])];
     }
@@ -93,7 +95,9 @@ internal sealed partial class WorldCodec
         {
             for (int page = 0; page < scenario.Pages; page++)
             {
-                _world.LatestIsZero[page] = Byte() != 0;
+                byte flags = Byte();
+                _world.LatestIsZero[page] = (flags & 1) != 0;
+                _isNeverGranted[page] = (flags & 2) != 0;
                 LoadDirectory(page, 0);
             }
         }
@@ -101,6 +105,7 @@ internal sealed partial class WorldCodec
         {
             if (_world.IsUsing(node)) LoadNode(node);
         }
+        if (scenario.Checkpoints > 0) LoadCheckpoint();
         foreach (List<Flight> wire in _world.Wires) wire.Clear();
         for (int count = Byte(); count > 0; count--)
         {
@@ -181,7 +186,7 @@ internal sealed partial class WorldCodec
 
     /// <summary>Once a page was written, zeros are as old as anything, until it is thrown away.</summary>
     private Contents ContentsOf(Contents contents, int page) =>
-        contents == Contents.Zero && !_world.LatestIsZero[page] && !_world.PriorIsZero[page] && !_world.Scenario.IsPrivate ? Contents.Old : contents;
+        contents == Contents.Zero && !_world.LatestIsZero[page] && !_world.PriorIsZero[page] && !_world.CutIsZero[page] && !_world.Scenario.IsPrivate ? Contents.Old : contents;
 
     // ---- writing
 
@@ -199,7 +204,7 @@ internal sealed partial class WorldCodec
         {
             for (int page = 0; page < scenario.Pages; page++)
             {
-                Put(_world.LatestIsZero[page] ? (byte)1 : (byte)0);
+                Put((byte)((_world.LatestIsZero[page] ? 1 : 0) | (IsNeverGranted(page) ? 2 : 0)));
                 WriteDirectory(page, 0, order);
             }
         }
@@ -207,6 +212,7 @@ internal sealed partial class WorldCodec
         {
             if (_world.IsUsing(node)) WriteNode(node, order);
         }
+        if (scenario.Checkpoints > 0) WriteCheckpoint(old);
         int countAt = _at++;
         byte wires = 0;
         for (byte from = 0; from < scenario.Nodes; from++)
@@ -396,7 +402,7 @@ internal sealed partial class WorldCodec
         if (page == 0 && controller.WaitingCount > 0) controller.Drop(World.RegionId);
         ref DirectoryEntry entry = ref _world.Regions[home].EntryAt(new PageNumber((ulong)page));
         entry = DirectoryEntry.Zero;
-        entry.Version = _isOrdered ? ReadVersion() : new PageVersion(CurrentVersion);
+        entry.Version = _isOrdered ? ReadVersion(page) : ReadVersion(page, CurrentIndex);
         entry.State = (DirectoryState)Byte();
         entry.Flags = (DirectoryFlags)Byte();
         byte names = Byte();
@@ -424,7 +430,7 @@ internal sealed partial class WorldCodec
             entry = new PageEntry { State = (NodeState)Byte() };
             byte flags = Byte();
             entry.Flags = (PageFlags)(flags & 127);
-            entry.Version = ReadVersion();
+            entry.Version = ReadVersion(page);
             if ((entry.Flags & PageFlags.HasFrame) != 0) frames++;
             byte contents = Byte();
             _world.FrameOf(node, page) = (Contents)(contents & 15);
@@ -437,7 +443,7 @@ internal sealed partial class WorldCodec
             byte acks = Byte();
             t.AcksReceived = (ushort)(acks >> 4);
             t.AcksExpected = (ushort)(acks & 15);
-            t.Version = ReadVersion();
+            t.Version = ReadVersion(page);
             t.Supplier = ReadName(Byte());
         }
         _world.Budgets[node].Release(_world.Budgets[node].UsedPages);
@@ -466,17 +472,18 @@ internal sealed partial class WorldCodec
         m.Page = new PageNumber((ulong)(pages >> 4));
         m.Count = (uint)(pages >> 2 & 3);
         m.Transaction = (uint)(pages & 3);
-        m.Version = ReadVersion();
+        m.Version = ReadVersion((int)m.Page.Value);
         if (_isOrdered) m.Generation = new Generation(Byte());
         return m;
     }
 
     /// <summary>The home's version is the highest, so that the next one is new.</summary>
-    private PageVersion ReadVersion()
+    private PageVersion ReadVersion(int page) => ReadVersion(page, Byte());
+
+    private PageVersion ReadVersion(int page, byte index)
     {
-        byte index = Byte();
         if (_isOrdered) return new PageVersion(index == LastRank ? uint.MaxValue : index);
-        return index == 0 ? default : new PageVersion((uint)(CurrentVersion + 1 - index));
+        return index == 0 || _isNeverGranted[page] ? default : new PageVersion((uint)(CurrentVersion + CurrentIndex - index));
     }
 
     private static NodeId ReadName(byte name) => name == 15 ? NodeId.None : new NodeId(name);

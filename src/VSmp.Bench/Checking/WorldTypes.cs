@@ -16,6 +16,8 @@ internal enum Contents : byte
     None,
     /// <summary>What was written last before a grant under which it was overwritten, and which the home does not yet know to be installed.</summary>
     Prior,
+    /// <summary>What was written last when a checkpoint was cut, and was overwritten since.</summary>
+    Cut,
 }
 
 /// <summary>What a process may do with a page without being noticed.</summary>

@@ -58,6 +58,14 @@ public sealed class CheckpointLeader
         return Step;
     }
 
+    /// <summary>As it was saved.</summary>
+    internal void Restore(CheckpointStep step, IEnumerable<NodeId> awaited)
+    {
+        Step = step;
+        _awaited.Clear();
+        _awaited.UnionWith(awaited);
+    }
+
     /// <summary>It cannot be completed: all are to be told that it ends.</summary>
     /// <returns>False if it is over already.</returns>
     public bool GiveUp()

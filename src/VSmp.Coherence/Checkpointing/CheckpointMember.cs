@@ -23,6 +23,9 @@ public sealed class CheckpointMember(NodeId self, NodeController node, IReadOnly
     /// <summary>The regions that it has here.</summary>
     public IReadOnlyList<Region> Regions => regions;
 
+    /// <summary>The generations of their directories when it began, for saving.</summary>
+    internal IReadOnlyList<Generation> Generations => _generations;
+
     /// <summary>Whether a region was recovered since the checkpoint began: then it is of no use.</summary>
     public bool IsStale
     {
@@ -81,6 +84,13 @@ public sealed class CheckpointMember(NodeId self, NodeController node, IReadOnly
         Release();
         foreach (Region region in regions) region.Capture?.Reset();
         Step = CheckpointStep.End;
+    }
+
+    /// <summary>As it was saved.</summary>
+    internal void Restore(CheckpointStep step, bool isDone, Generation generation)
+    {
+        (Step, IsDone) = (step, isDone);
+        Array.Fill(_generations, generation);
     }
 
     private void Release()

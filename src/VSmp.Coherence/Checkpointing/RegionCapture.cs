@@ -152,6 +152,15 @@ public sealed class RegionCapture
         PendingCount = 0;
     }
 
+    /// <summary>What is known of a page, as it was saved.</summary>
+    internal void Restore(PageNumber page, bool isPending, bool isSaved)
+    {
+        if (Take(page) || IsSaved(page)) OnChange(page);
+        if (isPending || isSaved) Set(page);
+        if (!isPending) Take(page);
+        if (!isSaved && isPending) _bits[page.Extent.Value]![WordsPerExtent + IndexOf(page)] &= ~Bit(page);
+    }
+
     private static int IndexOf(PageNumber page) => (int)(page.Value & (ExtentNumber.Pages - 1)) / 64;
 
     private static ulong Bit(PageNumber page) => 1ul << (int)(page.Value % 64);

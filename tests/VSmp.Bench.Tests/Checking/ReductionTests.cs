@@ -49,6 +49,8 @@ public sealed class ReductionTests
         new(protocol, Nodes: 3, Pages: 1, Outstanding: 1) { HomeUses = false, Crashes = 1, Holds = false, Refusals = false },
         new(protocol, Nodes: 3, Pages: 1, Outstanding: 2) { Mirror = 1, IsPrivate = true, Crashes = 1, Holds = false, Refusals = false },
         new(protocol, Nodes: 2, Pages: 1, Outstanding: 1) { Restarts = 1, Holds = false, Refusals = false },
+        new(protocol, Nodes: 2, Pages: 1, Outstanding: 1) { Checkpoints = 2, GiveUps = 1, Refusals = false },
+        new(protocol, Nodes: 3, Pages: 1, Outstanding: 1) { Mirror = 1, HomeUses = false, Crashes = 1, Checkpoints = 1, Holds = false, Refusals = false },
     ];
 
     private static void Walk(Scenario scenario, StateSet states, int steps, int seed, HashSet<UInt128> seen)
