@@ -42,12 +42,17 @@ listening() {
     ss -Htln "sport = :$1" | grep -q .
 }
 
-# serve_rping COUNT: answers that many rounds of the other machine's rping, which may begin when it has met us at `listening`, and which counts them.
+# serve_rping COUNT SECONDS: answers that many rounds of the other machine's rping, which may begin when it has met us at `listening`, and which counts
+# them; it has that many seconds until it meets us at `asked`. Then ours is ended and not awaited: an rping that ends says so to the other in one
+# packet, and without that packet the other waits for ever.
 serve_rping() {
+    local server
     rping -s -a "$BED_ADDRESS" -p 7174 -C "$1" -V &
+    server=$!
     until_true 30 rdma_listening 7174
     meet listening
-    wait "$!" || true # see ask_rping
+    meet asked "$2"
+    kill -KILL "$server" 2> /dev/null || true
 }
 
 # ask_rping ADDRESS COUNT: that many rounds with the rping that answers there. The rounds that came back right are counted, and rping's exit status is

@@ -7,10 +7,11 @@ set -euo pipefail
 source "$REPOSITORY/tests/rdma/bed.sh"
 case $BED_MACHINE in
     a)
-        serve_rping 10
+        serve_rping 10 60
         ;;
     b)
         meet listening
         ask_rping "$BED_PEER_ADDRESS" 10
+        meet asked
         ;;
 esac
