@@ -19,12 +19,6 @@ internal sealed class CheckpointPacer(TimeSpan mtbf)
 
     private double? _cost;
 
-    /// <summary>Mean time between failures.</summary>
-    public TimeSpan Mtbf => mtbf;
-
-    /// <summary>What a checkpoint costs, so far; null: none was taken.</summary>
-    public TimeSpan? Cost => _cost is { } seconds ? TimeSpan.FromSeconds(seconds) : null;
-
     /// <summary>How long to compute before the next. Before the first: as if it took a second.</summary>
     public TimeSpan Interval => TimeSpan.FromSeconds(Math.Max(Least.TotalSeconds, Daly(_cost ?? 1, mtbf.TotalSeconds)));
 

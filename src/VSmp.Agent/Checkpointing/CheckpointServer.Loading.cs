@@ -55,7 +55,13 @@ internal sealed partial class CheckpointServer
         }
         string path = Path.Combine(_root, plan.Name);
         // A descriptor of its own: the region may be dropped meanwhile, and another of its number be in its place.
-        SafeFileHandle frames = File.OpenHandle(region.Frames.Path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete);
+        SafeFileHandle frames;
+        try { frames = File.OpenHandle(region.Frames.Path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            Tell(leader, number, e.Message);
+            return;
+        }
         _ = Task.Run(() =>
         {
             var loaded = new List<PageNumber>();

@@ -58,9 +58,6 @@ internal sealed unsafe class PartCapture : IPageTaker, IDisposable
         }
     }
 
-    /// <summary>Pages copied so far.</summary>
-    public ulong Copied { get; private set; }
-
     /// <summary>It was cut.</summary>
     /// <param name="mostPages">How many pages it will have.</param>
     public void Begin(ulong mostPages)
@@ -75,7 +72,6 @@ internal sealed unsafe class PartCapture : IPageTaker, IDisposable
         Block block = _current ??= NewBlock();
         fixed (byte* room = &block.Data[block.Count * PageNumber.Bytes]) region.Frames.Read(page, room, 1);
         block.Pages[block.Count++] = (_regions[region], page);
-        Copied++;
         if (block.Count == PagesPerBlock) Pass();
     }
 

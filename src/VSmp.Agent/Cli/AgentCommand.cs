@@ -50,7 +50,7 @@ internal static class AgentCommand
             HelpName = "GROUP",
         };
         Option<Redundancy?> redundancy = CommandLine.NewRedundancyOption("none; programs that are run here may say otherwise");
-        Option<string?> checkpoints = CommandLine.NewCheckpointsOption("--checkpoints");
+        Option<string?> checkpoints = CommandLine.NewCheckpointsOption();
         Option<bool> development = new("--development") { Description = "Faults may be injected here (vsmp inject); vsmp up starts its agents so" };
         Command command = CommandLine.NewCommand("agent", "One node of a cluster; in the foreground, until SIGTERM or SIGINT.",
             "vsmp agent --name node1 --memory 64G --listen 10.0.0.1",

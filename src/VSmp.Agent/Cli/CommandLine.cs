@@ -130,7 +130,7 @@ internal static class CommandLine
     };
 
     /// <summary>An option that says where checkpoints are.</summary>
-    public static Option<string?> NewCheckpointsOption(string name) => new(name)
+    public static Option<string?> NewCheckpointsOption() => new("--checkpoints")
     {
         Description = $"The folder that checkpoints are in: one that all nodes share, or nothing can be restored without the node that wrote it (default: {CheckpointFolder.DefaultRoot})",
         HelpName = "DIR",

@@ -75,7 +75,7 @@ internal sealed class UpCommand
         command.Options.Add(transport);
         Option<Redundancy?> redundancy = CommandLine.NewRedundancyOption("none; programs may say otherwise");
         command.Options.Add(redundancy);
-        Option<string?> checkpoints = CommandLine.NewCheckpointsOption("--checkpoints");
+        Option<string?> checkpoints = CommandLine.NewCheckpointsOption();
         command.Options.Add(checkpoints);
         Option<string?> membership = CommandLine.NewMembershipOption();
         command.Options.Add(membership);

@@ -49,7 +49,7 @@ public sealed class CheckpointTests
         Spmd(cluster, [.. options, "--checkpoint", "job"], ["32", "4", "25"]).Succeeded();
         using Command job = new(Paths.Vsmp, ["spmd", .. options, "--restart", "job", "--checkpoint-every", "100ms", "--", Paths.Program("spmd-checkpoint"), "32", "30", "25", "20000"], cluster.Environment);
         job.WaitFor("restored 4 at step 4");
-        Thread.Sleep(300);
+        job.WaitFor("generation 5 ");
         cluster.KillNode("n3"); // home or mirror of what was restored
         Outcome outcome = job.WaitForEnd(90).Succeeded();
         Assert.Contains("exact: ", outcome.Output, StringComparison.Ordinal);
@@ -93,8 +93,10 @@ public sealed class CheckpointTests
         for (int i = 0; i < 6; i++)
         {
             Thread.Sleep(random.Next(600));
-            if (job.IsRunning) _ = Native.Kill(cluster.ProcessId($"n{random.Next(3)}"), Native.SIGKILL);
-            Thread.Sleep(600); // until it is back
+            if (!job.IsRunning) break;
+            _ = Native.Kill(cluster.ProcessId($"n{random.Next(3)}"), Native.SIGKILL);
+            int kills = i + 1;
+            Wait.Until(() => !job.IsRunning || Regex.Count(job.Error, " is back after ") >= kills, 30, () => $"the agent\n{job.Error}");
         }
         Outcome outcome = job.WaitForEnd(90).Succeeded();
         Assert.Contains("exact: ", outcome.Output, StringComparison.Ordinal);
@@ -242,7 +244,13 @@ public sealed class CheckpointTests
     private static Outcome Spmd(Cluster cluster, string[] options, string[] program) =>
         cluster.Vsmp(["spmd", .. options, "--", Paths.Program("spmd-checkpoint"), .. program]);
 
-    private static string Exact(string output) => Regex.Match(output, "^exact: .*$", RegexOptions.Multiline).Value;
+    /// <summary>What the ranks have found at the end; that there is none is no result.</summary>
+    private static string Exact(string output)
+    {
+        Match exact = Regex.Match(output, "^exact: .*$", RegexOptions.Multiline);
+        Assert.True(exact.Success, output);
+        return exact.Value;
+    }
 
     private static uint[] Generations(Cluster cluster, string folder)
     {
