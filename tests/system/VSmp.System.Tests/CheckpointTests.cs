@@ -17,13 +17,13 @@ public sealed class CheckpointTests
     [InlineData("moesi")]
     public void A_job_goes_on_from_a_generation_exactly_where_it_was(string protocol) => Run(3, (cluster, folder) =>
     {
-        string[] program = ["32", "9", "25"];
+        string[] program = ["12", "9", "25"];
         string whole = Spmd(cluster, ["-n", "3", "--protocol", protocol], program).Succeeded().Output;
         Assert.Contains("exact: ", whole, StringComparison.Ordinal);
         Assert.DoesNotContain("generation", whole, StringComparison.Ordinal); // without checkpoints vsmp_checkpoint is a barrier
         // Less memory than it uses: copies are evicted all the time.
         string[] options = ["-n", "3", "--protocol", protocol, "--local", "4M"];
-        string part = Spmd(cluster, [.. options, "--checkpoint", "job"], ["32", "6", "25"]).Succeeded().Output;
+        string part = Spmd(cluster, [.. options, "--checkpoint", "job"], ["12", "6", "25"]).Succeeded().Output;
         Assert.Equal(6, Regex.Count(part, "^generation ", RegexOptions.Multiline));
         string[] verified = cluster.Vsmp("checkpoint", "verify", "job", "--dir", folder).Succeeded().Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
         Assert.Equal(2, verified.Length);
@@ -46,8 +46,8 @@ public sealed class CheckpointTests
     public void A_mirrored_job_loses_a_home_after_its_restart_and_nothing_with_it() => Run(4, (cluster, folder) =>
     {
         string[] options = ["-n", "2", "--redundancy", "mirror", "--local", "4M"];
-        Spmd(cluster, [.. options, "--checkpoint", "job"], ["32", "4", "25"]).Succeeded();
-        using Command job = new(Paths.Vsmp, ["spmd", .. options, "--restart", "job", "--checkpoint-every", "100ms", "--", Paths.Program("spmd-checkpoint"), "32", "30", "25", "20000"], cluster.Environment);
+        Spmd(cluster, [.. options, "--checkpoint", "job"], ["12", "4", "25"]).Succeeded();
+        using Command job = new(Paths.Vsmp, ["spmd", .. options, "--restart", "job", "--checkpoint-every", "100ms", "--", Paths.Program("spmd-checkpoint"), "12", "30", "25", "20000"], cluster.Environment);
         job.WaitFor("restored 4 at step 4");
         job.WaitFor("generation 5 ");
         cluster.KillNode("n3"); // home or mirror of what was restored
@@ -69,7 +69,7 @@ public sealed class CheckpointTests
             string log = "";
             Run(4, (cluster, folder) =>
             {
-                string[] program = ["24", "40", "20", "3000"];
+                string[] program = ["8", "40", "20", "3000"];
                 expected ??= Exact(Spmd(cluster, ["-n", "3"], program).Succeeded().Output);
                 using Command job = new(Paths.Vsmp, ["spmd", "-n", "3", "--ha", "--checkpoint", "job", "--", Paths.Program("spmd-checkpoint"), .. program], cluster.Environment);
                 job.WaitFor("generation 1 ");
@@ -87,7 +87,7 @@ public sealed class CheckpointTests
     [Fact]
     public void A_job_whose_agents_are_killed_goes_on_and_so_do_its_checkpoints() => Run(3, (cluster, folder) =>
     {
-        using Command job = new(Paths.Vsmp, ["spmd", "-n", "3", "--checkpoint", "job", "--", Paths.Program("spmd-checkpoint"), "24", "60", "20", "5000"], cluster.Environment);
+        using Command job = new(Paths.Vsmp, ["spmd", "-n", "3", "--checkpoint", "job", "--", Paths.Program("spmd-checkpoint"), "8", "80", "20", "5000"], cluster.Environment);
         job.WaitFor("generation 2 ");
         Random random = new(Environment.TickCount);
         for (int i = 0; i < 6; i++)
@@ -101,7 +101,7 @@ public sealed class CheckpointTests
         Outcome outcome = job.WaitForEnd(90).Succeeded();
         Assert.Contains("exact: ", outcome.Output, StringComparison.Ordinal);
         cluster.Vsmp("checkpoint", "verify", "job", "--dir", folder).Succeeded();
-        string again = Spmd(cluster, ["-n", "3", "--restart", "job"], ["24", "60", "20"]).Succeeded().Output;
+        string again = Spmd(cluster, ["-n", "3", "--restart", "job"], ["8", "80", "20"]).Succeeded().Output;
         Assert.Equal(Exact(outcome.Output), Exact(again));
     });
 
