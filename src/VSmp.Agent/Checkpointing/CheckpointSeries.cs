@@ -10,6 +10,9 @@ internal sealed class CheckpointSeries : IDisposable
     /// <summary>Parts of earlier generations that one builds on; then all is written anew, or it would get slower to read with each.</summary>
     private const int MostParts = 64;
 
+    /// <summary>How long whoever opens it waits for another who has it: a job that has just ended may still be tidying up.</summary>
+    private static readonly TimeSpan LockPatience = TimeSpan.FromSeconds(2);
+
     private readonly CheckpointFolder _folder;
     private readonly IDisposable _lock;
     private readonly uint _userId;
@@ -17,6 +20,8 @@ internal sealed class CheckpointSeries : IDisposable
     private ulong[] _lastRegions = []; // of that: numbers
     private Task _writing = Task.CompletedTask;
     private int _uses = 1; // by whoever opened it, and by threads that write
+    private bool _isClosed;
+    private volatile uint _prepared; // the generation whose folder is there already
     private long _takenAt;
 
     private CheckpointSeries(CheckpointFolder folder, IDisposable @lock, CheckpointWish wish, uint userId, Manifest? restored)
@@ -71,8 +76,7 @@ internal sealed class CheckpointSeries : IDisposable
         try
         {
             if (wish.Start == CheckpointStart.Restart && !folder.Exists) throw new ControlException($"there is no checkpoint {wish.Name} in {root} to go on from: vsmp checkpoint ls lists what there is", ExitCodes.Usage);
-            folder.Create();
-            taken = folder.TryLock() ?? throw new ControlException($"checkpoint {wish.Name} is in use: a job writes it, or a command looks after it", ExitCodes.Taken);
+            taken = Lock(folder) ?? throw new ControlException($"checkpoint {wish.Name} is in use: a job writes it, or a command looks after it", ExitCodes.Taken);
             IReadOnlyList<uint> generations = folder.Store.List();
             if (wish.Start == CheckpointStart.New && generations.Count > 0)
             {
@@ -90,6 +94,7 @@ internal sealed class CheckpointSeries : IDisposable
             }
             CheckpointSeries series = new(folder, taken, wish, userId, restored) { NextGeneration = folder.Store.NextNumber() };
             taken = null;
+            series.Prepare();
             return series;
         }
         catch (CheckpointException e) { throw new ControlException($"checkpoint {wish.Name} cannot be gone on from: {e.Message}", ExitCodes.Failed); }
@@ -99,6 +104,9 @@ internal sealed class CheckpointSeries : IDisposable
             taken?.Dispose();
         }
     }
+
+    /// <summary>Completes when everything that was to be written so far is.</summary>
+    public Task Idle => _writing;
 
     /// <summary>Whether it is time for the next generation.</summary>
     public bool IsDue(long nowMicroseconds)
@@ -118,13 +126,42 @@ internal sealed class CheckpointSeries : IDisposable
     {
         (_last, _lastRegions) = (manifest, regions);
         Pacer?.OnTaken(cost);
+        Prepare();
     }
 
     /// <summary>A generation was given up: nodes know no more what the one before has.</summary>
-    public void OnGivenUp() => _last = null;
+    public void OnGivenUp()
+    {
+        _last = null;
+        Prepare();
+    }
 
     /// <summary>The number of a generation that is begun: each is given once.</summary>
     public uint TakeNumber() => NextGeneration++;
+
+    /// <summary>Makes the folder of a generation that is begun, if that is not done: ranks wait for it.</summary>
+    /// <param name="generation">Its number.</param>
+    /// <param name="done">Hears of it: null, or why it could not be done; on any thread.</param>
+    public void Begin(uint generation, Action<string?> done)
+    {
+        if (_prepared == generation) done(null);
+        else Write(store => MakeFolder(store, generation), done);
+    }
+
+    /// <summary>Makes the folder of the next generation ahead of need.</summary>
+    private void Prepare()
+    {
+        uint generation = NextGeneration;
+        // If it could not be made, it is tried again when the generation is begun, and somebody told.
+        Write(store => MakeFolder(store, generation), _ => { });
+    }
+
+    private void MakeFolder(CheckpointStore store, uint generation)
+    {
+        if (_prepared >= generation) return;
+        _ = store.Begin(generation);
+        _prepared = generation;
+    }
 
     /// <summary>
     /// Writes to the store, on a thread of its own, one after the other: who sweeps must not find what another is about to write. It stays locked until all is done.
@@ -141,7 +178,7 @@ internal sealed class CheckpointSeries : IDisposable
 #pragma warning disable CA1031 // whatever it was, whoever waits is told
             catch (Exception e) { error = e.Message; }
 #pragma warning restore CA1031
-            Dispose();
+            Release();
             done(error);
         }, TaskScheduler.Default);
     }
@@ -151,10 +188,37 @@ internal sealed class CheckpointSeries : IDisposable
         work.Program, work.Ranks, _userId, [.. work.Regions.Select(r => r.Region)],
         [.. parts.Where(p => p.Pages > 0).OrderBy(p => p.Node, NaturalOrder.Instance).Select(p => new SavedPart(plan.Generation, p.Node, p.Pages, p.StoredPages, p.IndexCrc)), .. plan.IsFull ? [] : _last!.Parts], state, work.Run);
 
-    /// <inheritdoc/>
+    /// <summary>No more generations are taken. What was not used is removed, and then the lock given back, on another thread.</summary>
     public void Dispose()
     {
+        if (_isClosed) return;
+        _isClosed = true;
+        Write(store =>
+        {
+            if (_prepared > 0) store.Discard(_prepared);
+            if (!store.HasAny) _ = _folder.Remove();
+        }, error =>
+        {
+            if (error is not null) Log.Warn($"checkpoint {Name} could not be tidied up: {error}");
+        });
+        Release();
+    }
+
+    private void Release()
+    {
         if (Interlocked.Decrement(ref _uses) == 0) _lock.Dispose();
+    }
+
+    private static IDisposable? Lock(CheckpointFolder folder)
+    {
+        long began = System.Diagnostics.Stopwatch.GetTimestamp();
+        while (true)
+        {
+            folder.Create(); // who had it may have removed it
+            if (folder.TryLock() is { } taken) return taken;
+            if (System.Diagnostics.Stopwatch.GetElapsedTime(began) > LockPatience) return null;
+            Thread.Sleep(10);
+        }
     }
 
     private static ulong StoredPages(Manifest manifest) => (ulong)manifest.Parts.Sum(p => (long)p.StoredPages);

@@ -29,7 +29,7 @@ internal sealed partial class CheckpointServer
         CheckpointPlan plan = new(series.Name, series.TakeNumber(), regions, series.MustBeFull(regions));
         Led led = new(number, series, plan, order, new CheckpointLeader(order.Nodes));
         _led.Add(number, led);
-        series.Write(store => _ = store.Begin(plan.Generation), error => _reactor.Post(() =>
+        series.Begin(plan.Generation, error => _reactor.Post(() =>
         {
             if (led.Machine.IsOver) return; // given up meanwhile
             NodeId[] missing = [.. order.Nodes.Where(node => node != _self && !_peers.IsUp(node))];
@@ -62,6 +62,7 @@ internal sealed partial class CheckpointServer
         }
         CheckpointStep next = led.Machine.Advance();
         if (next == CheckpointStep.Hold) led.HeldAt = Stopwatch.GetTimestamp();
+        if (next == CheckpointStep.Cut) led.CutAt = Stopwatch.GetTimestamp();
         if (next == CheckpointStep.Copy)
         {
             // All is as it will be restored; who asks what that is must do so before anybody goes on.
@@ -119,7 +120,7 @@ internal sealed partial class CheckpointServer
         TimeSpan took = Stopwatch.GetElapsedTime(led.HeldAt);
         led.Series.OnStored(manifest, led.Plan.Regions, took);
         Log.Info(string.Create(System.Globalization.CultureInfo.InvariantCulture,
-            $"checkpoint {manifest.Name}: generation {manifest.Generation}{(led.Plan.IsFull ? " (full)" : "")} of {led.Parts.Sum(p => (long)p.Pages)} pages, pause {led.Pause.TotalMilliseconds:0.0} ms, safe after {took.TotalMilliseconds:0} ms"));
+            $"checkpoint {manifest.Name}: generation {manifest.Generation}{(led.Plan.IsFull ? " (full)" : "")} of {led.Parts.Sum(p => (long)p.Pages)} pages, pause {led.Pause.TotalMilliseconds:0.0} ms (of it {Stopwatch.GetElapsedTime(led.HeldAt, led.CutAt).TotalMilliseconds:0.0} until nothing was under way), safe after {took.TotalMilliseconds:0} ms"));
         led.Work.OnStored(manifest.Generation);
     }
 
@@ -147,6 +148,7 @@ internal sealed partial class CheckpointServer
         public List<PartSummary> Parts { get; } = [];
         public byte[] State { get; set; } = [];
         public long HeldAt { get; set; }
+        public long CutAt { get; set; }
         public TimeSpan Pause { get; set; }
         public bool IsTaken { get; set; }
 

@@ -15,6 +15,8 @@ namespace VSmp.Agent.Checkpointing;
 /// </content>
 internal sealed partial class CheckpointServer
 {
+    private const int PagesPerWrite = 64;
+
     private readonly Dictionary<ulong, (HashSet<NodeId> Awaited, Action<NodeId, string?> OnLoaded)> _loads = []; // that this node has asked for
 
     /// <summary>Has nodes fill their part of a region.</summary>
@@ -93,11 +95,24 @@ internal sealed partial class CheckpointServer
         Manifest manifest = store.Load(plan.Generation);
         if (plan.Index >= manifest.Regions.Count || manifest.Regions[plan.Index].PageCount > (ulong)wanted.Length * ExtentNumber.Pages)
             throw new CheckpointException($"generation {plan.Generation} has no region {plan.Index} of that length");
+        // Neighbours are written together.
+        byte[] buffer = new byte[PagesPerWrite * PageNumber.Bytes];
+        PageNumber first = default;
+        int count = 0;
         store.ReadPages(manifest, record => record.Region == plan.Index && wanted[record.Page.Extent.Value], (record, bytes) =>
         {
             if (bytes.IsEmpty) return; // zeros, as it is
-            RandomAccess.Write(frames, bytes, (long)record.Page.Offset);
+            if (count == PagesPerWrite || record.Page != first.Plus((uint)count)) Flush();
+            if (count == 0) first = record.Page;
+            bytes.CopyTo(buffer.AsSpan(count++ * PageNumber.Bytes));
             loaded.Add(record.Page);
         });
+        Flush();
+
+        void Flush()
+        {
+            if (count > 0) RandomAccess.Write(frames, buffer.AsSpan(0, count * PageNumber.Bytes), (long)first.Offset);
+            count = 0;
+        }
     }
 }

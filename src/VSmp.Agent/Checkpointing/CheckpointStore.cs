@@ -94,6 +94,14 @@ internal sealed class CheckpointStore(IStorage storage)
         return folder;
     }
 
+    /// <summary>Removes the folder of a generation that was begun, and of which nothing was written.</summary>
+    /// <exception cref="IOException">It could not be removed.</exception>
+    public void Discard(uint generation)
+    {
+        string folder = FolderOf(generation);
+        if (storage.Folders().Contains(folder) && storage.Files(folder).Count == 0) storage.DeleteFolder(folder);
+    }
+
     /// <summary>All parts are written: from now on the generation is there.</summary>
     /// <exception cref="IOException">It could not be written: whether it is there a look will show, and the one before is in any case.</exception>
     /// <exception cref="CheckpointException">A part of it is not here: nodes that write parts have to share the folder.</exception>

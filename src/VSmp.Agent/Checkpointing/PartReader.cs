@@ -10,7 +10,7 @@ namespace VSmp.Agent.Checkpointing;
 /// <param name="part">Which.</param>
 internal sealed class PartReader(IStorage storage, Manifest manifest, SavedPart part)
 {
-    private const int BatchRecords = 4096;
+    private const int BatchRecords = 4096, BatchPages = 64;
 
     private string Folder => CheckpointStore.FolderOf(part.Generation);
 
@@ -50,7 +50,9 @@ internal sealed class PartReader(IStorage storage, Manifest manifest, SavedPart 
     {
         string name = PartWriter.PagesName(part.Node);
         using IStorageReader pages = Open(name, checked((long)part.StoredPages * PageNumber.Bytes));
-        byte[] page = new byte[PageNumber.Bytes];
+        byte[] buffer = new byte[BatchPages * PageNumber.Bytes];
+        var batch = new List<IndexRecord>(BatchPages); // of pages that lie one behind the other
+        long first = 0;
         ReadIndex((record, at) =>
         {
             if (!isWanted(record)) return;
@@ -59,10 +61,29 @@ internal sealed class PartReader(IStorage storage, Manifest manifest, SavedPart 
                 take(record, []);
                 return;
             }
-            pages.Read(at, page);
-            if (Crc32C.Compute(page) != record.Crc) throw Damaged(name, $"the page at byte {at} (region {manifest.Regions[record.Region].Name}, page {record.Page.Value}) has another checksum than when it was written");
-            take(record, page);
+            if (batch.Count == BatchPages || at != first + ((long)batch.Count * PageNumber.Bytes)) Flush();
+            if (batch.Count == 0) first = at;
+            batch.Add(record);
         });
+        Flush();
+
+        void Flush()
+        {
+            Span<byte> bytes = buffer.AsSpan(0, batch.Count * PageNumber.Bytes);
+            pages.Read(first, bytes);
+            for (int i = 0; i < batch.Count; i++)
+            {
+                ReadOnlySpan<byte> page = bytes.Slice(i * PageNumber.Bytes, PageNumber.Bytes);
+                IndexRecord record = batch[i];
+                if (Crc32C.Compute(page) != record.Crc)
+                {
+                    throw Damaged(name,
+                        $"the page at byte {first + (i * PageNumber.Bytes)} (region {manifest.Regions[record.Region].Name}, page {record.Page.Value}) has another checksum than when it was written");
+                }
+                take(record, page);
+            }
+            batch.Clear();
+        }
     }
 
     private static void ForEachBatch(IStorageReader index, byte[] buffer, BatchTaker take)

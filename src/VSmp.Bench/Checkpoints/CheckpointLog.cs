@@ -30,7 +30,7 @@ internal static partial class CheckpointLog
         double Number(string group) => double.Parse(match.Groups[group].Value, CultureInfo.InvariantCulture);
     }
 
-    [GeneratedRegex(@"^checkpoint (?<name>\S+): generation (?<number>\d+)(?<full> \(full\))? of (?<pages>\d+) pages, pause (?<pause>[0-9.]+) ms, safe after (?<safe>[0-9.]+) ms$",
+    [GeneratedRegex(@"^checkpoint (?<name>\S+): generation (?<number>\d+)(?<full> \(full\))? of (?<pages>\d+) pages, pause (?<pause>[0-9.]+) ms \(of it (?<quiet>[0-9.]+) until nothing was under way\), safe after (?<safe>[0-9.]+) ms$",
         RegexOptions.ExplicitCapture)]
     private static partial Regex Stored();
 }

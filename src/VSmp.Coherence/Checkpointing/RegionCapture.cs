@@ -74,23 +74,35 @@ public sealed class RegionCapture
             ExtentNumber extent = new(e);
             ReadOnlySpan<PageEntry> pages = region.PagesOf(extent);
             ReadOnlySpan<DirectoryEntry> entries = region.EntriesOf(extent);
-            for (int i = 0; i < (int)ExtentNumber.Pages && pages.Length + entries.Length > 0; i++)
+            if (pages.IsEmpty && entries.IsEmpty) continue;
+            for (int w = 0; w < WordsPerExtent; w++)
             {
-                bool isOwner = !pages.IsEmpty && pages[i].State is NodeState.M or NodeState.E or NodeState.O;
-                if (!isOwner)
+                ulong owned = 0, written = 0, valid = 0;
+                for (int i = 0; i < 64 && !pages.IsEmpty; i++)
                 {
-                    if (entries.IsEmpty) continue;
-                    ref readonly DirectoryEntry entry = ref entries[i];
+                    NodeState state = pages[(w * 64) + i].State;
+                    if (state is NodeState.M or NodeState.E or NodeState.O) owned |= 1ul << i;
+                    if (state == NodeState.M) written |= 1ul << i;
+                }
+                for (int i = 0; i < 64 && !entries.IsEmpty; i++)
+                {
+                    ref readonly DirectoryEntry entry = ref entries[(w * 64) + i];
+                    if ((owned & (1ul << i)) != 0) continue; // the owner answers
                     if (entry.State == DirectoryState.Lost) return false;
                     // A page that was never granted to anybody for writing is zero, as is one of which no generation says anything.
                     if (!NodeStates.HomeIsValid(entry.State) || ((entry.Flags & DirectoryFlags.Zero) != 0 && entry.Version.Value == 0)) continue;
                     if ((entry.Flags & DirectoryFlags.Dropped) != 0) throw new InvalidOperationException($"{region.Id} is cut with a page that nobody has");
+                    valid |= 1ul << i;
                 }
-                PageNumber page = extent.FirstPage.Plus((uint)i);
-                bool wasSaved = IsSaved(page);
-                if (wasSaved && !isFull) continue;
-                Set(page);
-                if (isOwner && pages[i].State == NodeState.M && !wasSaved) writable.Add(page);
+                ulong pending = owned | valid;
+                if (pending == 0) continue;
+                ulong[] bits = _bits[e] ??= new ulong[2 * WordsPerExtent];
+                ulong saved = bits[WordsPerExtent + w];
+                if (!isFull) pending &= ~saved;
+                bits[w] |= pending;
+                bits[WordsPerExtent + w] |= pending;
+                PendingCount += (ulong)BitOperations.PopCount(pending);
+                for (ulong left = written & ~saved; left != 0; left &= left - 1) writable.Add(extent.FirstPage.Plus((uint)((w * 64) + BitOperations.TrailingZeroCount(left))));
             }
         }
         return true;

@@ -14,7 +14,17 @@ public sealed class CheckpointSeriesTests : IDisposable
 
     private readonly string _root = Directory.CreateTempSubdirectory("vsmp-series-").FullName;
 
-    public void Dispose() => Directory.Delete(_root, recursive: true);
+    private readonly List<CheckpointSeries> _opened = [];
+
+    public void Dispose()
+    {
+        foreach (CheckpointSeries series in _opened)
+        {
+            series.Dispose();
+            Wait(series);
+        }
+        Directory.Delete(_root, recursive: true);
+    }
 
     [Fact]
     public void A_name_that_is_taken_is_refused_and_so_is_going_on_from_nothing()
@@ -36,7 +46,7 @@ public sealed class CheckpointSeriesTests : IDisposable
     {
         using (CheckpointSeries series = Open(Wish(CheckpointStart.New))) Store(series);
         Assert.Equal(ExitCodes.Refused, Assert.Throws<ControlException>(() => CheckpointSeries.Open(_root, Wish(CheckpointStart.Restart), User + 1)).ExitCode);
-        using CheckpointSeries asRoot = CheckpointSeries.Open(_root, Wish(CheckpointStart.Restart), 0);
+        using CheckpointSeries asRoot = Open(Wish(CheckpointStart.Restart), user: 0);
         Assert.NotNull(asRoot.Restored);
     }
 
@@ -46,13 +56,33 @@ public sealed class CheckpointSeriesTests : IDisposable
         using (CheckpointSeries series = Open(Wish(CheckpointStart.New)))
         {
             Store(series);
-            _ = series.Store.Begin(series.TakeNumber()); // and given up
+            Begin(series, series.TakeNumber()); // and given up
+            File.WriteAllText(Path.Combine(_root, "heat", "g00000002", "n0.pages"), "something");
             series.OnGivenUp();
+            Wait(series);
             Assert.True(series.MustBeFull([1]));
             Assert.Equal(3u, series.NextGeneration);
         }
         using CheckpointSeries next = Open(Wish(CheckpointStart.RestartIfAny));
         Assert.Equal((1u, 3u), (next.Restored!.Generation, next.NextGeneration));
+    }
+
+    [Fact]
+    public void The_next_folder_is_there_ahead_of_need_and_gone_if_there_was_none()
+    {
+        CheckpointSeries series = Open(Wish(CheckpointStart.New));
+        Wait(series);
+        Assert.Equal(["g00000001"], series.Store.Storage.Folders());
+        Store(series);
+        Wait(series);
+        Assert.Equal(["g00000001", "g00000002"], series.Store.Storage.Folders());
+        series.Dispose();
+        Wait(series);
+        Assert.Equal(["g00000001"], series.Store.Storage.Folders());
+        CheckpointSeries unused = Open(Wish(CheckpointStart.New) with { Name = "unused" });
+        unused.Dispose();
+        Wait(unused);
+        Assert.False(Directory.Exists(Path.Combine(_root, "unused")));
     }
 
     [Fact]
@@ -152,7 +182,14 @@ public sealed class CheckpointSeriesTests : IDisposable
 
     private static CheckpointWish Wish(CheckpointStart start) => new("heat", null, null, 2, start);
 
-    private CheckpointSeries Open(CheckpointWish wish) => CheckpointSeries.Open(_root, wish, User);
+    private CheckpointSeries Open(CheckpointWish wish, uint user = User)
+    {
+        CheckpointSeries series = CheckpointSeries.Open(_root, wish, user);
+        _opened.Add(series);
+        return series;
+    }
+
+    private static void Wait(CheckpointSeries series) => Assert.True(series.Idle.Wait(TimeSpan.FromSeconds(30)));
 
     private string Refused(CheckpointWish wish, int exitCode)
     {
@@ -165,7 +202,8 @@ public sealed class CheckpointSeriesTests : IDisposable
     private static Manifest Store(CheckpointSeries series, ulong pages = 1)
     {
         CheckpointPlan plan = new(series.Name, series.TakeNumber(), [1], series.MustBeFull([1]));
-        string folder = series.Store.Begin(plan.Generation);
+        Begin(series, plan.Generation);
+        string folder = CheckpointStore.FolderOf(plan.Generation);
         byte[] page = new byte[PageNumber.Bytes];
         page[7] = 1;
         PartSummary part;
@@ -175,10 +213,18 @@ public sealed class CheckpointSeriesTests : IDisposable
             part = writer.Finish();
         }
         Manifest manifest = series.NewManifest(new Work(), plan, [part], []);
-        series.Store.Commit(manifest);
-        series.Store.Retain(series.Keep);
+        series.Write(store => store.Commit(manifest), Assert.Null);
+        series.Write(store => store.Retain(series.Keep), Assert.Null);
+        Wait(series);
         series.OnStored(manifest, [1], TimeSpan.FromSeconds(1));
         return manifest;
+    }
+
+    private static void Begin(CheckpointSeries series, uint generation)
+    {
+        series.Begin(generation, Assert.Null);
+        Wait(series);
+        Assert.Contains(CheckpointStore.FolderOf(generation), series.Store.Storage.Folders());
     }
 
     private sealed class Work : CheckpointWork
