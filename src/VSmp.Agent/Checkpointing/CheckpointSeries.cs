@@ -21,6 +21,7 @@ internal sealed class CheckpointSeries : IDisposable
     private Task _writing = Task.CompletedTask;
     private int _uses = 1; // by whoever opened it, and by threads that write
     private bool _isClosed;
+    private volatile bool _hasGivenUp; // a generation, since the last that is safe
     private volatile uint _prepared; // the generation whose folder is there already
     private long _takenAt;
 
@@ -125,14 +126,21 @@ internal sealed class CheckpointSeries : IDisposable
     public void OnStored(Manifest manifest, ulong[] regions, TimeSpan cost)
     {
         (_last, _lastRegions) = (manifest, regions);
+        _hasGivenUp = false;
         Pacer?.OnTaken(cost);
-        Prepare();
     }
 
     /// <summary>A generation was given up: nodes know no more what the one before has.</summary>
-    public void OnGivenUp()
+    /// <param name="generation">Its number.</param>
+    public void OnGivenUp(uint generation)
     {
         _last = null;
+        _hasGivenUp = true;
+        // What was written of it may be what the next lacks room for.
+        Write(store => store.Discard(generation), error =>
+        {
+            if (error is not null) Log.Warn($"what was written of generation {generation} of checkpoint {Name} could not be removed: {error}");
+        });
         Prepare();
     }
 
@@ -146,6 +154,19 @@ internal sealed class CheckpointSeries : IDisposable
     {
         if (_prepared == generation) done(null);
         else Write(store => MakeFolder(store, generation), done);
+    }
+
+    /// <summary>All parts of a generation are safe: it is from now on, and those that are not to be kept are removed.</summary>
+    /// <param name="manifest">What it is made of.</param>
+    /// <param name="done">Hears of it: null, or why it could not be done; on any thread.</param>
+    public void Commit(Manifest manifest, Action<string?> done)
+    {
+        Write(store => store.Commit(manifest), done);
+        Prepare(); // before what takes long, if much is removed
+        Write(store => store.Retain(Keep), error =>
+        {
+            if (error is not null) Log.Warn($"older generations of checkpoint {Name} could not be removed: {error}");
+        });
     }
 
     /// <summary>Makes the folder of the next generation ahead of need.</summary>
@@ -168,7 +189,7 @@ internal sealed class CheckpointSeries : IDisposable
     /// </summary>
     /// <param name="write">What to do.</param>
     /// <param name="done">Hears of it, on that thread: null, or why it could not be done.</param>
-    public void Write(Action<CheckpointStore> write, Action<string?> done)
+    internal void Write(Action<CheckpointStore> write, Action<string?> done)
     {
         Interlocked.Increment(ref _uses);
         _writing = _writing.ContinueWith(_ =>
@@ -195,7 +216,8 @@ internal sealed class CheckpointSeries : IDisposable
         _isClosed = true;
         Write(store =>
         {
-            if (_prepared > 0) store.Discard(_prepared);
+            // Its number shows that those before were given: one that was given up may still be written to by a node that has not heard of it.
+            if (_prepared > 0 && !_hasGivenUp) store.Discard(_prepared);
             if (!store.HasAny) _ = _folder.Remove();
         }, error =>
         {

@@ -99,11 +99,7 @@ internal sealed partial class CheckpointServer
     {
         Manifest manifest = led.Series.NewManifest(led.Work, led.Plan, led.Parts, led.State);
         led.IsCommitting = true; // all is there: whatever happens from now on makes no difference
-        led.Series.Write(store => store.Commit(manifest), error => _reactor.Post(() => OnCommitted(led, manifest, error)));
-        led.Series.Write(store => store.Retain(led.Series.Keep), error =>
-        {
-            if (error is not null) Log.Warn($"older generations of checkpoint {manifest.Name} could not be removed: {error}");
-        });
+        led.Series.Commit(manifest, error => _reactor.Post(() => OnCommitted(led, manifest, error)));
     }
 
     private void OnCommitted(Led led, Manifest manifest, string? error)
@@ -129,7 +125,7 @@ internal sealed partial class CheckpointServer
         bool wasTaken = led.IsTaken;
         if (led.IsCommitting || !led.Machine.GiveUp()) return;
         _led.Remove(led.Number);
-        led.Series.OnGivenUp();
+        led.Series.OnGivenUp(led.Plan.Generation);
         foreach (NodeId node in led.Machine.Nodes) Order(node, led, CheckpointStep.End, GivenUp);
         Log.Warn($"checkpoint {led.Plan.Name}: generation {led.Plan.Generation} is given up: {why}");
         led.Work.OnGivenUp(led.Plan.Generation, wasTaken, why);

@@ -94,12 +94,12 @@ internal sealed class CheckpointStore(IStorage storage)
         return folder;
     }
 
-    /// <summary>Removes the folder of a generation that was begun, and of which nothing was written.</summary>
+    /// <summary>Removes what there is of a generation that was begun, unless it is there.</summary>
     /// <exception cref="IOException">It could not be removed.</exception>
     public void Discard(uint generation)
     {
         string folder = FolderOf(generation);
-        if (storage.Folders().Contains(folder) && storage.Files(folder).Count == 0) storage.DeleteFolder(folder);
+        if (storage.Folders().Contains(folder) && !storage.Files(folder).Contains(Manifest.FileName)) storage.DeleteFolder(folder);
     }
 
     /// <summary>All parts are written: from now on the generation is there.</summary>
@@ -131,7 +131,7 @@ internal sealed class CheckpointStore(IStorage storage)
         // From then on it is none, whatever else is still there.
         storage.Delete(folder, Manifest.FileName);
         storage.SyncFolder(folder);
-        Sweep();
+        Sweep(generation);
     }
 
     /// <summary>Keeps the latest generations, and removes the others.</summary>
@@ -158,9 +158,10 @@ internal sealed class CheckpointStore(IStorage storage)
         storage.SyncRoot();
     }
 
-    /// <summary>Removes what belongs to no generation that is there. Not while one is being written.</summary>
+    /// <summary>Removes what belongs to no generation that is there. What may become one later than all that are there stays.</summary>
+    /// <param name="removed">A generation that was just removed.</param>
     /// <exception cref="IOException">It could not be removed.</exception>
-    public void Sweep()
+    public void Sweep(uint removed = 0)
     {
         var needed = new Dictionary<uint, HashSet<string>>();
         foreach (uint generation in List())
@@ -175,7 +176,8 @@ internal sealed class CheckpointStore(IStorage storage)
                 Need(part.Generation, PartWriter.PagesName(part.Node));
             }
         }
-        foreach (uint generation in Numbers().ToArray())
+        uint latest = needed.Count > 0 ? needed.Keys.Max() : uint.MaxValue;
+        foreach (uint generation in Numbers().Where(generation => generation < latest || generation == removed).ToArray())
         {
             string folder = FolderOf(generation);
             if (!needed.TryGetValue(generation, out HashSet<string>? names)) storage.DeleteFolder(folder);

@@ -58,13 +58,14 @@ public sealed class CheckpointSeriesTests : IDisposable
             Store(series);
             Begin(series, series.TakeNumber()); // and given up
             File.WriteAllText(Path.Combine(_root, "heat", "g00000002", "n0.pages"), "something");
-            series.OnGivenUp();
+            series.OnGivenUp(2);
             Wait(series);
+            Assert.Equal(["g00000001", "g00000003"], series.Store.Storage.Folders()); // it was given up, and what there was of it is gone
             Assert.True(series.MustBeFull([1]));
             Assert.Equal(3u, series.NextGeneration);
         }
         using CheckpointSeries next = Open(Wish(CheckpointStart.RestartIfAny));
-        Assert.Equal((1u, 3u), (next.Restored!.Generation, next.NextGeneration));
+        Assert.Equal((1u, 4u), (next.Restored!.Generation, next.NextGeneration)); // 3 was begun
     }
 
     [Fact]
@@ -213,8 +214,7 @@ public sealed class CheckpointSeriesTests : IDisposable
             part = writer.Finish();
         }
         Manifest manifest = series.NewManifest(new Work(), plan, [part], []);
-        series.Write(store => store.Commit(manifest), Assert.Null);
-        series.Write(store => store.Retain(series.Keep), Assert.Null);
+        series.Commit(manifest, Assert.Null);
         Wait(series);
         series.OnStored(manifest, [1], TimeSpan.FromSeconds(1));
         return manifest;
