@@ -89,8 +89,7 @@ internal sealed class CheckpointStore(IStorage storage)
             if (storage.Files(folder).Contains(Manifest.FileName)) throw new InvalidOperationException($"generation {generation} is there already");
             storage.DeleteFolder(folder);
         }
-        storage.MakeFolder(folder);
-        storage.SyncRoot();
+        storage.MakeFolder(folder); // synced when it is committed: a disk that is busy makes nobody wait
         return folder;
     }
 
@@ -113,6 +112,7 @@ internal sealed class CheckpointStore(IStorage storage)
             foreach (SavedPart part in manifest.Parts) RequireFiles(part);
         }
         catch (CheckpointException e) { throw new CheckpointException($"{e.Message}: do all nodes share the folder of --checkpoints?", e); }
+        storage.SyncRoot(); // the folder
         storage.SyncFolder(folder); // names of the parts
         using (IStorageFile file = storage.Create(folder, NextManifest, 0))
         {
