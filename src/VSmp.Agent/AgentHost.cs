@@ -3,6 +3,7 @@ using System.Net;
 using System.Runtime.InteropServices;
 using VSmp.Agent.Adopting;
 using VSmp.Agent.Checkpointing;
+using VSmp.Agent.Checkpointing.Files;
 using VSmp.Agent.Control;
 using VSmp.Agent.Elasticity;
 using VSmp.Agent.Fabric;
@@ -57,6 +58,7 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
     private DrainServer _drain = null!;
     private NodeQueries _queries = null!;
     private Runs _runs = null!;
+    private CheckpointFiles _files = null!;
     private CheckpointServer _checkpoints = null!;
     private JobServer _jobs = null!;
     private GuestServer _guests = null!;
@@ -263,7 +265,11 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _mover = new HomeMover(self, _reactor, _pager, _peers, _reservations, _recovery, _mirrors);
         _runs = new Runs(_capacity, _pager, _reactor, _options.Keeper is null ? null : _options.Folder.RunsFolder);
         _drain = new DrainServer(self, _reactor, _pager, _peers, _reservations, _runs, SendReports, ShutDown) { IsCoordinator = !_membership.IsDecidedByMajority && self == MembershipView.Coordinator };
-        _checkpoints = new CheckpointServer(self, _reactor, _pager, _fabric, _peers, _options.CheckpointsFolder) { Incarnation = _membership.Incarnation };
+        var memory = new MemoryFiles(Path.Combine(_options.Folder.Frames, "checkpoints"), bytes => _reactor.Ask(() => _capacity.TryAddCheckpoint(bytes)).GetAwaiter().GetResult(),
+            bytes => _reactor.Post(() => _capacity.RemoveCheckpoint(bytes)), out ulong left);
+        _ = _capacity.TryAddCheckpoint(left);
+        _files = new CheckpointFiles(self, _options.CheckpointsFolder, _reactor, _peers, memory, (node, data) => _queries.Ask(node, NodeQuestion.CheckpointFile, data));
+        _checkpoints = new CheckpointServer(self, _reactor, _pager, _fabric, _peers, _files) { Incarnation = _membership.Incarnation };
         _jobs = new JobServer(self, _reactor, _pager, _fabric, _capacity, _peers, _recovery, _checkpoints, _options.Folder) { Incarnation = _membership.Incarnation, IsRecording = _options.Keeper is not null };
         _pager.Progressed += _jobs.ContinueReleases;
         _pager.Progressed += _reservations.Continue;
@@ -275,10 +281,10 @@ internal sealed class AgentHost : IFrameReceiver, IDisposable
         _parts.Add(_guests);
         _sampler = new Sampler(_reactor, _runs, _pager);
         _parts.Add(_sampler);
-        _queries = new NodeQueries(self, _fabric, _peers, new NodeAnswers(_pager, _peers, _capacity, _runs, _reservations, _recovery, _drain, _mover, new CheckpointRequests(_reactor, _pager, _recovery, _jobs, _checkpoints)).Answer);
+        _queries = new NodeQueries(self, _reactor, _fabric, _peers, new NodeAnswers(_pager, _peers, _capacity, _runs, _reservations, _recovery, _drain, _mover, new CheckpointRequests(_reactor, _pager, _recovery, _jobs, _checkpoints), _files).Answer);
         var parts = new AgentParts(_pager, _runs, _reservations, _jobs, _recovery, _mirrors, _drain, _queries, _peers, Report,
             SendReports, () => FabricStatistics.Of(_fabric, _pager), _membership,
-            new FaultControl(_options, _gate.Faults, _peers, () => _membership.Self));
+            new FaultControl(_options, _gate.Faults, _peers, () => _membership.Self), _files);
         _control = new AgentControl(_options, _reactor, parts, ShutDown);
         _jobs.RegionsChanged += () => _reactor.Post(_control.FinishEnding); // not while a region is being dropped
         _parts.Add(new ControlServer(_options.Folder, _options.GroupId, _control));

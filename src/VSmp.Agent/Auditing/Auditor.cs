@@ -108,7 +108,7 @@ internal sealed class Auditor(Func<ushort, string> nameOf)
         string name = nameOf(node.Node);
         ulong reserved = node.Regions.Aggregate(0ul, (sum, r) => sum + Count(r.Homes) + Count(r.Mirrors)) * ExtentNumber.Bytes;
         if (node.HomeBytes != reserved) Add($"{name} counts {node.HomeBytes} bytes as homes, and its regions have {reserved}");
-        if (node.CacheBytes != node.RunCacheBytes) Add($"{name} counts {node.CacheBytes} bytes as cache, and its runs have {node.RunCacheBytes}");
+        if (node.CacheBytes != node.RunCacheBytes) Add($"{name} counts {node.CacheBytes} bytes as cache, and its runs and checkpoints have {node.RunCacheBytes}");
         if (node.HomeBytes + node.CacheBytes > node.ContributedBytes) Add($"{name} contributes {node.ContributedBytes} bytes, and {node.HomeBytes + node.CacheBytes} are given away");
         if (node.UsedBytes > node.ContributedBytes) Add($"{name} contributes {node.ContributedBytes} bytes, and its frames hold {node.UsedBytes}");
 

@@ -14,14 +14,14 @@ namespace VSmp.Agent.Auditing;
 /// <param name="ContributedBytes">What it gives to the pool.</param>
 /// <param name="HomeBytes">Of that, reserved as homes and mirrors.</param>
 /// <param name="CacheBytes">Of that, set aside for copies.</param>
-/// <param name="RunCacheBytes">What its runs say is set aside for them.</param>
+/// <param name="RunCacheBytes">What its runs, and checkpoints in its memory, say is set aside for them.</param>
 /// <param name="UsedBytes">What its frame files hold.</param>
 /// <param name="Regions">Its regions.</param>
 internal sealed record NodeAudit(ushort Node, ulong ContributedBytes, ulong HomeBytes, ulong CacheBytes, ulong RunCacheBytes, ulong UsedBytes, RegionAudit[] Regions)
 {
     /// <summary>Looks.</summary>
     public static NodeAudit Of(NodeId self, Pager pager, Capacity capacity, Runs runs, HomeMover mover, Reservations reservations, RecoveryServer recovery) =>
-        new(self.Value, capacity.ContributedBytes, capacity.HomeBytes, capacity.CacheBytes, runs.All.Aggregate(0ul, (sum, run) => sum + run.CacheBytes),
+        new(self.Value, capacity.ContributedBytes, capacity.HomeBytes, capacity.CacheBytes, runs.All.Aggregate(capacity.CheckpointBytes, (sum, run) => sum + run.CacheBytes),
             pager.Regions.Aggregate(0ul, (sum, region) => sum + Interop.FileUse.AllocatedBytes(region.Frames.Descriptor)),
             [.. pager.Regions.Select(region => RegionAudit.Of(region, mover, reservations, recovery))]);
 }

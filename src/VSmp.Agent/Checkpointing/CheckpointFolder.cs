@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 using Microsoft.Win32.SafeHandles;
+using VSmp.Agent.Checkpointing.Files;
 using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
 
 namespace VSmp.Agent.Checkpointing;
 
-/// <summary>The folder of a checkpoint: its generations (<see cref="CheckpointStore"/>), and the file <c>lock</c>, which whoever writes generations, or removes them, has locked.</summary>
+/// <summary>
+/// The folder of a checkpoint: its generations (<see cref="CheckpointStore"/>), and the file <c>lock</c>, which whoever writes generations, or removes them, has locked. While generations are in the
+/// memory of nodes, the folder has only that.
+/// </summary>
 internal sealed class CheckpointFolder
 {
     private const string LockFile = "lock";
 
-    private CheckpointFolder(string path)
+    private readonly string _path;
+
+    private CheckpointFolder(string path, IStorage? memory)
     {
-        Path = path;
         Name = System.IO.Path.GetFileName(path);
-        Store = new CheckpointStore(new DiskStorage(path));
+        (_path, IsInMemory) = (path, memory is not null);
+        Store = new CheckpointStore(memory ?? new RepairingStorage(new DiskStorage(path)));
     }
 
     /// <summary>Where the current user's checkpoints are, each in the folder of its name.</summary>
@@ -29,18 +35,24 @@ internal sealed class CheckpointFolder
         }
     }
 
+    /// <summary>Whether it is in the memory of nodes.</summary>
+    public bool IsInMemory { get; }
+
     /// <summary>What it is called.</summary>
     public string Name { get; }
 
-    /// <summary>Where it is, from the root of the file system on.</summary>
-    public string Path { get; }
+    /// <summary>Where it is, from the root of the file system on, or in whose memory.</summary>
+    public string Path => IsInMemory ? $"{Name} in the memory of nodes" : _path;
+
+    /// <summary>The file that is locked.</summary>
+    public string LockPath => System.IO.Path.Combine(_path, LockFile);
 
     /// <summary>Its generations; to be asked only if it <see cref="Exists"/>.</summary>
     public CheckpointStore Store { get; }
 
     /// <summary>Whether there is one: a folder with a generation, complete or not, or with the lock of who is about to write the first.</summary>
     /// <exception cref="IOException">It is there, and cannot be read.</exception>
-    public bool Exists => Directory.Exists(Path) && (Store.HasAny || File.Exists(System.IO.Path.Combine(Path, LockFile)));
+    public bool Exists => IsInMemory ? Store.HasAny : Directory.Exists(_path) && (Store.HasAny || File.Exists(LockPath));
 
     /// <summary>The folder of a checkpoint, whether or not it is there.</summary>
     /// <param name="root">Where checkpoints are.</param>
@@ -54,8 +66,17 @@ internal sealed class CheckpointFolder
             throw new CommandException(ExitCodes.Usage,
                 $"'{nameOrPath}' is no name of a checkpoint: letters, digits, '.', '_' and '-', 63 at most, a letter or digit first; write a folder's path with a slash, like ./{nameOrPath}");
         }
-        return new CheckpointFolder(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(isPath ? nameOrPath : System.IO.Path.Combine(root, nameOrPath))));
+        return new CheckpointFolder(System.IO.Path.TrimEndingDirectorySeparator(System.IO.Path.GetFullPath(isPath ? nameOrPath : System.IO.Path.Combine(root, nameOrPath))), null);
     }
+
+    /// <summary>A checkpoint in the memory of nodes.</summary>
+    /// <param name="root">Where checkpoints on disk are: a job that writes it has locked a folder of its name there.</param>
+    /// <param name="name">Its name.</param>
+    /// <param name="memory">What the nodes have.</param>
+    /// <exception cref="CommandException">It is no name.</exception>
+    public static CheckpointFolder InMemory(string root, string name, IStorage memory) => RunDirectory.IsValidName(name)
+        ? new CheckpointFolder(System.IO.Path.Combine(System.IO.Path.GetFullPath(root), name), memory)
+        : throw new CommandException(ExitCodes.Usage, $"'{name}' is no name of a checkpoint in memory");
 
     /// <summary>The names of the checkpoints that there are, c2 before c10. What else may lie there is passed over; that a folder cannot be looked into is for who asks for that one.</summary>
     /// <exception cref="IOException">It cannot be read.</exception>
@@ -66,14 +87,15 @@ internal sealed class CheckpointFolder
     /// <summary>Makes it, if it is not there, for its owner alone.</summary>
     /// <exception cref="IOException">It cannot be made.</exception>
     /// <exception cref="UnauthorizedAccessException">As above.</exception>
-    public void Create() => _ = Directory.CreateDirectory(Path, WholeFile.OwnerOnly | UnixFileMode.UserExecute);
+    public void Create() => _ = Directory.CreateDirectory(_path, WholeFile.OwnerOnly | UnixFileMode.UserExecute);
 
     /// <summary>Locks it against all others who do so, on any host that sees the same folder and its locks.</summary>
     /// <returns>Ends it; null: somebody else has it.</returns>
     /// <exception cref="IOException">It is not there, or cannot be locked.</exception>
     public IDisposable? TryLock()
     {
-        string path = System.IO.Path.Combine(Path, LockFile);
+        if (IsInMemory && !Directory.Exists(_path)) return new MemoryStream(); // nobody writes it
+        string path = LockPath;
         while (true)
         {
             int fd = Libc.Open(path, Libc.O_RDWR | Libc.O_CREAT | Libc.O_NOFOLLOW | Libc.O_NONBLOCK | Libc.O_CLOEXEC, (uint)WholeFile.OwnerOnly);
@@ -101,9 +123,10 @@ internal sealed class CheckpointFolder
     public bool Remove()
     {
         Store.RemoveAll();
-        if (Directory.EnumerateFileSystemEntries(Path).Any(path => System.IO.Path.GetFileName(path) != LockFile)) return false;
-        File.Delete(System.IO.Path.Combine(Path, LockFile));
-        Directory.Delete(Path);
+        if (IsInMemory) return true;
+        if (Directory.EnumerateFileSystemEntries(_path).Any(path => System.IO.Path.GetFileName(path) != LockFile)) return false;
+        File.Delete(LockPath);
+        Directory.Delete(_path);
         return true;
     }
 

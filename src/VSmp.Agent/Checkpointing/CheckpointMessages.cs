@@ -9,14 +9,17 @@ namespace VSmp.Agent.Checkpointing;
 /// <param name="Generation">Which of it.</param>
 /// <param name="Regions">Numbers of the regions, as the manifest will list them.</param>
 /// <param name="IsFull">Whether to take what earlier generations have, too.</param>
-internal sealed record CheckpointPlan(string Name, uint Generation, ulong[] Regions, bool IsFull);
+/// <param name="Tier">Where it is to be written.</param>
+/// <param name="Ring">Numbers of the nodes that have parts of it, in order: the next one, after the last the first, has a copy of what a node writes into memory.</param>
+internal sealed record CheckpointPlan(string Name, uint Generation, ulong[] Regions, bool IsFull, CheckpointTier Tier, ushort[] Ring);
 
 /// <summary>What a home is to fill a region with: payload of a CheckpointLoad.</summary>
 /// <param name="Name">Of the checkpoint.</param>
 /// <param name="Generation">Which of it.</param>
 /// <param name="Region">Number of the region.</param>
 /// <param name="Index">Its place in the manifest's list.</param>
-internal sealed record LoadPlan(string Name, uint Generation, ulong Region, int Index);
+/// <param name="Tier">Where the checkpoint is.</param>
+internal sealed record LoadPlan(string Name, uint Generation, ulong Region, int Index, CheckpointTier Tier);
 
 /// <summary>What a node has done, where there is more to say: payload of a CheckpointDone.</summary>
 /// <param name="Error">Why it could not; null: it could.</param>

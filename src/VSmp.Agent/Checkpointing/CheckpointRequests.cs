@@ -51,7 +51,7 @@ internal sealed class CheckpointRequests(Reactor reactor, Pager pager, RecoveryS
         {
             try
             {
-                CheckpointSeries series = CheckpointSeries.Open(checkpoints.Root, wish, run.Request.UserId);
+                CheckpointSeries series = CheckpointSeries.Open(checkpoints.Files, wish, run.Request.UserId);
                 reactor.Post(() => checkpoints.Take(series, new GuestCheckpoint(pager.Self, led, region, (generation, why) =>
                 {
                     series.Dispose();

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using VSmp.Agent.Checkpointing.Files;
 using VSmp.Agent.Control;
 using VSmp.Coherence;
 
@@ -20,14 +21,15 @@ internal sealed class CheckpointSeries : IDisposable
     private ulong[] _lastRegions = []; // of that: numbers
     private Task _writing = Task.CompletedTask;
     private int _uses = 1; // by whoever opened it, and by threads that write
-    private bool _isClosed;
+    private bool _isClosed, _isDone;
+    private bool _isDegraded; // a node that may have had parts, or copies, is lost
     private volatile bool _hasGivenUp; // a generation, since the last that is safe
     private volatile uint _prepared; // the generation whose folder is there already
     private long _takenAt;
 
-    private CheckpointSeries(CheckpointFolder folder, IDisposable @lock, CheckpointWish wish, uint userId, Manifest? restored)
+    private CheckpointSeries(CheckpointFolder folder, CheckpointStore store, IDisposable @lock, CheckpointWish wish, uint userId, Manifest? restored)
     {
-        (_folder, _lock, Wish, _userId, Restored) = (folder, @lock, wish, userId, restored);
+        (_folder, Store, _lock, Wish, _userId, Restored) = (folder, store, @lock, wish, userId, restored);
         _takenAt = Reactor.Clock();
         Pacer = wish.MtbfSeconds is { } mtbf ? new CheckpointPacer(TimeSpan.FromSeconds(mtbf)) : null;
     }
@@ -39,7 +41,7 @@ internal sealed class CheckpointSeries : IDisposable
     public string Name => _folder.Name;
 
     /// <summary>Where its generations are.</summary>
-    public CheckpointStore Store => _folder.Store;
+    public CheckpointStore Store { get; }
 
     /// <summary>How many to keep.</summary>
     public int Keep => Wish.Keep;
@@ -54,31 +56,37 @@ internal sealed class CheckpointSeries : IDisposable
     public uint NextGeneration { get; private set; } = 1;
 
     /// <summary>
-    /// Whether the next generation is to have all pages: there is none that it could build on, or that builds on too many already; or a region of that is gone, so that what
-    /// parts of it say would be about another.
+    /// Whether the next generation is to have all pages: there is none that it could build on, or that builds on too many already, or on what is left of a node that is lost; or a region of
+    /// that is gone, so that what parts of it say would be about another.
     /// </summary>
     /// <param name="regions">Numbers of the regions, as the generation will list them.</param>
-    public bool MustBeFull(ReadOnlySpan<ulong> regions) => _last is null || _last.Parts.Count > MostParts || StoredPages(_last) > 2 * (ulong)_last.Regions.Sum(r => (long)r.PageCount)
+    public bool MustBeFull(ReadOnlySpan<ulong> regions) => _last is null || _isDegraded || _last.Parts.Count > MostParts || StoredPages(_last) > 2 * (ulong)_last.Regions.Sum(r => (long)r.PageCount)
         || !regions.StartsWith(_lastRegions);
 
     /// <summary>Chooses the interval by what a generation costs; null: it is fixed.</summary>
     public CheckpointPacer? Pacer { get; }
 
     /// <summary>Opens a checkpoint, to add generations to it.</summary>
-    /// <param name="root">The folder that checkpoints are in.</param>
+    /// <param name="files">Where checkpoints are.</param>
     /// <param name="wish">Which.</param>
     /// <param name="userId">For whom.</param>
     /// <exception cref="ControlException">It cannot be: there is one of that name, or, to go on from it, none; it is in use, is another user's, or the disk refuses.</exception>
-    public static CheckpointSeries Open(string root, CheckpointWish wish, uint userId)
+    public static CheckpointSeries Open(CheckpointFiles files, CheckpointWish wish, uint userId)
     {
         if (!RunDirectory.IsValidName(wish.Name)) throw new ControlException($"'{wish.Name}' is no name for a checkpoint", ExitCodes.Usage); // and no path anywhere else
-        CheckpointFolder folder = CheckpointFolder.At(root, wish.Name);
+        // Wherever it is, its lock is in the folder.
+        CheckpointFolder folder = CheckpointFolder.At(files.Root, wish.Name);
+        CheckpointStore store = new(files.All(wish.Tier, wish.Name));
         IDisposable? taken = null;
         try
         {
-            if (wish.Start == CheckpointStart.Restart && !folder.Exists) throw new ControlException($"there is no checkpoint {wish.Name} in {root} to go on from: vsmp checkpoint ls lists what there is", ExitCodes.Usage);
+            if (wish.Start == CheckpointStart.Restart && !(wish.Tier == CheckpointTier.Disk ? folder.Exists : store.HasAny))
+            {
+                throw new ControlException($"there is no checkpoint {wish.Name} in {(wish.Tier == CheckpointTier.Disk ? files.Root : "the memory of nodes")} to go on from: vsmp checkpoint ls lists what there is",
+                    ExitCodes.Usage);
+            }
             taken = Lock(folder) ?? throw new ControlException($"checkpoint {wish.Name} is in use: a job writes it, or a command looks after it", ExitCodes.Taken);
-            IReadOnlyList<uint> generations = folder.Store.List();
+            IReadOnlyList<uint> generations = store.List();
             if (wish.Start == CheckpointStart.New && generations.Count > 0)
             {
                 throw new ControlException($"there is a checkpoint {wish.Name} already, up to generation {generations[^1]}: vsmp spmd --restart {wish.Name} goes on from it, "
@@ -88,12 +96,12 @@ internal sealed class CheckpointSeries : IDisposable
             if (wish.Start == CheckpointStart.Restart || (wish.Start == CheckpointStart.RestartIfAny && generations.Count > 0))
             {
                 var wrong = new List<string>();
-                restored = wish.Generation is { } wanted ? folder.Store.Load(wanted) : folder.Store.FindNewest(wrong.Add);
+                restored = wish.Generation is { } wanted ? store.Load(wanted) : store.FindNewest(wrong.Add);
                 foreach (string text in wrong) Log.Warn($"checkpoint {wish.Name}: {text}");
                 if (restored is null) throw new ControlException($"checkpoint {wish.Name} has no generation that could be gone on from{string.Concat(wrong.Select(w => $"; {w}"))}", ExitCodes.Failed);
                 if (restored.UserId != userId && userId != 0) throw new ControlException($"checkpoint {wish.Name} belongs to another user", ExitCodes.Refused);
             }
-            CheckpointSeries series = new(folder, taken, wish, userId, restored) { NextGeneration = folder.Store.NextNumber() };
+            CheckpointSeries series = new(folder, store, taken, wish, userId, restored) { NextGeneration = store.NextNumber() };
             taken = null;
             series.Prepare();
             return series;
@@ -147,6 +155,12 @@ internal sealed class CheckpointSeries : IDisposable
     /// <summary>The number of a generation that is begun: each is given once.</summary>
     public uint TakeNumber() => NextGeneration++;
 
+    /// <summary>A node is lost: of what it had in its memory there is no second copy any more.</summary>
+    public void OnNodeLost() => _isDegraded = Wish.Tier != CheckpointTier.Disk;
+
+    /// <summary>Whatever is checkpointed has done what it was to do: what is in memory is not needed any more.</summary>
+    public void OnDone() => _isDone = true;
+
     /// <summary>Makes the folder of a generation that is begun, if that is not done: ranks wait for it.</summary>
     /// <param name="generation">Its number.</param>
     /// <param name="done">Hears of it: null, or why it could not be done; on any thread.</param>
@@ -158,10 +172,15 @@ internal sealed class CheckpointSeries : IDisposable
 
     /// <summary>All parts of a generation are safe: it is from now on, and those that are not to be kept are removed.</summary>
     /// <param name="manifest">What it is made of.</param>
+    /// <param name="protect">What is to be done to protect the parts first; null: nothing.</param>
     /// <param name="done">Hears of it: null, or why it could not be done; on any thread.</param>
-    public void Commit(Manifest manifest, Action<string?> done)
+    public void Commit(Manifest manifest, Action? protect, Action<string?> done)
     {
-        Write(store => store.Commit(manifest), done);
+        Write(store =>
+        {
+            protect?.Invoke();
+            store.Commit(manifest);
+        }, done);
         Prepare(); // before what takes long, if much is removed
         Write(store => store.Retain(Keep), error =>
         {
@@ -217,8 +236,9 @@ internal sealed class CheckpointSeries : IDisposable
         Write(store =>
         {
             // Its number shows that those before were given: one that was given up may still be written to by a node that has not heard of it.
-            if (_prepared > 0 && !_hasGivenUp) store.Discard(_prepared);
-            if (!store.HasAny) _ = _folder.Remove();
+            if (_isDone && Wish.Tier != CheckpointTier.Disk) store.RemoveAll();
+            else if (_prepared > 0 && !_hasGivenUp) store.Discard(_prepared);
+            if (!_folder.Store.HasAny) _ = _folder.Remove();
         }, error =>
         {
             if (error is not null) Log.Warn($"checkpoint {Name} could not be tidied up: {error}");
@@ -254,7 +274,8 @@ internal sealed class CheckpointSeries : IDisposable
 /// <param name="Start">What the job has to do with generations that are there.</param>
 /// <param name="IsRestartable">Whether whoever began the job begins it again if a node is lost: memory that is lost ends it then.</param>
 /// <param name="Generation">From which generation to go on; null: the latest that is sound.</param>
-internal sealed record CheckpointWish(string Name, double? EverySeconds, double? MtbfSeconds, int Keep, CheckpointStart Start, bool IsRestartable = false, uint? Generation = null);
+/// <param name="Tier">Where generations are.</param>
+internal sealed record CheckpointWish(string Name, double? EverySeconds, double? MtbfSeconds, int Keep, CheckpointStart Start, bool IsRestartable = false, uint? Generation = null, CheckpointTier Tier = CheckpointTier.Disk);
 
 /// <summary>What a job has to do with the generations of its checkpoint that are there when it begins.</summary>
 internal enum CheckpointStart

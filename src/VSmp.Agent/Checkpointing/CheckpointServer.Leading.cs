@@ -26,9 +26,17 @@ internal sealed partial class CheckpointServer
     {
         ulong number = ((ulong)_self.Value << 48) | ++_lastNumber;
         ulong[] regions = [.. order.Regions.Select(r => r.Id.Value)];
-        CheckpointPlan plan = new(series.Name, series.TakeNumber(), regions, series.MustBeFull(regions));
+        // Who is alone has its copies at another that takes no part.
+        ushort[] ring = [.. order.Nodes.Select(node => node.Value).Order()];
+        if (ring.Length == 1) ring = [.. ring, .. _peers.All.Where(peer => peer.IsUp && peer.Node.Value != ring[0]).Select(peer => peer.Node.Value).Take(1)];
+        CheckpointPlan plan = new(series.Name, series.TakeNumber(), regions, series.MustBeFull(regions), series.Wish.Tier, ring);
         Led led = new(number, series, plan, order, new CheckpointLeader(order.Nodes));
         _led.Add(number, led);
+        if (plan.Tier != CheckpointTier.Disk && ring.Length < 2)
+        {
+            _reactor.Post(() => GiveUp(led, "there is no second node whose memory could have a copy"));
+            return;
+        }
         series.Begin(plan.Generation, error => _reactor.Post(() =>
         {
             if (led.Machine.IsOver) return; // given up meanwhile
@@ -99,7 +107,9 @@ internal sealed partial class CheckpointServer
     {
         Manifest manifest = led.Series.NewManifest(led.Work, led.Plan, led.Parts, led.State);
         led.IsCommitting = true; // all is there: whatever happens from now on makes no difference
-        led.Series.Commit(manifest, error => _reactor.Post(() => OnCommitted(led, manifest, error)));
+        Action? protect = led.Plan.Tier != CheckpointTier.Xor ? null
+            : () => _files.Protect(led.Plan.Name, CheckpointStore.FolderOf(led.Plan.Generation), [.. led.Plan.Ring.Select(node => new NodeId(node))]);
+        led.Series.Commit(manifest, protect, error => _reactor.Post(() => OnCommitted(led, manifest, error)));
     }
 
     private void OnCommitted(Led led, Manifest manifest, string? error)

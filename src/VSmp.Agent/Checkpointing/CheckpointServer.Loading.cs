@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using System.Text;
 using System.Text.Json;
 using Microsoft.Win32.SafeHandles;
+using VSmp.Agent.Checkpointing.Files;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Paging;
 using VSmp.Coherence;
@@ -55,7 +56,6 @@ internal sealed partial class CheckpointServer
             ExtentNumber extent = new(e);
             wanted[e] = region.Layout.IsHome(extent) || region.Mirrored!.Contains(extent);
         }
-        string path = Path.Combine(_root, plan.Name);
         // A descriptor of its own: the region may be dropped meanwhile, and another of its number be in its place.
         SafeFileHandle frames;
         try { frames = File.OpenHandle(region.Frames.Path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite | FileShare.Delete); }
@@ -68,7 +68,7 @@ internal sealed partial class CheckpointServer
         {
             var loaded = new List<PageNumber>();
             string? error = null;
-            try { Fill(path, plan, frames, wanted, loaded); }
+            try { Fill(_files.All(plan.Tier, plan.Name), plan, frames, wanted, loaded); }
 #pragma warning disable CA1031 // whatever it was, whoever waits is told
             catch (Exception e) { error = e.Message; }
 #pragma warning restore CA1031
@@ -89,9 +89,9 @@ internal sealed partial class CheckpointServer
         else if (_peers.IsUp(leader)) Send(leader, MessageType.CheckpointLoaded, number, default, error is null ? [] : Encoding.UTF8.GetBytes(error));
     }
 
-    private static void Fill(string path, LoadPlan plan, SafeFileHandle frames, bool[] wanted, List<PageNumber> loaded)
+    private static void Fill(IStorage storage, LoadPlan plan, SafeFileHandle frames, bool[] wanted, List<PageNumber> loaded)
     {
-        CheckpointStore store = new(new DiskStorage(path));
+        CheckpointStore store = new(storage);
         Manifest manifest = store.Load(plan.Generation);
         if (plan.Index >= manifest.Regions.Count || manifest.Regions[plan.Index].PageCount > (ulong)wanted.Length * ExtentNumber.Pages)
             throw new CheckpointException($"generation {plan.Generation} has no region {plan.Index} of that length");

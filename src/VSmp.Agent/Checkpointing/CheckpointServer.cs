@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Text;
 using System.Text.Json;
+using VSmp.Agent.Checkpointing.Files;
 using VSmp.Agent.Fabric;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
@@ -27,7 +28,7 @@ internal sealed partial class CheckpointServer
     private readonly Pager _pager;
     private readonly IFabric _fabric;
     private readonly Peers _peers;
-    private readonly string _root;
+    private readonly CheckpointFiles _files;
     private readonly Dictionary<ulong, Taking> _here = [];
     private readonly List<Taking> _active = []; // those of them that wait for the protocol, or copy
 
@@ -37,15 +38,15 @@ internal sealed partial class CheckpointServer
     /// <param name="pager">Its pager.</param>
     /// <param name="fabric">Reaches the others.</param>
     /// <param name="peers">The others.</param>
-    /// <param name="root">The folder that checkpoints are in.</param>
-    public CheckpointServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Peers peers, string root)
+    /// <param name="files">Where checkpoints are.</param>
+    public CheckpointServer(NodeId self, Reactor reactor, Pager pager, IFabric fabric, Peers peers, CheckpointFiles files)
     {
-        (_self, _reactor, _pager, _fabric, _peers, _root) = (self, reactor, pager, fabric, peers, root);
+        (_self, _reactor, _pager, _fabric, _peers, _files) = (self, reactor, pager, fabric, peers, files);
         pager.Removed += OnRemoved;
     }
 
-    /// <summary>The folder that checkpoints are in.</summary>
-    public string Root => _root;
+    /// <summary>Where checkpoints are.</summary>
+    public CheckpointFiles Files => _files;
 
     /// <summary>The end of a turn: what waits for the protocol is looked at, and pages are copied.</summary>
     public void OnTurnEnd()
@@ -131,7 +132,8 @@ internal sealed partial class CheckpointServer
 
     private void Prepare(NodeId leader, ulong number, CheckpointPlan plan)
     {
-        bool makesSense = !_here.ContainsKey(number) && plan.Generation > 0 && plan.Regions.Length <= ushort.MaxValue && Control.RunDirectory.IsValidName(plan.Name);
+        bool makesSense = !_here.ContainsKey(number) && plan.Generation > 0 && plan.Regions.Length <= ushort.MaxValue && Control.RunDirectory.IsValidName(plan.Name)
+            && (plan.Tier == CheckpointTier.Disk || (plan.Ring.Length > 1 && plan.Ring.Contains(_self.Value)));
         if (!makesSense) throw new ProtocolViolationException($"{leader} plans checkpoint {number:x} ({plan.Name}), which makes no sense");
         PagedRegion?[] regions = [.. plan.Regions.Select(id => _pager.Find(new RegionId(id)))];
         PagedRegion[] here = [.. regions.OfType<PagedRegion>()];
@@ -142,12 +144,14 @@ internal sealed partial class CheckpointServer
         }
         // One that its leader knows nothing of any more.
         foreach (Taking former in _here.Values.Where(t => t.Regions.Intersect(here).Any()).ToArray()) Abandon(former);
-        string folder = CheckpointStore.FolderOf(plan.Generation), node = _peers.NameOf(_self), root = Path.Combine(_root, plan.Name);
+        string folder = CheckpointStore.FolderOf(plan.Generation), node = _peers.NameOf(_self);
+        NodeId[] ring = [.. plan.Ring.Select(n => new NodeId(n))];
         Taking taking = new(number, leader, plan, _pager.NewCheckpoint(here), here);
         taking.Part = new PartCapture(regions, plan.Generation, mostPages =>
         {
-            _ = Directory.CreateDirectory(Path.Combine(root, folder), WholeFile.OwnerOnly | UnixFileMode.UserExecute); // where nodes do not share it
-            return new PartWriter(new DiskStorage(root), folder, node, mostPages);
+            IStorage storage = _files.Own(plan.Tier, plan.Name, ring);
+            storage.MakeFolder(folder); // where nodes do not share it
+            return new PartWriter(storage, folder, node, mostPages);
         }, () => _reactor.Post(_pager.OnTakerHasRoom), outcome => _reactor.Post(() => OnWritten(taking, outcome)));
         _here.Add(number, taking);
         Done(taking, null);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Globalization;
+using VSmp.Agent.Checkpointing.Files;
 using VSmp.Coherence;
 
 namespace VSmp.Agent.Checkpointing;
@@ -114,9 +115,10 @@ internal sealed class CheckpointStore(IStorage storage)
         catch (CheckpointException e) { throw new CheckpointException($"{e.Message}: do all nodes share the folder of --checkpoints?", e); }
         storage.SyncRoot(); // the folder
         storage.SyncFolder(folder); // names of the parts
-        using (IStorageFile file = storage.Create(folder, NextManifest, 0))
+        byte[] bytes = manifest.Write();
+        using (IStorageFile file = storage.Create(folder, NextManifest, bytes.Length))
         {
-            file.Write(manifest.Write());
+            file.Write(bytes);
             file.Sync();
         }
         storage.Rename(folder, NextManifest, Manifest.FileName);
@@ -183,7 +185,9 @@ internal sealed class CheckpointStore(IStorage storage)
             if (!needed.TryGetValue(generation, out HashSet<string>? names)) storage.DeleteFolder(folder);
             else
             {
-                foreach (string file in storage.Files(folder).Where(file => !names.Contains(file)).ToArray()) storage.Delete(folder, file);
+                IReadOnlyList<string> files = storage.Files(folder);
+                if (files.Any(file => file.EndsWith(Parity.Suffix, StringComparison.Ordinal))) continue; // to compute a part, all others are needed
+                foreach (string file in files.Where(file => !names.Contains(file)).ToArray()) storage.Delete(folder, file);
             }
         }
 

@@ -18,12 +18,20 @@ internal static class CheckpointCommand
         Recursive = true,
     };
 
+    /// <summary>Whether those in memory are meant; on every command of this one.</summary>
+    public static Option<bool> MemoryOption { get; } = new("--memory")
+    {
+        Description = "Those in the memory of the cluster's nodes (vsmp spmd --checkpoint-tier), not those of a folder",
+        Recursive = true,
+    };
+
     /// <summary>The command.</summary>
     public static Command New()
     {
         Command command = CommandLine.NewCommand("checkpoint", "Take checkpoints, look at them, go on from them, and remove them. They are files: to look at them no agent is needed, and a copied folder will do.",
-            "vsmp checkpoint create now grid", "vsmp checkpoint ls", "vsmp checkpoint show heat", "vsmp checkpoint verify /mnt/backup/heat", "vsmp checkpoint diff heat@3 heat@5", "vsmp checkpoint rm heat --generation 3");
+            "vsmp checkpoint create now grid", "vsmp checkpoint ls", "vsmp checkpoint show heat", "vsmp checkpoint verify /mnt/backup/heat", "vsmp checkpoint diff heat@3 heat@5", "vsmp checkpoint rm heat --generation 3", "vsmp checkpoint ls --memory");
         command.Options.Add(DirOption);
+        command.Options.Add(MemoryOption);
         command.Subcommands.Add(CheckpointOrders.NewCreate());
         command.Subcommands.Add(NewList());
         command.Subcommands.Add(CheckpointShowCommand.New());
@@ -48,14 +56,20 @@ internal static class CheckpointCommand
     /// <summary>The names of checkpoints, for a shell.</summary>
     public static IEnumerable<CompletionItem> Names(CompletionContext context)
     {
-        try { return CheckpointFolder.In(RootOf(context.ParseResult)).Select(name => new CompletionItem(name)); }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return []; }
+        ParseResult parsed = context.ParseResult;
+        try { return (parsed.GetValue(MemoryOption) ? MemoryOf(parsed).Names() : CheckpointFolder.In(RootOf(parsed))).Select(name => new CompletionItem(name)); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or CommandException) { return []; }
     }
 
     /// <summary>The checkpoint that is meant, which is there.</summary>
     /// <exception cref="CommandException">It is not.</exception>
     public static CheckpointFolder Find(ParseResult parsed, string nameOrPath)
     {
+        if (parsed.GetValue(MemoryOption))
+        {
+            CheckpointFolder found = MemoryOf(parsed).At(RootOf(parsed), nameOrPath);
+            return found.Exists ? found : throw new CommandException(ExitCodes.Usage, $"there is no checkpoint {Printable.Of(nameOrPath)} in the memory of nodes: vsmp checkpoint ls --memory lists those that there are");
+        }
         CheckpointFolder folder = CheckpointFolder.At(RootOf(parsed), nameOrPath);
         if (folder.Exists) return folder;
         string what = Printable.Of(folder.Path);
@@ -98,10 +112,12 @@ internal static class CheckpointCommand
 
     private static string RootOf(ParseResult parsed) => parsed.GetValue(DirOption) ?? CheckpointFolder.DefaultRoot;
 
+    private static CheckpointMemory MemoryOf(ParseResult parsed) => new(parsed.GetValue(CommandLine.ClusterOption)!);
+
     private static Command NewList()
     {
         Command command = CommandLine.NewCommand("ls", "List the checkpoints: their generations, and what the newest one that can be used was taken of. What is in their files is not looked at: verify does that.",
-            "vsmp checkpoint ls", "vsmp checkpoint ls --dir /mnt/backup");
+            "vsmp checkpoint ls", "vsmp checkpoint ls --dir /mnt/backup", "vsmp checkpoint ls --memory");
         command.SetAction(List);
         return command;
     }
@@ -110,11 +126,12 @@ internal static class CheckpointCommand
     {
         string root = RootOf(parsed);
         IReadOnlyList<string> names;
-        try { names = CheckpointFolder.In(root); }
+        CheckpointMemory? memory = parsed.GetValue(MemoryOption) ? MemoryOf(parsed) : null;
+        try { names = memory?.Names() ?? CheckpointFolder.In(root); }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new CommandException(ExitCodes.Failed, $"cannot list checkpoints: {Printable.Of(e.Message)}"); }
         if (parsed.GetValue(DirOption) is not null && !Directory.Exists(root)) throw new CommandException(ExitCodes.Usage, $"--dir: there is no folder {Printable.Of(root)}");
         Table table = new(new("name"), new("generations"), new("newest taken"), new("program"), new("ranks", true), new("memory", true), new("stored", true), new("note"));
-        foreach (string name in names) Add(table, CheckpointFolder.At(root, name));
+        foreach (string name in names) Add(table, memory?.At(root, name) ?? CheckpointFolder.At(root, name));
         table.Write();
         return ExitCodes.Ok;
     }
@@ -166,7 +183,7 @@ internal static class CheckpointCommand
     {
         string name = Printable.Of(folder.Name);
         using IDisposable? own = folder.TryLock();
-        if (own is null) throw new CommandException(ExitCodes.Taken, $"checkpoint {name} is not removed: a running job writes it ({Printable.Of(folder.Path)}/lock is locked)");
+        if (own is null) throw new CommandException(ExitCodes.Taken, $"checkpoint {name} is not removed: a running job writes it ({Printable.Of(folder.LockPath)} is locked)");
         if (generation is not { } number)
         {
             Output.Line(folder.Remove() ? $"checkpoint {name} is removed" : $"checkpoint {name} is removed; its folder stays: {Printable.Of(folder.Path)} has other files in it");

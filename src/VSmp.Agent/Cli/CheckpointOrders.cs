@@ -3,6 +3,7 @@ using System.CommandLine;
 using System.Globalization;
 using System.Text.Json;
 using VSmp.Agent.Checkpointing;
+using VSmp.Agent.Checkpointing.Files;
 using VSmp.Agent.Control;
 using VSmp.Agent.Interop;
 
@@ -71,6 +72,13 @@ internal static class CheckpointOrders
     private static CheckpointProgress Ask(ControlClient client, string node, CheckpointRequest request) => JsonSerializer.Deserialize(
         client.AskNode(node, NodeQuestion.TakeCheckpoint, JsonSerializer.SerializeToUtf8Bytes(request, CheckpointJson.Default.CheckpointRequest)), CheckpointJson.Default.CheckpointProgress)!;
 
+    private static string? TierOf(CheckpointFolder folder, Manifest manifest)
+    {
+        if (!folder.IsInMemory) return null;
+        bool hasSums = folder.Store.Storage.Files(CheckpointStore.FolderOf(manifest.Generation)).Any(file => file.EndsWith(Parity.Suffix, StringComparison.Ordinal));
+        return (hasSums ? CheckpointTier.Xor : CheckpointTier.Partner).ToString().ToLowerInvariant();
+    }
+
     private static int Restore(string cluster, CheckpointFolder folder, uint? generation, bool isHighlyAvailable)
     {
         if (generation is { } wanted) CheckpointCommand.Require(folder, wanted);
@@ -92,7 +100,7 @@ internal static class CheckpointOrders
         string[] arguments =
         [
             "--cluster", cluster, "spmd", "-n", manifest.Ranks.ToString(CultureInfo.InvariantCulture), "--restart", isHighlyAvailable ? folder.Name : $"{folder.Name}@{manifest.Generation}", "--protocol", run.Protocol,
-            "--redundancy", run.IsMirrored ? "mirror" : "none", .. run.Region is { } region ? new[] { "--name", region } : [], .. isHighlyAvailable ? new[] { "--ha" } : [], "--", .. run.Command,
+            "--redundancy", run.IsMirrored ? "mirror" : "none", .. TierOf(folder, manifest) is { } tier ? new[] { "--checkpoint-tier", tier } : [], .. run.Region is { } region ? new[] { "--name", region } : [], .. isHighlyAvailable ? new[] { "--ha" } : [], "--", .. run.Command,
         ];
         CommandLine.Say($"vsmp {string.Join(' ', arguments.Select(Printable.Of))}");
         int error = ProcessSpawn.Exec(ProcessSpawn.Bytes("/proc/self/exe"), [ProcessSpawn.Bytes(Environment.ProcessPath!), .. arguments.Select(ProcessSpawn.Bytes)]);

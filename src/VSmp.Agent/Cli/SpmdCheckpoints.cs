@@ -10,6 +10,9 @@ internal static class SpmdCheckpoints
 {
     private const string Auto = "auto";
 
+    /// <summary>Where checkpoints can be.</summary>
+    public static IReadOnlyList<string> Tiers { get; } = [.. Enum.GetNames<CheckpointTier>().Select(name => name.ToLowerInvariant())];
+
     /// <summary>What is wanted; null: nothing.</summary>
     /// <param name="name">--checkpoint.</param>
     /// <param name="every">--checkpoint-every.</param>
@@ -18,8 +21,9 @@ internal static class SpmdCheckpoints
     /// <param name="restart">--restart.</param>
     /// <param name="program">The program.</param>
     /// <param name="isHighlyAvailable">--ha.</param>
+    /// <param name="tier">--checkpoint-tier.</param>
     /// <exception cref="CommandException">They do not go together.</exception>
-    public static CheckpointWish? Wish(string? name, string? every, TimeSpan? mtbf, int keep, string? restart, string program, bool isHighlyAvailable)
+    public static CheckpointWish? Wish(string? name, string? every, TimeSpan? mtbf, int keep, string? restart, string program, bool isHighlyAvailable, string? tier = null)
     {
         if (keep < 1) throw Wrong("--keep: one generation at least has to be kept");
         if (mtbf is not null && every != Auto) throw Wrong("--mtbf is for --checkpoint-every auto");
@@ -29,10 +33,12 @@ internal static class SpmdCheckpoints
         (string? restartName, uint? generation) = restart is null ? (null, null) : ParseRestart(restart);
         if (generation is not null && isHighlyAvailable) throw Wrong($"--ha goes on from the latest generation: remove those after {generation} (vsmp checkpoint rm), and leave @{generation} out");
         if (name is not null && restartName is not null && name != restartName) throw Wrong("--restart adds to the checkpoint that it goes on from: --checkpoint cannot be another");
+        if (tier is not null && !Tiers.Contains(tier)) throw Wrong($"--checkpoint-tier: '{tier}' is none of {string.Join(", ", Tiers)}");
         name ??= restartName ?? (every is null && !isHighlyAvailable ? null : Path.GetFileName(program));
-        if (name is null) return null;
+        if (name is null) return tier is null ? null : throw Wrong("--checkpoint-tier: no checkpoint is asked for: say --checkpoint NAME");
         if (!RunDirectory.IsValidName(name)) throw Wrong($"'{name}' is no name for a checkpoint: letters, digits, '.', '_' and '-', 63 at most, a letter or digit first; say --checkpoint NAME");
-        return new CheckpointWish(name, microseconds / 1e6, mtbf?.TotalSeconds, keep, restart is not null ? CheckpointStart.Restart : CheckpointStart.New, isHighlyAvailable, generation);
+        return new CheckpointWish(name, microseconds / 1e6, mtbf?.TotalSeconds, keep, restart is not null ? CheckpointStart.Restart : CheckpointStart.New, isHighlyAvailable, generation,
+            tier is null ? CheckpointTier.Disk : Enum.Parse<CheckpointTier>(tier, ignoreCase: true));
     }
 
     private static (string Name, uint? Generation) ParseRestart(string text)

@@ -48,6 +48,12 @@ internal static class SpmdCommand
         };
         every.CompletionSources.Add("auto");
         Option<TimeSpan?> mtbf = CommandLine.NewDurationOption("--mtbf", "For auto: the mean time between failures of what the job needs");
+        Option<string?> tier = new("--checkpoint-tier")
+        {
+            Description = "Where checkpoints are: on disk, in the folder of the agents' --checkpoints; or in the memory of nodes, of which one may be lost: with each and a partner, or with each and as a checksum of all (default: disk)",
+            HelpName = string.Join('|', SpmdCheckpoints.Tiers),
+        };
+        tier.CompletionSources.Add([.. SpmdCheckpoints.Tiers]);
         Option<int> keep = new("--keep") { Description = "How many generations to keep", HelpName = "N", DefaultValueFactory = _ => 2 };
         Option<string?> restart = new("--restart")
         {
@@ -74,12 +80,13 @@ internal static class SpmdCommand
             "vsmp spmd -n 4 --checkpoint heat --checkpoint-every 10m -- ./heat 4096",
             "vsmp spmd -n 4 --restart heat -- ./heat 4096",
             "vsmp spmd -n 4 --ha --checkpoint-every auto --mtbf 12h -- ./heat 4096",
+            "vsmp spmd -n 4 --ha --checkpoint-every 1m --checkpoint-tier partner -- ./heat 4096",
             "vsmp spmd -n 2 -- sh -c 'exec ./solve --seed $VSMP_RANK'");
-        foreach (Option option in new Option[] { ranks, on, name, protocol, local, redundancy, checkpoint, every, mtbf, keep, restart, ha, stats }) command.Options.Add(option);
+        foreach (Option option in new Option[] { ranks, on, name, protocol, local, redundancy, checkpoint, every, mtbf, tier, keep, restart, ha, stats }) command.Options.Add(option);
         command.Arguments.Add(program);
         command.SetAction(parsed => Run(parsed.GetValue(CommandLine.ClusterOption)!, parsed.GetValue(ranks), parsed.GetValue(on),
             parsed.GetValue(name), parsed.GetValue(protocol), parsed.GetValue(local), parsed.GetValue(redundancy),
-            SpmdCheckpoints.Wish(parsed.GetValue(checkpoint), parsed.GetValue(every), parsed.GetValue(mtbf), parsed.GetValue(keep), parsed.GetValue(restart), parsed.GetValue(program)![0], parsed.GetValue(ha)),
+            SpmdCheckpoints.Wish(parsed.GetValue(checkpoint), parsed.GetValue(every), parsed.GetValue(mtbf), parsed.GetValue(keep), parsed.GetValue(restart), parsed.GetValue(program)![0], parsed.GetValue(ha), parsed.GetValue(tier)),
             parsed.GetValue(ha),
             parsed.GetValue(stats), parsed.GetValue(program)!));
         return command;

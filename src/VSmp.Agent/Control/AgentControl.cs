@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Globalization;
 using VSmp.Agent.Checkpointing;
+using VSmp.Agent.Checkpointing.Files;
 using VSmp.Agent.Elasticity;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Interop;
@@ -77,7 +78,7 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
     public async Task<JobTicket> BeginJobAsync(JobRequest request, uint userId, int processId, IRunObserver observer)
     {
         // Here, since disks are slow.
-        CheckpointSeries? series = request.Checkpoint is { } wish ? CheckpointSeries.Open(options.CheckpointsFolder, wish, userId) : null;
+        CheckpointSeries? series = request.Checkpoint is { } wish ? CheckpointSeries.Open(parts.Files, wish, userId) : null;
         try
         {
             return await reactor.Ask(() => parts.Jobs.Begin(request with { Redundancy = request.Redundancy ?? options.Redundancy }, userId, processId, series, observer)).ConfigureAwait(false);
@@ -319,4 +320,4 @@ internal sealed class AgentControl(AgentOptions options, Reactor reactor, AgentP
 /// <summary>The parts of an agent that its control socket looks into. Owned by the reactor.</summary>
 internal sealed record AgentParts(Pager Pager, Runs Runs, Reservations Reservations, JobServer Jobs, RecoveryServer Recovery, MirrorServer Mirrors,
     DrainServer Drain, NodeQueries Queries, Peers Peers, Func<NodeReport> Report, Action SendReports, Func<FabricStatistics> Fabric, ClusterMembership Membership,
-    FaultControl Faults);
+    FaultControl Faults, CheckpointFiles Files);

@@ -315,7 +315,7 @@ internal sealed class ControlConnection(Reactor reactor, UnixSocket socket, Peer
         if (request is not { Node: { } node, Question: { } question }) throw new ControlException("the request names no node, or asks it nothing");
         if (NodeQueries.IsOrder(question) && !isAdministrator)
         {
-            throw new ControlException("nodes may be drained and rebalanced by root, and by the user who started the agent", ExitCodes.Refused);
+            throw new ControlException("nodes may be drained and rebalanced, and what checkpoints they have in memory be looked at, by root, and by the user who started the agent", ExitCodes.Refused);
         }
         byte[] data = request.Data ?? [];
         if (question == NodeQuestion.TakeCheckpoint) data = CheckpointRequest.As(peer.UserId, data); // who asks is not theirs to say

@@ -3,6 +3,7 @@ using System.Buffers.Binary;
 using System.Text.Json;
 using VSmp.Agent.Auditing;
 using VSmp.Agent.Checkpointing;
+using VSmp.Agent.Checkpointing.Files;
 using VSmp.Agent.Elasticity;
 using VSmp.Agent.Guests;
 using VSmp.Agent.Paging;
@@ -12,14 +13,16 @@ using VSmp.Coherence;
 namespace VSmp.Agent.Control;
 
 /// <summary>This node's answers to what commands on any host ask. On the reactor's thread.</summary>
-internal sealed class NodeAnswers(Pager pager, Peers peers, Capacity capacity, Runs runs, Reservations reservations, RecoveryServer recovery, DrainServer drain, HomeMover mover, CheckpointRequests requests)
+internal sealed class NodeAnswers(Pager pager, Peers peers, Capacity capacity, Runs runs, Reservations reservations, RecoveryServer recovery, DrainServer drain, HomeMover mover, CheckpointRequests requests, CheckpointFiles files)
 {
     /// <summary>Extents that are looked at for one question at most: guests wait meanwhile.</summary>
     private const uint MaxExtents = 16;
 
-    /// <summary>Answers.</summary>
+    /// <summary>Answers, at once or later.</summary>
     /// <exception cref="ControlException">It is refused, or not understood.</exception>
-    public byte[] Answer(NodeQuestion question, byte[] data) => question switch
+    public Task<byte[]> Answer(NodeQuestion question, byte[] data) => question == NodeQuestion.CheckpointFile ? files.Answer(data) : Task.FromResult(AnswerNow(question, data));
+
+    private byte[] AnswerNow(NodeQuestion question, byte[] data) => question switch
     {
         NodeQuestion.DrainStatus => Of(drain.Status()),
         NodeQuestion.Drain => Of(drain.Begin()),

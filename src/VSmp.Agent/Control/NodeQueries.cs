@@ -30,16 +30,19 @@ internal enum NodeQuestion : byte
     AuditPages = 8,
     /// <summary>Take a checkpoint of a region that it has made, or say how far that is: JSON, a <see cref="Checkpointing.CheckpointRequest"/>; the answer is a <see cref="Checkpointing.CheckpointProgress"/>.</summary>
     TakeCheckpoint = 9,
+    /// <summary>Do something to the files of a checkpoint in its memory: a <see cref="Checkpointing.Files.FileRequest"/>.</summary>
+    CheckpointFile = 10,
 }
 
-/// <summary>Carries a command's questions to other nodes, and answers theirs: JSON, in frames. Owned by the reactor.</summary>
-internal sealed class NodeQueries(NodeId self, IFabric fabric, Peers peers, Func<NodeQuestion, byte[], byte[]> answer)
+/// <summary>Carries a command's questions to other nodes, and answers theirs, in frames. Owned by the reactor.</summary>
+internal sealed class NodeQueries(NodeId self, Reactor reactor, IFabric fabric, Peers peers, Func<NodeQuestion, byte[], Task<byte[]>> answer)
 {
     private readonly Dictionary<uint, (NodeId Node, MemoryStream Answer, TaskCompletionSource<byte[]> Done)> _pending = [];
     private uint _last;
 
     /// <summary>Whether a question changes something, and so is for administrators.</summary>
-    public static bool IsOrder(NodeQuestion question) => question is NodeQuestion.Drain or NodeQuestion.StopDrain or NodeQuestion.Rebalance or NodeQuestion.StopRebalance;
+    public static bool IsOrder(NodeQuestion question) => question is NodeQuestion.Drain or NodeQuestion.StopDrain or NodeQuestion.Rebalance or NodeQuestion.StopRebalance
+        or NodeQuestion.CheckpointFile;
 
     /// <summary>Asks a node, maybe this one.</summary>
     /// <exception cref="ControlException">There is no such node, or it refuses.</exception>
@@ -47,7 +50,7 @@ internal sealed class NodeQueries(NodeId self, IFabric fabric, Peers peers, Func
     {
         Peer peer = peers.All.FirstOrDefault(p => p.Name == name)
             ?? throw new ControlException($"there is no node {name} in the cluster: there is {string.Join(", ", peers.All.Select(p => p.Name))}", ExitCodes.Usage);
-        if (peer.Node == self) return Task.FromResult(answer(question, data));
+        if (peer.Node == self) return answer(question, data);
         if (!peer.IsUp) throw new ControlException($"node {name} is not reachable", ExitCodes.NoAgent);
         var done = new TaskCompletionSource<byte[]>(TaskCreationOptions.RunContinuationsAsynchronously);
         _pending.Add(++_last, (peer.Node, new MemoryStream(), done));
@@ -83,20 +86,36 @@ internal sealed class NodeQueries(NodeId self, IFabric fabric, Peers peers, Func
 
     private void Answer(NodeId peer, in FrameHeader header, byte[] data)
     {
+        Task<byte[]> answered;
+        try { answered = answer((NodeQuestion)header.Argument0, data); }
+        catch (ControlException e) { answered = Task.FromException<byte[]>(e); }
+        catch (JsonException) { throw new Coherence.ProtocolViolationException($"{peer} asks what makes no sense"); }
+        uint number = header.Transaction;
+        if (answered.IsCompleted) Answer(peer, number, answered);
+        else
+        {
+            _ = answered.ContinueWith(_ => reactor.Post(() =>
+            {
+                if (peers.IsUp(peer)) Answer(peer, number, answered);
+            }), TaskScheduler.Default);
+        }
+    }
+
+    private void Answer(NodeId peer, uint number, Task<byte[]> answered)
+    {
         byte[] bytes;
         ulong exitCode = 0;
-        try { bytes = answer((NodeQuestion)header.Argument0, data); }
+        try { bytes = answered.GetAwaiter().GetResult(); }
         catch (ControlException e)
         {
             bytes = Encoding.UTF8.GetBytes(e.Message);
             exitCode = (ulong)Math.Max(1, e.ExitCode);
         }
-        catch (JsonException) { throw new Coherence.ProtocolViolationException($"{peer} asks what makes no sense"); }
         for (int at = 0; ;)
         {
             int length = Math.Min(bytes.Length - at, FrameHeader.MaxPayloadBytes);
             bool isLast = at + length == bytes.Length;
-            Send(peer, MessageType.NodeAnswer, header.Transaction, isLast ? 1ul : 0, exitCode, bytes.AsSpan(at, length));
+            Send(peer, MessageType.NodeAnswer, number, isLast ? 1ul : 0, exitCode, bytes.AsSpan(at, length));
             if (isLast) return;
             at += length;
         }

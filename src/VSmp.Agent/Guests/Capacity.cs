@@ -5,7 +5,7 @@ namespace VSmp.Agent.Guests;
 
 /// <summary>
 /// What this node contributes, and what it is set aside for. <c>contributed = home + cache + free</c>, always: admission counts what may
-/// be used, not what is. Owned by the reactor.
+/// be used, not what is. What checkpoints have of it is part of the cache. Owned by the reactor.
 /// </summary>
 /// <param name="contributedBytes">A multiple of the extent.</param>
 internal sealed class Capacity(ulong contributedBytes)
@@ -42,6 +42,24 @@ internal sealed class Capacity(ulong contributedBytes)
         if (bytes > FreeBytes) return false;
         CacheBytes += bytes;
         return true;
+    }
+
+    /// <summary>Of the cache, what checkpoints in memory have.</summary>
+    public ulong CheckpointBytes { get; private set; }
+
+    /// <summary>Sets aside for a checkpoint, if there is room.</summary>
+    public bool TryAddCheckpoint(ulong bytes)
+    {
+        if (!TryAddCache(bytes)) return false;
+        CheckpointBytes += bytes;
+        return true;
+    }
+
+    /// <summary>Gives back what was set aside for a checkpoint.</summary>
+    public void RemoveCheckpoint(ulong bytes)
+    {
+        CheckpointBytes = checked(CheckpointBytes - bytes);
+        RemoveCache(bytes);
     }
 
     /// <summary>Gives back what was set aside for copies.</summary>

@@ -77,21 +77,24 @@ internal sealed partial class JobServer
         led.Wanters.Add(onEnded);
         if (led.Series is not null) return true;
         CheckpointWish wish = new(name, CheckpointSeries.OnDemand, null, Keep: 2, CheckpointStart.Continue);
-        _ = Task.Run(() =>
-        {
-            CheckpointSeries? opened = null;
-            string? why = null;
-            try { opened = CheckpointSeries.Open(checkpoints.Root, wish, led.Header.UserId); }
-            catch (ControlException e) { why = e.Message; }
-            reactor.Post(() =>
-            {
-                if (opened is null) led.TellWanters(0, why);
-                else if (led.Series is not null || !_led.ContainsKey(led.Job.Id)) opened.Dispose();
-                else led.Series = opened;
-            });
-        });
+        OpenLater(led, wish, e => led.TellWanters(0, e.Message));
         return true;
     }
+
+    /// <summary>Opens the checkpoint of a job that runs, elsewhere, since disks are slow.</summary>
+    private void OpenLater(LedJob led, CheckpointWish wish, Action<ControlException> onRefused) => _ = Task.Run(() =>
+    {
+        CheckpointSeries? opened = null;
+        ControlException? why = null;
+        try { opened = CheckpointSeries.Open(checkpoints.Files, wish, led.Header.UserId); }
+        catch (ControlException e) { why = e; }
+        reactor.Post(() =>
+        {
+            if (opened is null) onRefused(why!);
+            else if (led.Series is not null || !_led.ContainsKey(led.Job.Id)) opened.Dispose();
+            else led.Series = opened;
+        });
+    });
 
     /// <summary>What checkpoints a job wants.</summary>
     /// <exception cref="ControlException">It cannot have them, or cannot go on from there.</exception>
@@ -129,12 +132,11 @@ internal sealed partial class JobServer
     private void RestoreCheckpoints(LedJob led)
     {
         if (led.Header.Checkpoint is not { } wish) return;
-        try { led.Series = CheckpointSeries.Open(checkpoints.Root, wish with { Start = CheckpointStart.Continue }, led.Header.UserId); }
-        catch (ControlException e)
+        OpenLater(led, wish with { Start = CheckpointStart.Continue }, e =>
         {
             Log.Warn($"{led.Job.Id} of {led.Program} goes on without checkpoints: {e.Message}");
             led.Tell($"the job goes on without checkpoints: {e.Message}");
-        }
+        });
         if (led.Job.IsStoring) led.OnCheckpointEnded();
         if (led.Job.IsTaking) led.OnCheckpointTaken(0);
     }
@@ -145,7 +147,7 @@ internal sealed partial class JobServer
         making.IsLoading = true;
         making.Awaited.UnionWith(making.Nodes);
         int round = making.Rounds;
-        LoadPlan plan = new(led.Header.Checkpoint!.Name, led.Job.Restored, making.Region.Id.Value, index);
+        LoadPlan plan = new(led.Header.Checkpoint!.Name, led.Job.Restored, making.Region.Id.Value, index, led.Header.Checkpoint.Tier);
         checkpoints.Load(making.Nodes, plan, (node, error) =>
         {
             if (led.Making != making || making.Rounds != round || !making.Awaited.Remove(node)) return;

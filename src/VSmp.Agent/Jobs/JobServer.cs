@@ -107,6 +107,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
         led.TellWanters(0, "the job has ended");
         led.StopRecording();
         _led.Remove(job);
+        if (led.Job is { RanksLeft: 0, IsBroken: false }) led.Series?.OnDone();
         led.Series?.Dispose();
     }
 
@@ -117,6 +118,7 @@ internal sealed partial class JobServer(NodeId self, Reactor reactor, Pager page
     {
         foreach (LedJob led in _led.Values.ToArray())
         {
+            led.Series?.OnNodeLost();
             if (led.Nodes.Contains(peer)) OnNodeLost(led, peer, text);
         }
         OnLeaderLost(peer, text);

@@ -15,6 +15,7 @@ public sealed class CheckpointSeriesTests : IDisposable
     private readonly string _root = Directory.CreateTempSubdirectory("vsmp-series-").FullName;
 
     private readonly List<CheckpointSeries> _opened = [];
+    private readonly Reactor _reactor = new();
 
     public void Dispose()
     {
@@ -24,6 +25,7 @@ public sealed class CheckpointSeriesTests : IDisposable
             Wait(series);
         }
         Directory.Delete(_root, recursive: true);
+        _reactor.Dispose();
     }
 
     [Fact]
@@ -45,7 +47,7 @@ public sealed class CheckpointSeriesTests : IDisposable
     public void Another_users_checkpoint_is_none_to_go_on_from_but_for_root()
     {
         using (CheckpointSeries series = Open(Wish(CheckpointStart.New))) Store(series);
-        Assert.Equal(ExitCodes.Refused, Assert.Throws<ControlException>(() => CheckpointSeries.Open(_root, Wish(CheckpointStart.Restart), User + 1)).ExitCode);
+        Assert.Equal(ExitCodes.Refused, Assert.Throws<ControlException>(() => CheckpointSeries.Open(TestFiles.At(_root, _reactor), Wish(CheckpointStart.Restart), User + 1)).ExitCode);
         using CheckpointSeries asRoot = Open(Wish(CheckpointStart.Restart), user: 0);
         Assert.NotNull(asRoot.Restored);
     }
@@ -185,7 +187,7 @@ public sealed class CheckpointSeriesTests : IDisposable
 
     private CheckpointSeries Open(CheckpointWish wish, uint user = User)
     {
-        CheckpointSeries series = CheckpointSeries.Open(_root, wish, user);
+        CheckpointSeries series = CheckpointSeries.Open(TestFiles.At(_root, _reactor), wish, user);
         _opened.Add(series);
         return series;
     }
@@ -202,7 +204,7 @@ public sealed class CheckpointSeriesTests : IDisposable
     /// <summary>A generation of one region and one part.</summary>
     private static Manifest Store(CheckpointSeries series, ulong pages = 1)
     {
-        CheckpointPlan plan = new(series.Name, series.TakeNumber(), [1], series.MustBeFull([1]));
+        CheckpointPlan plan = new(series.Name, series.TakeNumber(), [1], series.MustBeFull([1]), CheckpointTier.Disk, [0]);
         Begin(series, plan.Generation);
         string folder = CheckpointStore.FolderOf(plan.Generation);
         byte[] page = new byte[PageNumber.Bytes];
@@ -214,7 +216,7 @@ public sealed class CheckpointSeriesTests : IDisposable
             part = writer.Finish();
         }
         Manifest manifest = series.NewManifest(new Work(), plan, [part], []);
-        series.Commit(manifest, Assert.Null);
+        series.Commit(manifest, null, Assert.Null);
         Wait(series);
         series.OnStored(manifest, [1], TimeSpan.FromSeconds(1));
         return manifest;

@@ -244,7 +244,7 @@ public sealed class RestoredRunTests : IDisposable
     /// <summary>With what it needs of the agent's parts for runs.</summary>
     private AgentControl NewControl(Runs runs) => new(
         new AgentOptions { Cluster = "test", Name = "n0", MemoryBytes = PoolBytes, Listen = new IPEndPoint(IPAddress.Loopback, 0), SecretFile = "", CheckpointsFolder = "", Folder = Folder, OnReady = _ => { } },
-        _reactor, new AgentParts(_pager, runs, null!, null!, null!, null!, null!, null!, null!, null!, null!, null!, null!, null!), _ => { });
+        _reactor, new AgentParts(_pager, runs, null!, null!, null!, null!, null!, null!, null!, null!, null!, null!, null!, null!, null!), _ => { });
 
     private sealed class Told : IRunObserver
     {

@@ -7,6 +7,7 @@ using VSmp.Agent.Interop;
 using VSmp.Agent.Jobs;
 using VSmp.Agent.Paging;
 using VSmp.Agent.Recovery;
+using VSmp.Agent.Tests.Checkpointing;
 using VSmp.Coherence;
 using VSmp.Coherence.Messages;
 using Xunit;
@@ -178,7 +179,7 @@ public sealed class RestoredJobTests : IDisposable
         var self = new NodeId(0);
         var capacity = new Capacity(PoolBytes);
         var reservations = new Reservations(self, _pager, _fabric, capacity, _peers, Folder.Frames);
-        return new JobServer(self, _reactor, _pager, _fabric, capacity, _peers, new RecoveryServer(self, _pager, _fabric, _peers, reservations), new CheckpointServer(self, _reactor, _pager, _fabric, _peers, Folder.Frames), Folder)
+        return new JobServer(self, _reactor, _pager, _fabric, capacity, _peers, new RecoveryServer(self, _pager, _fabric, _peers, reservations), new CheckpointServer(self, _reactor, _pager, _fabric, _peers, TestFiles.At(Folder.Frames, _reactor)), Folder)
         {
             IsRecording = isRecording,
             SupervisorPatienceMicroseconds = patienceMicroseconds,

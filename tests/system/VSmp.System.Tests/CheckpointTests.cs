@@ -9,6 +9,7 @@ namespace VSmp.SystemTests;
 /// </summary>
 public sealed class CheckpointTests
 {
+    private static readonly string[] Tiers = ["disk", "partner", "xor"];
     private static readonly int KillMoments = Environment.GetEnvironmentVariable("VSMP_TEST_LONG") == "1" ? 50 : 10;
 
     [Theory]
@@ -63,26 +64,69 @@ public sealed class CheckpointTests
         int seed = Environment.TickCount;
         Random random = new(seed);
         string? expected = null;
+        var restored = new HashSet<string>(); // tiers
         for (int moment = 0; moment < KillMoments; moment++)
         {
-            string victim = $"n{random.Next(1, 4)}";
+            string victim = $"n{random.Next(1, 4)}", tier = Tiers[moment % Tiers.Length];
             string log = "";
             Run(4, (cluster, folder) =>
             {
                 string[] program = ["8", "40", "20", "3000"];
                 expected ??= Exact(Spmd(cluster, ["-n", "3"], program).Succeeded().Output);
-                using Command job = new(Paths.Vsmp, ["spmd", "-n", "3", "--ha", "--checkpoint", "job", "--", Paths.Program("spmd-checkpoint"), .. program], cluster.Environment);
+                using Command job = new(Paths.Vsmp, ["spmd", "-n", "3", "--ha", "--checkpoint", "job", "--checkpoint-tier", tier, "--", Paths.Program("spmd-checkpoint"), .. program], cluster.Environment);
                 job.WaitFor("generation 1 ");
                 Thread.Sleep(random.Next(1500)); // in compute, capture, copy or commit
                 cluster.KillNode(victim);
                 Outcome outcome = job.WaitForEnd(90);
-                log = $"(seed {seed}, moment {moment}, {victim})\n{outcome.Output}\n{outcome.Error}";
+                log = $"(seed {seed}, moment {moment}, {victim}, {tier})\n{outcome.Output}\n{outcome.Error}";
                 Assert.True(outcome.ExitCode == 0, log);
                 Assert.True(expected == Exact(outcome.Output), log);
-                cluster.Vsmp("checkpoint", "verify", "job", "--dir", folder).Succeeded();
+                if (outcome.Output.Contains("restored ", StringComparison.Ordinal)) restored.Add(tier);
+                if (tier == "disk") cluster.Vsmp("checkpoint", "verify", "job", "--dir", folder).Succeeded();
+                else RequireNothingLeft(cluster);
             }, leaves: [.. new[] { "n0", "n1", "n2", "n3" }.Where(node => node != victim)]);
         }
+        Assert.Equal(Tiers.Length, restored.Count); // in a second of many, a generation is safe
     }
+
+    [Theory]
+    [InlineData("partner")]
+    [InlineData("xor")]
+    public void What_is_in_memory_stays_when_a_job_fails_and_goes_when_it_is_done(string tier) => Run(3, (cluster, folder) =>
+    {
+        string[] program = ["8", "400", "20", "1000"], memory = ["--memory", "--dir", folder];
+        using (Command job = new(Paths.Vsmp, ["spmd", "-n", "3", "--checkpoint", "job", "--checkpoint-tier", tier, "--", Paths.Program("spmd-checkpoint"), .. program], cluster.Environment))
+        {
+            job.WaitFor("generation 3 ");
+            cluster.Vsmp(["checkpoint", "rm", "job", .. memory]).FailedWith(7, "a running job writes it");
+            job.Signal(Native.SIGTERM);
+            job.WaitForEnd();
+        }
+        // An agent that is killed has it all the same when it is back: it is in files that outlive it.
+        _ = Native.Kill(cluster.ProcessId("n1"), Native.SIGKILL);
+        string verified = "";
+        Wait.Until(() => cluster.Vsmp(["checkpoint", "verify", "job", .. memory]) is { ExitCode: 0 } outcome && (verified = outcome.Output).Length > 0, 30, () => "the files of n1");
+        Assert.Contains(": sound: ", verified, StringComparison.Ordinal);
+        Assert.Matches(@"job +\d", cluster.Vsmp(["checkpoint", "ls", .. memory]).Succeeded().Output);
+        uint last = uint.Parse(Regex.Match(cluster.Vsmp(["checkpoint", "show", "job", .. memory]).Succeeded().Output, @"job, generation (\d+),").Groups[1].Value, CultureInfo.InvariantCulture);
+        string[] rest = ["8", (last + 3).ToString(CultureInfo.InvariantCulture), "20"];
+        Spmd(cluster, ["-n", "3", "--checkpoint", "job", "--checkpoint-tier", tier], rest).FailedWith(7, "there is a checkpoint job already");
+        string output = Spmd(cluster, ["-n", "3", "--restart", "job", "--checkpoint-tier", tier], rest).Succeeded().Output;
+        Assert.Contains($"restored {last} at step {last}", output, StringComparison.Ordinal);
+        Assert.Equal(Exact(Spmd(cluster, ["-n", "3"], rest).Succeeded().Output), Exact(output));
+        RequireNothingLeft(cluster);
+    });
+
+    [Fact]
+    public void Memory_that_a_checkpoint_has_no_room_in_costs_the_generation_and_nothing_else() => Run(2, (cluster, folder) =>
+    {
+        // Of 128 MiB a half is for copies, 50 are homes.
+        Outcome outcome = Spmd(cluster, ["-n", "2", "--checkpoint", "job", "--checkpoint-tier", "partner"], ["100", "2", "100"]).Succeeded();
+        Assert.Contains("exact: ", outcome.Output, StringComparison.Ordinal);
+        Assert.Contains("the pool has no room for", outcome.Error, StringComparison.Ordinal);
+        RequireNothingLeft(cluster);
+        Spmd(cluster, ["-n", "2", "--checkpoint", "job", "--checkpoint-tier", "tape"], ["8", "2"]).FailedWith(2, "'tape' is none of disk, partner, xor");
+    });
 
     [Fact]
     public void A_job_whose_agents_are_killed_goes_on_and_so_do_its_checkpoints() => Run(3, (cluster, folder) =>
@@ -230,6 +274,14 @@ public sealed class CheckpointTests
         Spmd(cluster, ["-n", "1", "--restart", "look"], ["16"]).FailedWith(5, "whose registers nobody has saved");
         Assert.Matches(@"look +1-2 .* hold +0 +", cluster.Vsmp("checkpoint", "ls", "--dir", folder).Succeeded().Output);
     });
+
+    /// <summary>Nothing of a checkpoint is in the memory of any node; what a node has is a report at most 0.2 s old.</summary>
+    private static void RequireNothingLeft(Cluster cluster)
+    {
+        string status = "";
+        Wait.Until(() => Regex.IsMatch(status = cluster.Vsmp("status").Succeeded().Output, @"^all +\S+ \S+ +0 B +0 B ", RegexOptions.Multiline), 10, () => status);
+        Assert.Equal(0, cluster.Vsmp("audit").ExitCode);
+    }
 
     private static void Run(int agents, Action<Cluster, string> test, IReadOnlyList<string>? leaves = null, string? folder = null)
     {
