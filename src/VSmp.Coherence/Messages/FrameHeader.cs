@@ -30,7 +30,7 @@ public struct FrameHeader
     public const uint MagicValue = 0x504D5356;
 
     /// <summary>Version of the wire format; peers of different versions do not talk.</summary>
-    public const ushort CurrentVersion = 7;
+    public const ushort CurrentVersion = 8;
 
     /// <summary>Pages of data in one frame at most, so that a demand fault never queues behind more than 64 KiB.</summary>
     public const int MaxPages = 16;
