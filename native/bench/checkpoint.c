@@ -3,6 +3,7 @@
 // vsmp-checkpoint dirty MEBIBYTES PERCENT GENERATIONS REST-MILLISECONDS
 // vsmp-checkpoint work MEBIBYTES PERCENT STEPS UNITS
 // vsmp-checkpoint read MEBIBYTES
+// vsmp-checkpoint leave MEBIBYTES
 //
 // Shared memory of which ranks write PERCENT of the pages, evenly spread, a word of each; every rank has a share of them.
 //
@@ -14,6 +15,8 @@
 // `end NANOSECONDS` and `checksum C`: of all steps, so that it differs if one is lost or done twice.
 //
 // `read`: a job that `dirty` has begun goes on, and ends. Rank 0 prints `restored ATTACH READ`: what attaching the region took, and reading a word of each page then.
+//
+// `leave`: as `dirty`, all pages, two generations; then all ranks end as if they had failed.
 #include "common.h"
 
 #include <unistd.h>
@@ -120,18 +123,22 @@ static void run_work(uint64_t steps, uint64_t units) {
 int main(int argc, char **argv) {
     const char *mode = argc > 1 ? argv[1] : "";
     const bool is_read = argc == 3 && strcmp(mode, "read") == 0, is_work = argc == 6 && strcmp(mode, "work") == 0;
-    if (!is_read && !is_work && !(argc == 6 && strcmp(mode, "dirty") == 0)) {
+    const bool is_leave = argc == 3 && strcmp(mode, "leave") == 0;
+    if (!is_read && !is_leave && !is_work && !(argc == 6 && strcmp(mode, "dirty") == 0)) {
         fail(EXIT_USAGE,
              "usage: %s dirty MEBIBYTES PERCENT GENERATIONS REST-MILLISECONDS, or work MEBIBYTES PERCENT STEPS UNITS, or read "
-             "MEBIBYTES",
+             "MEBIBYTES, or leave MEBIBYTES",
              argv[0]);
     }
     const uint64_t mebibytes = number("MEBIBYTES", argv[2], 1, 1 << 20);
-    if (!is_read) percent = number("PERCENT", argv[3], 1, 100);
+    percent = is_read || is_leave ? 100 : number("PERCENT", argv[3], 1, 100);
     const uint64_t attached = begin(mebibytes);
     if (is_read)
         run_read(attached);
-    else if (is_work)
+    else if (is_leave) {
+        run_dirty(3, 0); // when the third is cut the second is safe
+        return EXIT_FAILURE;
+    } else if (is_work)
         run_work(number("STEPS", argv[4], 1, 1 << 30), number("UNITS", argv[5], 1, 1 << 30));
     else
         run_dirty(number("GENERATIONS", argv[4], 1, 1 << 20),

@@ -220,7 +220,7 @@ internal sealed class CheckpointSeries : IDisposable
 #pragma warning restore CA1031
             Release();
             done(error);
-        }, TaskScheduler.Default);
+        }, CancellationToken.None, TaskContinuationOptions.LongRunning, TaskScheduler.Default); // it may wait for other nodes
     }
 
     /// <summary>What a generation is made of.</summary>
@@ -256,9 +256,17 @@ internal sealed class CheckpointSeries : IDisposable
         long began = System.Diagnostics.Stopwatch.GetTimestamp();
         while (true)
         {
-            folder.Create(); // who had it may have removed it
-            if (folder.TryLock() is { } taken) return taken;
-            if (System.Diagnostics.Stopwatch.GetElapsedTime(began) > LockPatience) return null;
+            bool isLast = System.Diagnostics.Stopwatch.GetElapsedTime(began) > LockPatience;
+            try
+            {
+                folder.Create();
+                if (folder.TryLock() is { } taken) return taken;
+            }
+            catch (IOException) when (!isLast && !Directory.Exists(folder.Path))
+            {
+                // Who had it has removed it meanwhile.
+            }
+            if (isLast) return null;
             Thread.Sleep(10);
         }
     }

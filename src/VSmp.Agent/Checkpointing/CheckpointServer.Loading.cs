@@ -64,7 +64,7 @@ internal sealed partial class CheckpointServer
             Tell(leader, number, e.Message);
             return;
         }
-        _ = Task.Run(() =>
+        _ = Task.Factory.StartNew(() => // it may wait for other nodes
         {
             var loaded = new List<PageNumber>();
             string? error = null;
@@ -80,7 +80,7 @@ internal sealed partial class CheckpointServer
                 if (error is null) _pager.OnLoaded(region, CollectionsMarshal.AsSpan(loaded));
                 Tell(leader, number, error);
             });
-        });
+        }, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
     }
 
     private void Tell(NodeId leader, ulong number, string? error)

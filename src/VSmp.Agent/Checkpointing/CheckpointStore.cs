@@ -126,23 +126,25 @@ internal sealed class CheckpointStore(IStorage storage)
     }
 
     /// <summary>Removes a generation. Files of it that later ones need stay, until those are gone as well.</summary>
+    /// <param name="generation">Which.</param>
+    /// <param name="isWriting">Whether a later one is being written.</param>
     /// <exception cref="IOException">It could not be removed.</exception>
-    public void Remove(uint generation)
+    public void Remove(uint generation, bool isWriting = false)
     {
         string folder = FolderOf(generation);
         // From then on it is none, whatever else is still there.
         storage.Delete(folder, Manifest.FileName);
         storage.SyncFolder(folder);
-        Sweep(generation);
+        Sweep(isWriting);
     }
 
-    /// <summary>Keeps the latest generations, and removes the others.</summary>
+    /// <summary>Keeps the latest generations, and removes the others. A later one may be being written.</summary>
     /// <param name="count">How many to keep; 1 at least.</param>
     /// <exception cref="IOException">One could not be removed.</exception>
     public void Retain(int count)
     {
         IReadOnlyList<uint> all = List();
-        foreach (uint generation in all.Take(all.Count - Math.Max(count, 1)).ToArray()) Remove(generation);
+        foreach (uint generation in all.Take(all.Count - Math.Max(count, 1)).ToArray()) Remove(generation, isWriting: true);
     }
 
     /// <summary>Removes all generations, whether complete, sound or neither.</summary>
@@ -160,10 +162,10 @@ internal sealed class CheckpointStore(IStorage storage)
         storage.SyncRoot();
     }
 
-    /// <summary>Removes what belongs to no generation that is there. What may become one later than all that are there stays.</summary>
-    /// <param name="removed">A generation that was just removed.</param>
+    /// <summary>Removes what belongs to no generation that is there.</summary>
+    /// <param name="isWriting">Whether one later than all that are there is being written: that stays.</param>
     /// <exception cref="IOException">It could not be removed.</exception>
-    public void Sweep(uint removed = 0)
+    public void Sweep(bool isWriting = false)
     {
         var needed = new Dictionary<uint, HashSet<string>>();
         foreach (uint generation in List())
@@ -178,8 +180,8 @@ internal sealed class CheckpointStore(IStorage storage)
                 Need(part.Generation, PartWriter.PagesName(part.Node));
             }
         }
-        uint latest = needed.Count > 0 ? needed.Keys.Max() : uint.MaxValue;
-        foreach (uint generation in Numbers().Where(generation => generation < latest || generation == removed).ToArray())
+        uint latest = isWriting && needed.Count > 0 ? needed.Keys.Max() : uint.MaxValue;
+        foreach (uint generation in Numbers().Where(generation => generation < latest).ToArray())
         {
             string folder = FolderOf(generation);
             if (!needed.TryGetValue(generation, out HashSet<string>? names)) storage.DeleteFolder(folder);

@@ -78,12 +78,20 @@ internal sealed record ShareResult(int Percent, Sample Pages, Sample Mebibytes, 
 /// <param name="CopySeconds">cp.</param>
 /// <param name="AttachSeconds">From when ranks ask for the region until it is there.</param>
 /// <param name="ReadSeconds">And until they have read a word of each page.</param>
-/// <param name="Ratio">Attaching and reading, beside copying, in each round.</param>
+/// <param name="Ratio">Attaching, which is when all is in memory, beside copying, in each round.</param>
 internal sealed record RestoreResult(int Mebibytes, Sample CopySeconds, Sample AttachSeconds, Sample ReadSeconds, Sample Ratio)
 {
     /// <summary>Most that the ratio is to be.</summary>
     public const double Target = 2;
 }
+
+/// <summary>What generations take where they can be kept; all pages are written between two.</summary>
+/// <param name="Tier">Where.</param>
+/// <param name="Mebibytes">What the latest takes, with copies and sums.</param>
+/// <param name="PauseMilliseconds">How long they stop everybody.</param>
+/// <param name="SafeMilliseconds">Until they are safe.</param>
+/// <param name="AttachSeconds">From when ranks that go on ask for the region until it is there.</param>
+internal sealed record TierResult(string Tier, Sample Mebibytes, Sample PauseMilliseconds, Sample SafeMilliseconds, Sample AttachSeconds);
 
 /// <summary>A run with failures.</summary>
 /// <param name="IntervalSeconds">How often a generation was taken.</param>
@@ -112,8 +120,9 @@ internal sealed record WasteResult(ulong Seed, double ComputeSeconds, double Mtb
 /// <param name="Shares">What they have and take, by what was written.</param>
 /// <param name="Restore">What going on from one takes.</param>
 /// <param name="Waste">What failures cost with them.</param>
+/// <param name="Tiers">What they take where they can be kept.</param>
 internal sealed record CheckpointReport(Machine Machine, int Nodes, PauseResult? Pause, OverheadResult? Overhead, IReadOnlyList<ShareResult>? Shares, RestoreResult? Restore,
-    WasteResult? Waste) : IDrawnReport
+    WasteResult? Waste, IReadOnlyList<TierResult>? Tiers = null) : IDrawnReport
 {
     private static readonly Column<Figure>[] PauseColumns =
     [
@@ -131,6 +140,13 @@ internal sealed record CheckpointReport(Machine Machine, int Nodes, PauseResult?
         Column<ShareResult>.Number("written %", s => s.Percent, 0), Column<ShareResult>.Number("pages", s => s.Pages.Median, 0), Column<ShareResult>.Number("MiB on disk", s => s.Mebibytes.Median, 1),
         Column<ShareResult>.Number("pause ms", s => s.PauseMilliseconds.Median, 1), new("from – to", s => s.PauseMilliseconds.ToSpread(1)),
         Column<ShareResult>.Number("safe after ms", s => s.SafeMilliseconds.Median, 0), new("from – to", s => s.SafeMilliseconds.ToSpread(0)),
+    ];
+
+    private static readonly Column<TierResult>[] TierColumns =
+    [
+        new("tier", t => t.Tier, IsText: true), Column<TierResult>.Number("MiB stored", t => t.Mebibytes.Median, 1), Column<TierResult>.Number("pause ms", t => t.PauseMilliseconds.Median, 1),
+        new("from – to", t => t.PauseMilliseconds.ToSpread(1)), Column<TierResult>.Number("safe after ms", t => t.SafeMilliseconds.Median, 0), new("from – to", t => t.SafeMilliseconds.ToSpread(0)),
+        Column<TierResult>.Number("attach s", t => t.AttachSeconds.Median, 2), new("from – to", t => t.AttachSeconds.ToSpread(2)),
     ];
 
     private static readonly Column<WastePoint>[] WasteColumns =
@@ -169,6 +185,11 @@ internal sealed record CheckpointReport(Machine Machine, int Nodes, PauseResult?
             output.WriteLine(FormattableString.Invariant($"\nGoing on: {restore.Mebibytes} MiB, from files that are not cached; target: {RestoreResult.Target:F0} times cp at most.\n"));
             MarkdownTable.Write(output, SampleColumns,
                 [("cp into tmpfs, s", restore.CopySeconds, 2), ("attach, s", restore.AttachSeconds, 2), ("read all, s", restore.ReadSeconds, 2), ("ratio", restore.Ratio, 2)]);
+        }
+        if (Tiers is { } tiers)
+        {
+            output.WriteLine(FormattableString.Invariant($"\nTiers: {CheckpointsCommand.TierMebibytes} MiB, all written, {CheckpointsCommand.TierNodes} agents with a rank on each.\n"));
+            MarkdownTable.Write(output, TierColumns, tiers);
         }
         if (Waste is { } waste)
         {

@@ -9,15 +9,16 @@ namespace VSmp.Bench.Checkpoints;
 
 /// <summary>Runs jobs with checkpoints, and looks at what those cost. Each checkpoint is removed when it has been looked at.</summary>
 /// <param name="cluster">A cluster of its own, with a folder for checkpoints.</param>
-internal sealed class CheckpointRun(BenchCluster cluster)
+/// <param name="ranks">How many ranks jobs have: one on each node.</param>
+internal sealed class CheckpointRun(BenchCluster cluster, int ranks = CheckpointRun.Ranks)
 {
-    /// <summary>Most nodes that jobs here are on: a rank on each.</summary>
+    /// <summary>How many ranks jobs have, if nothing else is said.</summary>
     public const int Ranks = 2;
 
     private const string CheckpointProgram = "vsmp-checkpoint", Protocol = "msi";
     private const int KeepAll = 10_000, KmerGenome = 1_000_000, SlotsPerRead = 16;
 
-    private readonly string[] _nodes = [.. cluster.Nodes.Take(Ranks)];
+    private readonly string[] _nodes = [.. cluster.Nodes.Take(ranks)];
     private int _names;
 
     /// <summary>How long generations stop everybody who writes all of some memory.</summary>
@@ -112,7 +113,7 @@ internal sealed class CheckpointRun(BenchCluster cluster)
                 (double attached, double wasRead) = output.Restored ?? throw new BenchException($"{CheckpointProgram} did not say how long it took to go on");
                 attach.Add(attached);
                 read.Add(wasRead);
-                ratio.Add((attached + wasRead) / copy.Values[^1]);
+                ratio.Add(attached / copy.Values[^1]);
             }
         }
         finally
@@ -121,6 +122,36 @@ internal sealed class CheckpointRun(BenchCluster cluster)
         }
         Remove(name);
         return new RestoreResult(mebibytes, copy, attach, read, ratio);
+    }
+
+    /// <summary>What generations take where they can be kept, and going on from one.</summary>
+    /// <param name="tier">Where: as <c>--checkpoint-tier</c> has it.</param>
+    /// <param name="mebibytes">Memory, all of it written before each generation.</param>
+    /// <param name="rounds">How often a job leaves some, and goes on.</param>
+    public TierResult Tier(string tier, int mebibytes, int rounds)
+    {
+        Sample stored = new(), pause = new(), safe = new(), attach = new();
+        for (int round = 0; round < rounds; round++)
+        {
+            string name = NewName();
+            // As if it failed: what a job that is done has in memory is dropped.
+            _ = Program(["leave", Text(mebibytes)], ["--checkpoint", name, "--checkpoint-tier", tier, "--keep", "1"], mayFail: true);
+            IReadOnlyList<LoggedGeneration> logged = Logged(name);
+            if (logged.Count < 2) throw new BenchException($"of a job that leaves generations ({tier}) {logged.Count} were stored: see the agents' logs");
+            foreach (LoggedGeneration generation in logged)
+            {
+                pause.Add(generation.PauseMilliseconds);
+                safe.Add(generation.SafeMilliseconds);
+            }
+            IEnumerable<string> roots = tier == "disk" ? [Path.Combine(cluster.Checkpoints, name)]
+                : cluster.Nodes.Select(node => Path.Combine(RunDirectory.OfCurrentUser(cluster.Name).Agent(node).Frames, "checkpoints", name));
+            string last = string.Create(CultureInfo.InvariantCulture, $"g{logged[^1].Generation:d8}");
+            stored.Add(roots.Select(root => Path.Combine(root, last)).Where(Directory.Exists).SelectMany(folder => Directory.GetFiles(folder)).Sum(file => new FileInfo(file).Length) / (double)(1 << 20));
+            (double attached, _) = Program(["read", Text(mebibytes)], ["--restart", name, "--checkpoint-tier", tier]).Restored ?? throw new BenchException($"{CheckpointProgram} did not say how long it took to go on");
+            attach.Add(attached);
+            if (tier == "disk") Remove(name);
+        }
+        return new TierResult(tier, stored, pause, safe, attach);
     }
 
     private static string Text(double number) => number.ToString("0.###", CultureInfo.InvariantCulture);
@@ -145,15 +176,15 @@ internal sealed class CheckpointRun(BenchCluster cluster)
         return (logged, output);
     }
 
-    private CheckpointOutput Program(IEnumerable<string> arguments, IEnumerable<string> options)
+    private CheckpointOutput Program(IEnumerable<string> arguments, IEnumerable<string> options, bool mayFail = false)
     {
         CheckpointOutput output = new();
-        (int exitCode, string error) = cluster.RunRanks(Ranks, _nodes, Protocol, local: null, [BenchCluster.FindProgram(CheckpointProgram), .. arguments], line =>
+        (int exitCode, string error) = cluster.RunRanks(ranks, _nodes, Protocol, local: null, [BenchCluster.FindProgram(CheckpointProgram), .. arguments], line =>
         {
             lock (output) output.Add(line);
         }, options: options);
-        if (exitCode == ExitCode.Wrong) throw new WrongResultException($"{CheckpointProgram}: {error}");
-        if (exitCode != 0) throw new BenchException($"{CheckpointProgram} ended with exit code {exitCode}: {error}");
+        if (exitCode == ExitCode.Wrong && !mayFail) throw new WrongResultException($"{CheckpointProgram}: {error}");
+        if (exitCode != 0 && !mayFail) throw new BenchException($"{CheckpointProgram} ended with exit code {exitCode}: {error}");
         return output;
     }
 

@@ -10,7 +10,14 @@ public static class CheckpointsCommand
     private const int DefaultMebibytes = 1024, DefaultGenerations = 12, DefaultRounds = 5, DefaultReads = 1_000_000, DefaultEverySeconds = 5, DefaultMtbfSeconds = 20, DefaultComputeSeconds = 40;
     private const int OverheadMtbfSeconds = 3600, ShareMebibytes = 256, ShareGenerations = 4;
 
-    private static readonly string[] Parts = ["pause", "overhead", "share", "restore", "waste"];
+    /// <summary>Memory that is kept in each tier.</summary>
+    internal const int TierMebibytes = 256;
+
+    /// <summary>How many nodes have it.</summary>
+    internal const int TierNodes = 4;
+
+    private static readonly string[] Tiers = ["disk", "partner", "xor"];
+    private static readonly string[] Parts = ["pause", "overhead", "share", "restore", "tiers", "waste"];
     private static readonly int[] Percents = [1, 5, 10, 25, 50, 100];
     private static readonly double[] Factors = [0.25, 0.5, 1, 2, 4, 8];
 
@@ -20,7 +27,7 @@ public static class CheckpointsCommand
         Option<string[]> parts = new("--parts")
         {
             Description = "What is measured: how long a checkpoint stops ranks; what it costs an application; what it has and takes, by what was written; "
-                + "what going on from one takes; what nodes that are killed cost, by how often one is taken (default: all)",
+                + "what going on from one takes; what each tier takes; what nodes that are killed cost, by how often one is taken (default: all)",
             HelpName = string.Join('|', Parts),
             AllowMultipleArgumentsPerToken = true,
             DefaultValueFactory = _ => Parts,
@@ -44,7 +51,7 @@ public static class CheckpointsCommand
         {
             HashSet<string> wanted = [.. parsed.GetValue(parts)!];
             CheckpointReport report = new(Machine.Here(), CheckpointRun.Ranks, null, null, null, null, null);
-            if (wanted.Overlaps(Parts.Where(part => part != "waste")))
+            if (wanted.Overlaps(Parts.Except(["tiers", "waste"])))
             {
                 int size = parsed.GetValue(mebibytes);
                 using BenchCluster cluster = new(CheckpointRun.Ranks, FormattableString.Invariant($"{size + 512}M"), hasCheckpoints: true);
@@ -60,6 +67,12 @@ public static class CheckpointsCommand
                         round => Console.Error.WriteLine($"overhead, round {round} of {parsed.GetValue(rounds)}"))
                     };
                 }
+            }
+            if (wanted.Contains("tiers"))
+            {
+                using BenchCluster cluster = new(TierNodes, "1G", hasCheckpoints: true);
+                CheckpointRun run = new(cluster, TierNodes);
+                report = report with { Tiers = [.. Tiers.Select(tier => Tell($"tier {tier}", () => run.Tier(tier, TierMebibytes, parsed.GetValue(rounds))))] };
             }
             if (wanted.Contains("waste"))
             {

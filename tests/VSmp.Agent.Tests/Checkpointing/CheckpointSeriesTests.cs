@@ -89,6 +89,12 @@ public sealed class CheckpointSeriesTests : IDisposable
     }
 
     [Fact]
+    public void Whoever_opens_it_while_another_removes_it_gets_it()
+    {
+        for (int i = 0; i < 200; i++) Open(Wish(CheckpointStart.New)).Dispose(); // which removes the folder when it has tidied up
+    }
+
+    [Fact]
     public void It_stays_locked_until_the_last_thread_has_written()
     {
         CheckpointSeries series = Open(Wish(CheckpointStart.New));

@@ -31,7 +31,11 @@ internal sealed class MemoryCluster : IDisposable
 
     public IEnumerable<string> Names => Enumerable.Range(0, _nodes.Length).Select(node => $"n{node}");
 
-    public NodeStorage this[int node] => new($"n{node}", Name, request => Task.Run(() => Do(node, request.Write())));
+    public NodeStorage this[int node] => new($"n{node}", Name, request =>
+    {
+        try { return Task.FromResult(Do(node, request.Write())); }
+        catch (ControlException e) { return Task.FromException<byte[]>(e); }
+    });
 
     public IStorage All => new RepairingStorage(new SpreadStorage(() => [.. Enumerable.Range(0, _nodes.Length).Where(node => !_lost.Contains(node)).Select(node => this[node])]));
 

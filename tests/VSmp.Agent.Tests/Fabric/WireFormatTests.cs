@@ -48,7 +48,7 @@ public sealed class WireFormatTests
             Reserved3 = 0x5857565554535251,
         };
         Assert.Equal(
-            "56534D50" + "0700" + "21" + "02" + "01020304" + "11121314"
+            "56534D50" + "0800" + "21" + "02" + "01020304" + "11121314"
             + "2122" + "3132" + "4142" + "02" + "51" + "61626364" + "71727374"
             + "8182838485868788" + "9192939495969798"
             + "A1A2A3A4A5A6A7A8" + "B1B2B3B4B5B6B7B8"
@@ -101,7 +101,7 @@ public sealed class WireFormatTests
         Assert.StartsWith(
             "Ok=0 OtherVersion=1 OtherCluster=2 WrongSecret=3 OtherEpoch=4 NotAMember=5 OtherSession=6 NameTaken=7 Redirect=8 "
             + "Full=9 NotReady=10 BadRequest=11 OtherTransport=12 OtherMembership=13 ", Values<HandshakeStatus>(), StringComparison.Ordinal);
-        Assert.Equal((7, 128, 65536), (FrameHeader.CurrentVersion, FrameHeader.Bytes, FrameHeader.MaxPayloadBytes));
+        Assert.Equal((8, 128, 65536), (FrameHeader.CurrentVersion, FrameHeader.Bytes, FrameHeader.MaxPayloadBytes));
     }
 
     [Fact]

@@ -19,15 +19,15 @@ internal sealed class CheckpointFiles(NodeId self, string root, Reactor reactor,
     public string Root => root;
 
     /// <summary>Does what a command, or another node, asks for; elsewhere, since files can be slow.</summary>
-    public Task<byte[]> Answer(byte[] request) => Task.Run(() =>
+    public Task<byte[]> Answer(byte[] request)
     {
-        try
+        FileRequest asked = FileRequest.Read(request);
+        return asked.Operation == FileOperation.Protect ? Protecting(asked) : Task.Run(() =>
         {
-            FileRequest asked = FileRequest.Read(request);
-            return asked.Operation == FileOperation.Protect ? Protect(asked) : memory.Do(asked);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new ControlException(e.Message, ExitCodes.Failed); }
-    });
+            try { return memory.Do(asked); }
+            catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new ControlException(e.Message, ExitCodes.Failed); }
+        });
+    }
 
     /// <summary>All of a checkpoint, wherever it is.</summary>
     /// <param name="tier">Where it is.</param>
@@ -68,9 +68,16 @@ internal sealed class CheckpointFiles(NodeId self, string root, Reactor reactor,
                 empty.Sync();
             }
         }
-        Task[] all = [.. ring.Select(node => node.ProtectAsync(folder, ring.Select(n => n.Node)))];
-        foreach (Task one in all) one.GetAwaiter().GetResult();
+        (NodeStorage Node, Task<byte[]> Protecting)[] all = [.. ring.Select(node => (node, node.BeginProtect(folder, ring.Select(n => n.Node))))];
+        foreach ((NodeStorage node, Task<byte[]> protecting) in all) node.EndProtect(protecting);
     }
+
+    /// <summary>On a thread of its own, since it waits for others, which wait for this node's pool.</summary>
+    private Task<byte[]> Protecting(FileRequest request) => Task.Factory.StartNew(() =>
+    {
+        try { return Protect(request); }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException) { throw new ControlException(e.Message, ExitCodes.Failed); }
+    }, CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default);
 
     private byte[] Protect(FileRequest request)
     {
@@ -102,7 +109,8 @@ internal sealed class CheckpointFiles(NodeId self, string root, Reactor reactor,
 
     private Task<byte[]> Here(FileRequest request)
     {
-        try { return Task.FromResult(request.Operation == FileOperation.Protect ? Protect(request) : memory.Do(request)); }
+        if (request.Operation == FileOperation.Protect) return Protecting(request);
+        try { return Task.FromResult(memory.Do(request)); }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException) { return Task.FromException<byte[]>(e); }
     }
 

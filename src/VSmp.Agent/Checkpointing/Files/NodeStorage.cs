@@ -51,9 +51,13 @@ internal sealed class NodeStorage(string node, string checkpoint, Func<FileReque
     /// <summary>Has the node write what it has beside its part.</summary>
     /// <param name="folder">Of the generation.</param>
     /// <param name="ring">Names of all nodes that have parts, in order.</param>
-    /// <returns>Completes when it is written.</returns>
-    public Task ProtectAsync(string folder, IEnumerable<string> ring) =>
-        Task.Run(() => Do(new FileRequest(FileOperation.Protect, checkpoint, folder) { Data = Encoding.ASCII.GetBytes(string.Join('\n', ring)) }));
+    /// <returns>For <see cref="EndProtect"/>.</returns>
+    public Task<byte[]> BeginProtect(string folder, IEnumerable<string> ring) => ask(new FileRequest(FileOperation.Protect, checkpoint, folder) { Data = Encoding.ASCII.GetBytes(string.Join('\n', ring)) });
+
+    /// <summary>Waits until that is done.</summary>
+    /// <param name="protecting">What began it.</param>
+    /// <exception cref="IOException">It could not be.</exception>
+    public void EndProtect(Task<byte[]> protecting) => _ = Await(protecting);
 
     /// <summary>Nothing to do: what is in memory does not outlive the node, and needs no more to outlive the agent.</summary>
     public void SyncFolder(string folder) { }
