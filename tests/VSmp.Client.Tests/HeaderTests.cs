@@ -55,6 +55,7 @@ public sealed partial class HeaderTests
         "int" => "Int32",
         "size_t" => "UIntPtr",
         "uint64_t" => "UInt64",
+        "uint64_t*" => "UInt64*",
         "int64_t" => "Int64",
         "int64_t*" => "Int64*",
         "void*" => "Void*",
