@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Diagnostics;
 using Microsoft.Win32.SafeHandles;
 using VSmp.Agent.Checkpointing.Files;
 using VSmp.Agent.Control;
@@ -13,6 +14,9 @@ namespace VSmp.Agent.Checkpointing;
 internal sealed class CheckpointFolder
 {
     private const string LockFile = "lock";
+
+    /// <summary>How long to wait for another who has it locked: a job that has just ended may still be tidying up.</summary>
+    private static readonly TimeSpan LockPatience = TimeSpan.FromSeconds(2);
 
     private readonly string _path;
 
@@ -88,6 +92,30 @@ internal sealed class CheckpointFolder
     /// <exception cref="IOException">It cannot be made.</exception>
     /// <exception cref="UnauthorizedAccessException">As above.</exception>
     public void Create() => _ = Directory.CreateDirectory(_path, WholeFile.OwnerOnly | UnixFileMode.UserExecute);
+
+    /// <summary>As <see cref="TryLock"/>, and waits a little for who has it.</summary>
+    /// <param name="isToBeMade">Whether the folder is made if it is not there, or not any more.</param>
+    /// <returns>Ends it; null: somebody else has it, and keeps it.</returns>
+    /// <exception cref="IOException">It is not there, cannot be made, or cannot be locked.</exception>
+    public IDisposable? AwaitLock(bool isToBeMade)
+    {
+        long began = Stopwatch.GetTimestamp();
+        while (true)
+        {
+            bool isLast = Stopwatch.GetElapsedTime(began) > LockPatience;
+            try
+            {
+                if (isToBeMade) Create();
+                if (TryLock() is { } taken) return taken;
+            }
+            catch (IOException) when (isToBeMade && !isLast && !Directory.Exists(_path))
+            {
+                // Who had it has removed it meanwhile.
+            }
+            if (isLast) return null;
+            Thread.Sleep(10);
+        }
+    }
 
     /// <summary>Locks it against all others who do so, on any host that sees the same folder and its locks.</summary>
     /// <returns>Ends it; null: somebody else has it.</returns>

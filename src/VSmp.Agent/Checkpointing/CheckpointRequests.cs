@@ -74,9 +74,9 @@ internal sealed class CheckpointRequests(Reactor reactor, Pager pager, RecoveryS
 
         public override IReadOnlyList<NodeId> Nodes { get; } = NodesOf(self, led);
 
-        public override bool TrySave(out byte[] state, out string? whyNot)
+        public override bool TrySave(out Func<byte[]> state, out string? whyNot)
         {
-            state = [];
+            state = () => [];
             // What was reserved meanwhile may have its home on a node that has not cut.
             whyNot = NodesOf(self, led).Except(Nodes).Any() ? "it was given memory of another node meanwhile: ask again" : null;
             return whyNot is null;

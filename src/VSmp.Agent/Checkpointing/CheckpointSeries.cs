@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using VSmp.Agent.Checkpointing.Files;
 using VSmp.Agent.Control;
+using VSmp.Agent.Interop;
 using VSmp.Coherence;
 
 namespace VSmp.Agent.Checkpointing;
@@ -11,8 +12,8 @@ internal sealed class CheckpointSeries : IDisposable
     /// <summary>Parts of earlier generations that one builds on; then all is written anew, or it would get slower to read with each.</summary>
     private const int MostParts = 64;
 
-    /// <summary>How long whoever opens it waits for another who has it: a job that has just ended may still be tidying up.</summary>
-    private static readonly TimeSpan LockPatience = TimeSpan.FromSeconds(2);
+    /// <summary>For who deletes files, which nobody waits for: a gibibyte in the page cache takes a tenth of a second of a processor.</summary>
+    private const int LeastPriority = 19;
 
     private readonly CheckpointFolder _folder;
     private readonly IDisposable _lock;
@@ -85,7 +86,7 @@ internal sealed class CheckpointSeries : IDisposable
                 throw new ControlException($"there is no checkpoint {wish.Name} in {(wish.Tier == CheckpointTier.Disk ? files.Root : "the memory of nodes")} to go on from: vsmp checkpoint ls lists what there is",
                     ExitCodes.Usage);
             }
-            taken = Lock(folder) ?? throw new ControlException($"checkpoint {wish.Name} is in use: a job writes it, or a command looks after it", ExitCodes.Taken);
+            taken = folder.AwaitLock(isToBeMade: true) ?? throw new ControlException($"checkpoint {wish.Name} is in use: a job writes it, or a command looks after it", ExitCodes.Taken);
             IReadOnlyList<uint> generations = store.List();
             if (wish.Start == CheckpointStart.New && generations.Count > 0)
             {
@@ -182,7 +183,11 @@ internal sealed class CheckpointSeries : IDisposable
             store.Commit(manifest);
         }, done);
         Prepare(); // before what takes long, if much is removed
-        Write(store => store.Retain(Keep), error =>
+        Write(store =>
+        {
+            _ = Libc.SetPriority(0, 0, LeastPriority); // of this thread, which is for this alone
+            store.Retain(Keep);
+        }, error =>
         {
             if (error is not null) Log.Warn($"older generations of checkpoint {Name} could not be removed: {error}");
         });
@@ -249,26 +254,6 @@ internal sealed class CheckpointSeries : IDisposable
     private void Release()
     {
         if (Interlocked.Decrement(ref _uses) == 0) _lock.Dispose();
-    }
-
-    private static IDisposable? Lock(CheckpointFolder folder)
-    {
-        long began = System.Diagnostics.Stopwatch.GetTimestamp();
-        while (true)
-        {
-            bool isLast = System.Diagnostics.Stopwatch.GetElapsedTime(began) > LockPatience;
-            try
-            {
-                folder.Create();
-                if (folder.TryLock() is { } taken) return taken;
-            }
-            catch (IOException) when (!isLast && !Directory.Exists(folder.Path))
-            {
-                // Who had it has removed it meanwhile.
-            }
-            if (isLast) return null;
-            Thread.Sleep(10);
-        }
     }
 
     private static ulong StoredPages(Manifest manifest) => (ulong)manifest.Parts.Sum(p => (long)p.StoredPages);

@@ -68,13 +68,19 @@ internal sealed partial class CheckpointServer
             Commit(led);
             return;
         }
+        // What cannot be saved stops nobody; and what is done for the first time takes longer, which is not to be while everybody waits.
+        if (step == CheckpointStep.Prepare && !led.Work.TrySave(out _, out string? cannot))
+        {
+            GiveUp(led, cannot!);
+            return;
+        }
         CheckpointStep next = led.Machine.Advance();
         if (next == CheckpointStep.Hold) led.HeldAt = Stopwatch.GetTimestamp();
         if (next == CheckpointStep.Cut) led.CutAt = Stopwatch.GetTimestamp();
         if (next == CheckpointStep.Copy)
         {
             // All is as it will be restored; who asks what that is must do so before anybody goes on.
-            if (led.Work.TrySave(out byte[] state, out string? why)) led.State = state;
+            if (led.Work.TrySave(out Func<byte[]> state, out string? why)) led.State = state;
             else
             {
                 GiveUp(led, why!);
@@ -105,7 +111,7 @@ internal sealed partial class CheckpointServer
     /// <summary>All parts are safe.</summary>
     private void Commit(Led led)
     {
-        Manifest manifest = led.Series.NewManifest(led.Work, led.Plan, led.Parts, led.State);
+        Manifest manifest = led.Series.NewManifest(led.Work, led.Plan, led.Parts, led.State());
         led.IsCommitting = true; // all is there: whatever happens from now on makes no difference
         Action? protect = led.Plan.Tier != CheckpointTier.Xor ? null
             : () => _files.Protect(led.Plan.Name, CheckpointStore.FolderOf(led.Plan.Generation), [.. led.Plan.Ring.Select(node => new NodeId(node))]);
@@ -152,7 +158,7 @@ internal sealed partial class CheckpointServer
         public CheckpointWork Work => work;
         public CheckpointLeader Machine => machine;
         public List<PartSummary> Parts { get; } = [];
-        public byte[] State { get; set; } = [];
+        public Func<byte[]> State { get; set; } = () => [];
         public long HeldAt { get; set; }
         public long CutAt { get; set; }
         public TimeSpan Pause { get; set; }

@@ -22,8 +22,10 @@ internal abstract class CheckpointWork
     public abstract IReadOnlyList<NodeId> Nodes { get; }
 
     /// <summary>All nodes have cut, and nobody has gone on: says what else is to be saved.</summary>
+    /// <param name="state">Gives it, as it is now, as bytes: later, since everybody waits.</param>
+    /// <param name="whyNot">Why nothing can be saved.</param>
     /// <returns>False if nothing can be saved now.</returns>
-    public abstract bool TrySave(out byte[] state, out string? whyNot);
+    public abstract bool TrySave(out Func<byte[]> state, out string? whyNot);
 
     /// <summary>The generation is cut: everybody goes on.</summary>
     public abstract void OnTaken(uint generation);

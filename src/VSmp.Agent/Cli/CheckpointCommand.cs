@@ -182,7 +182,7 @@ internal static class CheckpointCommand
     private static int Remove(CheckpointFolder folder, uint? generation)
     {
         string name = Printable.Of(folder.Name);
-        using IDisposable? own = folder.TryLock();
+        using IDisposable? own = folder.AwaitLock(isToBeMade: false);
         if (own is null) throw new CommandException(ExitCodes.Taken, $"checkpoint {name} is not removed: a running job writes it ({Printable.Of(folder.LockPath)} is locked)");
         if (generation is not { } number)
         {

@@ -29,6 +29,10 @@ internal static unsafe partial class Libc
     [LibraryImport(Name, SetLastError = true, EntryPoint = "fsync")]
     public static partial int FSync(int fd);
 
+    /// <summary>With 0 and 0: of the calling thread (on Linux).</summary>
+    [LibraryImport(Name, SetLastError = true, EntryPoint = "setpriority")]
+    public static partial int SetPriority(int which, uint who, int priority);
+
     [LibraryImport(Name, SetLastError = true, EntryPoint = "flock")]
     public static partial int FLock(int fd, int operation);
 

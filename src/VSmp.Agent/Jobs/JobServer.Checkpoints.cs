@@ -187,10 +187,10 @@ internal sealed class JobCheckpoint(JobServer server, LedJob led, NodeId[] nodes
     public override IReadOnlyList<NodeId> Nodes => nodes;
 
     /// <inheritdoc/>
-    public override bool TrySave(out byte[] state, out string? whyNot)
+    public override bool TrySave(out Func<byte[]> state, out string? whyNot)
     {
         bool canSave = led.Job.TrySave(_regions, out SavedJob? saved, out whyNot);
-        state = canSave ? JsonSerializer.SerializeToUtf8Bytes(saved!, SavedJobJson.Default.SavedJob) : [];
+        state = () => JsonSerializer.SerializeToUtf8Bytes(saved!, SavedJobJson.Default.SavedJob);
         return canSave;
     }
 

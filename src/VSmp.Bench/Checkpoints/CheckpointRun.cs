@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 using System.Globalization;
 using System.Numerics;
+using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Control;
 using VSmp.Bench.Apps;
 using VSmp.Bench.Running;
@@ -193,5 +194,10 @@ internal sealed class CheckpointRun(BenchCluster cluster, int ranks = Checkpoint
     private IReadOnlyList<LoggedGeneration> Logged(string name) =>
         CheckpointLog.Find(cluster.Nodes.SelectMany(node => File.ReadAllLines(RunDirectory.OfCurrentUser(cluster.Name).Agent(node).LogFile)), name);
 
-    private void Remove(string name) => Directory.Delete(Path.Combine(cluster.Checkpoints, name), recursive: true);
+    private void Remove(string name)
+    {
+        CheckpointFolder folder = CheckpointFolder.At(cluster.Checkpoints, name);
+        using IDisposable own = folder.AwaitLock(isToBeMade: false) ?? throw new BenchException($"checkpoint {name} is still being written");
+        _ = folder.Remove();
+    }
 }

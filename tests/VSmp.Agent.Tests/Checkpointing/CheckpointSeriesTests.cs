@@ -245,9 +245,9 @@ public sealed class CheckpointSeriesTests : IDisposable
 
         public override IReadOnlyList<NodeId> Nodes => [new NodeId(0)];
 
-        public override bool TrySave(out byte[] state, out string? whyNot)
+        public override bool TrySave(out Func<byte[]> state, out string? whyNot)
         {
-            (state, whyNot) = ([], null);
+            (state, whyNot) = (() => [], null);
             return true;
         }
 
