@@ -18,7 +18,7 @@ internal sealed partial class JobServer
             led.OnCheckpointTaken(0);
             return;
         }
-        if (led.Checkpoint is not null) return; // when the one before is safe
+        if (led.Checkpoint is not null || led.IsTidying) return; // when the one before is safe, and what it replaces is gone
         // Whoever may own a page, or is home of one. A home that was lost answers for nothing: until others are in its place there is no telling what is missing.
         NodeId[] nodes = [.. led.Regions.Values.SelectMany(region => region.CurrentHomes()).Concat(led.Placement).Distinct()];
         if (nodes.Any(node => node.IsNone || !IsUp(node)) || led.Regions.Keys.Any(recovery.IsUnderWay))
@@ -39,7 +39,7 @@ internal sealed partial class JobServer
     private void CancelCheckpoint(LedJob led, string why)
     {
         if (!led.Job.IsTaking) return;
-        if (led.Job.IsStoring) led.OnCheckpointTaken(0);
+        if (led.Job.IsStoring || led.Checkpoint is null) led.OnCheckpointTaken(0);
         else GiveUpCheckpoint(led, why);
     }
 
@@ -53,12 +53,20 @@ internal sealed partial class JobServer
         return true;
     }
 
-    /// <summary>A generation of a job is safe, or was given up: the next may be taken.</summary>
+    /// <summary>
+    /// A generation of a job is safe, or was given up: the next may be taken, as soon as files that are not needed any more are removed. That takes a processor while it lasts, and everybody
+    /// would be stopped for longer.
+    /// </summary>
     public void OnCheckpointEnded(LedJob led)
     {
         led.Checkpoint = null;
+        led.IsTidying = true;
+        _ = led.Series!.Idle.ContinueWith(_ => reactor.Post(() =>
+        {
+            led.IsTidying = false;
+            if (led.Job.IsTaking) TakeCheckpoint(led);
+        }), TaskScheduler.Default);
         if (led.Job.IsStoring) led.OnCheckpointEnded();
-        if (led.Job.IsTaking) TakeCheckpoint(led);
     }
 
     /// <summary>Has the job that a region is of take a checkpoint when it next may.</summary>

@@ -90,6 +90,9 @@ internal sealed partial class LedJob : IJobActions
     /// <summary>The generation that is being taken, or copied.</summary>
     public JobCheckpoint? Checkpoint { get; set; }
 
+    /// <summary>Whether files are being removed that the last generation has made needless.</summary>
+    public bool IsTidying { get; set; }
+
     /// <summary>Whether the user was told that regions of the restored generation are not attached.</summary>
     public bool WasToldOfUnattached { get; set; }
 

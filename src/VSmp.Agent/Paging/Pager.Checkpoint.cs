@@ -20,7 +20,7 @@ internal sealed unsafe partial class Pager
     /// <summary>Pages that need no protection, between two that do, for which it is not worth going on behind them: they cost less than another call.</summary>
     private const uint MostBetween = 64;
 
-    private readonly List<PageNumber> _toProtect = [];
+    private readonly List<PageRun> _toProtect = [];
 
     /// <summary>A node's part of a checkpoint.</summary>
     public CheckpointMember NewCheckpoint(IReadOnlyList<PagedRegion> regions) => new(Self, _node, [.. regions.Select(StateOf)]);
@@ -38,10 +38,9 @@ internal sealed unsafe partial class Pager
         if (!state.Capture.TryCut(state, isFull, _toProtect)) return false;
         for (int i = 0; i < _toProtect.Count;)
         {
-            PageNumber first = _toProtect[i];
-            PageNumber last = first;
-            while (++i < _toProtect.Count && _toProtect[i].Value - last.Value <= MostBetween) last = _toProtect[i];
-            WriteProtect(region, first, (uint)(last.Value - first.Value) + 1);
+            PageNumber first = _toProtect[i].First, behind = _toProtect[i].Behind;
+            while (++i < _toProtect.Count && _toProtect[i].First.Value - behind.Value < MostBetween) behind = _toProtect[i].Behind;
+            WriteProtect(region, first, (uint)(behind.Value - first.Value));
         }
         region.Taker = taker;
         return true;

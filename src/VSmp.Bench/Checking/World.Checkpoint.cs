@@ -16,7 +16,7 @@ namespace VSmp.Bench.Checking;
 // writable with it is what faults of theirs would do.
 internal sealed partial class World
 {
-    private readonly List<PageNumber> _toProtect = [];
+    private readonly List<PageRun> _toProtect = [];
 
     /// <summary>The leader of the checkpoint under way; null if there is none.</summary>
     public CheckpointLeader? Led { get; set; }
@@ -169,12 +169,15 @@ internal sealed partial class World
         RegionCapture capture = region.Capture!;
         _toProtect.Clear();
         if (!capture.TryCut(region, isFull: false, _toProtect)) return false;
-        foreach (PageNumber page in _toProtect)
+        int mappings = (_bugs & WorldBugs.OneMappingNotCut) != 0 ? 1 : Scenario.Mappings;
+        foreach (PageRun run in _toProtect)
         {
-            int mappings = (_bugs & WorldBugs.OneMappingNotCut) != 0 ? 1 : Scenario.Mappings;
-            for (int m = 0; m < mappings; m++)
+            for (int p = (int)run.First.Value; p < (int)run.Behind.Value; p++)
             {
-                if (MappedOf(node, (int)page.Value, m) == Right.Write) MappedOf(node, (int)page.Value, m) = Right.Read;
+                for (int m = 0; m < mappings; m++)
+                {
+                    if (MappedOf(node, p, m) == Right.Write) MappedOf(node, p, m) = Right.Read;
+                }
             }
         }
         for (int p = 0; p < Scenario.Pages; p++)

@@ -13,7 +13,8 @@ namespace VSmp.Bench.Checkpoints;
 /// <param name="Mebibytes">Memory, all of it written before each generation.</param>
 /// <param name="Generations">How many generations there were.</param>
 /// <param name="Figures">Pause, call, floor and writes, in milliseconds.</param>
-internal sealed record PauseResult(int Mebibytes, int Generations, IReadOnlyList<Figure> Figures)
+/// <param name="Stolen">Which part of the processors' time others of the machine below had meanwhile: who is stopped for that is stopped for longer.</param>
+internal sealed record PauseResult(int Mebibytes, int Generations, IReadOnlyList<Figure> Figures, double Stolen)
 {
     /// <summary>Most that the 99th percentile of the pause is to be.</summary>
     public const double TargetMilliseconds = 25;
@@ -26,7 +27,8 @@ internal sealed record PauseResult(int Mebibytes, int Generations, IReadOnlyList
     /// <param name="logged">What the agents say; of the full generation, too.</param>
     /// <param name="seen">What the ranks say.</param>
     /// <param name="floor">What bare C takes, milliseconds.</param>
-    public static PauseResult Of(int mebibytes, IReadOnlyList<LoggedGeneration> logged, IReadOnlyList<SeenGeneration> seen, IEnumerable<double> floor) => new(mebibytes, logged.Count,
+    /// <param name="stolen">As <see cref="Stolen"/>.</param>
+    public static PauseResult Of(int mebibytes, IReadOnlyList<LoggedGeneration> logged, IReadOnlyList<SeenGeneration> seen, IEnumerable<double> floor, double stolen) => new(mebibytes, logged.Count,
     [
         Figure.Of(PauseName, logged.Select(g => g.PauseMilliseconds)),
         Figure.Of("call, slowest rank", seen.GroupBy(g => g.Generation).Select(ranks => ranks.Max(r => r.CallMilliseconds))),
@@ -34,7 +36,7 @@ internal sealed record PauseResult(int Mebibytes, int Generations, IReadOnlyList
         Figure.Of("safe on disk", logged.Select(g => g.SafeMilliseconds)),
         Figure.Of("write all, while copied", seen.Select(g => g.FirstMilliseconds)),
         Figure.Of("write all again", seen.Select(g => g.AgainMilliseconds)),
-    ]);
+    ], stolen);
 }
 
 /// <summary>What checkpoints cost an application, run by turns without and with them.</summary>
@@ -163,7 +165,7 @@ internal sealed record CheckpointReport(Machine Machine, int Nodes, PauseResult?
         output.WriteLine(FormattableString.Invariant($"{Machine}. {Nodes} agents on this host over tcp, a rank on each."));
         if (Pause is { } pause)
         {
-            output.WriteLine(FormattableString.Invariant($"\nPause: {pause.Mebibytes} MiB, all written; {pause.Generations} generations; target: a p99 of {PauseResult.TargetMilliseconds:F0} ms.\n"));
+            output.WriteLine(FormattableString.Invariant($"\nPause: {pause.Mebibytes} MiB, all written; {pause.Generations} generations; target: a p99 of {PauseResult.TargetMilliseconds:F0} ms. Others had {pause.Stolen * 100:F1} % of the processors meanwhile.\n"));
             MarkdownTable.Write(output, PauseColumns, pause.Figures);
         }
         if (Overhead is { } overhead)

@@ -27,10 +27,11 @@ internal sealed class CheckpointRun(BenchCluster cluster, int ranks = Checkpoint
     {
         Sample floor = new();
         int pages = mebibytes / _nodes.Length * 256;
+        StolenTime stolen = StolenTime.Now();
         AddFloor();
         (IReadOnlyList<LoggedGeneration> logged, CheckpointOutput output) = Dirty(mebibytes, 100, generations, restMilliseconds: 500, keep: 1, _ => { });
         AddFloor();
-        return PauseResult.Of(mebibytes, logged, output.Generations, floor.Values);
+        return PauseResult.Of(mebibytes, logged, output.Generations, floor.Values, StolenTime.Now().Since(stolen));
 
         void AddFloor()
         {

@@ -64,9 +64,9 @@ public sealed class RegionCapture
     /// </summary>
     /// <param name="region">The region; it is quiet at all nodes.</param>
     /// <param name="isFull">Whether to take what was saved before, too.</param>
-    /// <param name="writable">Gets the pages of that which are in M.</param>
+    /// <param name="writable">Gets the pages of that which are in M, in runs and in order.</param>
     /// <returns>False if a page is lost: what is left of the region is not worth keeping as if it were all.</returns>
-    public bool TryCut(Region region, bool isFull, List<PageNumber> writable)
+    public bool TryCut(Region region, bool isFull, List<PageRun> writable)
     {
         if (PendingCount > 0) throw new InvalidOperationException($"{region.Id} is cut while {PendingCount} pages of the last cut are pending");
         for (uint e = 0; e < region.ExtentCount; e++)
@@ -102,7 +102,7 @@ public sealed class RegionCapture
                 bits[w] |= pending;
                 bits[WordsPerExtent + w] |= pending;
                 PendingCount += (ulong)BitOperations.PopCount(pending);
-                for (ulong left = written & ~saved; left != 0; left &= left - 1) writable.Add(extent.FirstPage.Plus((uint)((w * 64) + BitOperations.TrailingZeroCount(left))));
+                PageRun.Add(writable, extent.FirstPage.Plus((uint)w * 64), written & ~saved);
             }
         }
         return true;

@@ -20,6 +20,14 @@ public sealed class CheckpointsTests
     private static readonly Machine Here = new("processor", 2, "6.0", "commit", "day");
 
     [Fact]
+    public void Time_that_others_had_is_a_part_of_all()
+    {
+        StolenTime then = StolenTime.Parse("cpu  100 10 50 800 20 5 5 10 7 0"), now = StolenTime.Parse("cpu  140 10 60 830 20 5 5 30 9 0");
+        Assert.Equal(0.2, now.Since(then));
+        Assert.InRange(StolenTime.Now().Since(default), 0, 1);
+    }
+
+    [Fact]
     public void Generations_are_found_by_the_name_of_their_checkpoint()
     {
         IReadOnlyList<LoggedGeneration> found = CheckpointLog.Find(Log, "k");
@@ -45,7 +53,7 @@ public sealed class CheckpointsTests
     [Fact]
     public void A_call_is_as_long_as_that_of_the_slowest_rank()
     {
-        PauseResult pause = PauseResult.Of(64, CheckpointLog.Find(Log, "k"), [new(1, 50, 9, 1), new(1, 70, 8, 1), new(2, 40, 7, 1)], [10, 12]);
+        PauseResult pause = PauseResult.Of(64, CheckpointLog.Find(Log, "k"), [new(1, 50, 9, 1), new(1, 70, 8, 1), new(2, 40, 7, 1)], [10, 12], 0.01);
         Assert.Equal((70, 40), (pause.Figures[1].Greatest, pause.Figures[1].Least));
         Assert.Equal(34.2, pause.Figures.First(f => f.Name == PauseResult.PauseName).P99);
     }
@@ -61,7 +69,7 @@ public sealed class CheckpointsTests
     [Fact]
     public void The_report_has_every_part_in_each_of_its_forms()
     {
-        CheckpointReport report = new(Here, 2, PauseResult.Of(64, CheckpointLog.Find(Log, "k"), [new(1, 50, 9, 1)], [10]), new OverheadResult(5, 3600, Of(10), Of(12), Of(2), Of(0.5), Of(1.2)),
+        CheckpointReport report = new(Here, 2, PauseResult.Of(64, CheckpointLog.Find(Log, "k"), [new(1, 50, 9, 1)], [10], 0.01), new OverheadResult(5, 3600, Of(10), Of(12), Of(2), Of(0.5), Of(1.2)),
             [new ShareResult(25, Of(4096), Of(16.1), Of(8), Of(90))], new RestoreResult(64, Of(2), Of(2.5), Of(0.5), Of(1.5)),
             new WasteResult(7, 40, 20, 0.1, 1.9, [new WastePoint(1.9, 50, 2, 1.5, 0.2, 0.18, 0.16), new WastePoint(3.8, 60, 3, 1.5, 0.3333, 0.2, 0.25)]));
         using StringWriter markdown = new();

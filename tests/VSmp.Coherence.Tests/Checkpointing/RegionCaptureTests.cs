@@ -13,7 +13,7 @@ public sealed class RegionCaptureTests
     private static readonly ExtentNumber First = new(0), Second = new(1);
     private readonly Region _region;
     private readonly RegionCapture _capture = new(2);
-    private readonly List<PageNumber> _writable = [];
+    private readonly List<PageRun> _writable = [];
 
     public RegionCaptureTests()
     {
@@ -39,7 +39,7 @@ public sealed class RegionCaptureTests
         Assert.True(Cut());
         Assert.Equal(answers, _capture.IsPending(page));
         Assert.Equal(answers, _capture.IsSaved(page));
-        Assert.Equal(state == NodeState.M ? [page] : [], _writable);
+        Assert.Equal(state == NodeState.M ? [new PageRun(page, 1)] : [], _writable);
         Assert.Equal(answers ? 1ul : 0, _capture.PendingCount);
     }
 
@@ -86,7 +86,7 @@ public sealed class RegionCaptureTests
         Assert.True(Cut());
         Assert.False(_capture.IsPending(page));
         Assert.True(_capture.Take(other));
-        Assert.Equal([other], _writable);
+        Assert.Equal([new PageRun(other, 1)], _writable);
         Assert.True(Cut(isFull: true));
         Assert.Equal(2ul, _capture.PendingCount);
         Assert.Empty(_writable); // it is protected already
@@ -133,6 +133,29 @@ public sealed class RegionCaptureTests
     [InlineData(EffectKind.Send, MessageFlags.None, false)]
     public void Effects_that_change_a_frame_or_let_it_be_written_are_known(EffectKind kind, MessageFlags flags, bool changes) =>
         Assert.Equal(changes, RegionCapture.Changes(kind, flags));
+
+    [Theory]
+    [InlineData(0ul, "")]
+    [InlineData(1ul, "64+1")]
+    [InlineData(1ul << 63, "127+1")]
+    [InlineData(ulong.MaxValue, "64+64")]
+    [InlineData(0b1011_0000_0111ul, "64+3 72+2 75+1")]
+    public void Runs_have_the_pages_that_were_added(ulong pages, string expected)
+    {
+        List<PageRun> runs = [];
+        PageRun.Add(runs, new PageNumber(64), pages);
+        Assert.Equal(expected, string.Join(' ', runs.Select(run => $"{run.First.Value}+{run.Count}")));
+    }
+
+    [Fact]
+    public void Runs_that_meet_become_one()
+    {
+        List<PageRun> runs = [];
+        PageRun.Add(runs, new PageNumber(0), 0b11ul << 62);
+        PageRun.Add(runs, new PageNumber(64), ulong.MaxValue);
+        PageRun.Add(runs, new PageNumber(128), 0b101);
+        Assert.Equal([new PageRun(new PageNumber(62), 67), new PageRun(new PageNumber(130), 1)], runs);
+    }
 
     [Fact]
     public void A_region_is_quiet_when_no_page_and_no_entry_is_under_way()
