@@ -173,15 +173,11 @@ internal sealed class CheckpointSeries : IDisposable
 
     /// <summary>All parts of a generation are safe: it is from now on, and those that are not to be kept are removed.</summary>
     /// <param name="manifest">What it is made of.</param>
-    /// <param name="protect">What is to be done to protect the parts first; null: nothing.</param>
+    /// <param name="protect">Protects the parts, and says where the manifest is to be written.</param>
     /// <param name="done">Hears of it: null, or why it could not be done; on any thread.</param>
-    public void Commit(Manifest manifest, Action? protect, Action<string?> done)
+    public void Commit(Manifest manifest, Func<IStorage> protect, Action<string?> done)
     {
-        Write(store =>
-        {
-            protect?.Invoke();
-            store.Commit(manifest);
-        }, done);
+        Write(_ => new CheckpointStore(protect()).Commit(manifest), done);
         Prepare(); // before what takes long, if much is removed
         Write(store =>
         {

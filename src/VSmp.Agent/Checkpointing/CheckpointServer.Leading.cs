@@ -113,9 +113,7 @@ internal sealed partial class CheckpointServer
     {
         Manifest manifest = led.Series.NewManifest(led.Work, led.Plan, led.Parts, led.State());
         led.IsCommitting = true; // all is there: whatever happens from now on makes no difference
-        Action? protect = led.Plan.Tier != CheckpointTier.Xor ? null
-            : () => _files.Protect(led.Plan.Name, CheckpointStore.FolderOf(led.Plan.Generation), [.. led.Plan.Ring.Select(node => new NodeId(node))]);
-        led.Series.Commit(manifest, protect, error => _reactor.Post(() => OnCommitted(led, manifest, error)));
+        led.Series.Commit(manifest, () => _files.Protect(led.Plan.Tier, led.Plan.Name, CheckpointStore.FolderOf(led.Plan.Generation), [.. led.Plan.Ring.Select(node => new NodeId(node))]), error => _reactor.Post(() => OnCommitted(led, manifest, error)));
     }
 
     private void OnCommitted(Led led, Manifest manifest, string? error)

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+using System.Numerics;
 using System.Text.Json;
 using VSmp.Agent.Checkpointing;
 using VSmp.Agent.Control;
@@ -209,6 +210,7 @@ internal sealed class JobCheckpoint(JobServer server, LedJob led, NodeId[] nodes
     public override void OnStored(uint generation)
     {
         led.TellWanters(generation, null);
+        led.GivenUpInRow = 0;
         server.OnCheckpointEnded(led);
     }
 
@@ -216,7 +218,9 @@ internal sealed class JobCheckpoint(JobServer server, LedJob led, NodeId[] nodes
     public override void OnGivenUp(uint generation, bool wasTaken, string why)
     {
         led.TellWanters(0, why);
-        led.Tell($"generation {generation} of checkpoint {_series.Name} is given up, the one before stays: {why}");
+        // A disk that is full is so for each generation: who has been told need not read it every time.
+        string again = ++led.GivenUpInRow == 1 ? "" : $" ({led.GivenUpInRow} in a row)";
+        if (BitOperations.IsPow2(led.GivenUpInRow)) led.Tell($"generation {generation} of checkpoint {_series.Name} is given up, the one before stays{again}: {why}");
         if (!wasTaken) led.OnCheckpointTaken(0);
         server.OnCheckpointEnded(led);
     }

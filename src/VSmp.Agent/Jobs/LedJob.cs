@@ -90,6 +90,9 @@ internal sealed partial class LedJob : IJobActions
     /// <summary>The generation that is being taken, or copied.</summary>
     public JobCheckpoint? Checkpoint { get; set; }
 
+    /// <summary>How many generations were given up since the last that is safe.</summary>
+    public int GivenUpInRow { get; set; }
+
     /// <summary>Whether files are being removed that the last generation has made needless.</summary>
     public bool IsTidying { get; set; }
 

@@ -222,7 +222,7 @@ public sealed class CheckpointSeriesTests : IDisposable
             part = writer.Finish();
         }
         Manifest manifest = series.NewManifest(new Work(), plan, [part], []);
-        series.Commit(manifest, null, Assert.Null);
+        series.Commit(manifest, () => series.Store.Storage, Assert.Null);
         Wait(series);
         series.OnStored(manifest, [1], TimeSpan.FromSeconds(1));
         return manifest;

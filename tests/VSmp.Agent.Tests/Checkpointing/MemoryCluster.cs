@@ -29,6 +29,9 @@ internal sealed class MemoryCluster : IDisposable
     /// <summary>The node that is lost then.</summary>
     public int LostNext { get; set; }
 
+    /// <summary>Requests that it is back after, with what it had; negative: it stays away.</summary>
+    public int BackAfter { get; set; } = -1;
+
     public IEnumerable<string> Names => Enumerable.Range(0, _nodes.Length).Select(node => $"n{node}");
 
     public NodeStorage this[int node] => new($"n{node}", Name, request =>
@@ -37,9 +40,18 @@ internal sealed class MemoryCluster : IDisposable
         catch (ControlException e) { return Task.FromException<byte[]>(e); }
     });
 
-    public IStorage All => new RepairingStorage(new SpreadStorage(() => [.. Enumerable.Range(0, _nodes.Length).Where(node => !_lost.Contains(node)).Select(node => this[node])]));
+    public IStorage All => new RepairingStorage(new SpreadStorage(Present));
+
+    private NodeStorage[] Present() => [.. Enumerable.Range(0, _nodes.Length).Where(node => !_lost.Contains(node)).Select(node => this[node])];
 
     public void Lose(int node) => _lost.Add(node);
+
+    /// <summary>All nodes are there, with what they had, and stay.</summary>
+    public void ReturnAll()
+    {
+        _lost.Clear();
+        BackAfter = LostAfter = -1;
+    }
 
     public MemoryFiles New(int node, ulong bytes, out ulong left) => new(PathOf(node), wanted =>
     {
@@ -59,6 +71,7 @@ internal sealed class MemoryCluster : IDisposable
     public byte[] Do(int node, byte[] request)
     {
         if (LostAfter >= 0 && LostAfter-- == 0) Lose(LostNext);
+        if (LostAfter < 0 && BackAfter >= 0 && BackAfter-- == 0) _lost.Remove(LostNext);
         if (_lost.Contains(node)) throw new ControlException("it is lost", ExitCodes.NoAgent);
         try { return _nodes[node].Do(FileRequest.Read(request)); }
         catch (IOException e) { throw new ControlException(e.Message, ExitCodes.Failed); }
@@ -75,7 +88,7 @@ internal sealed class MemoryCluster : IDisposable
         for (int node = 0; node < _nodes.Length; node++)
         {
             NodeStorage[] to = tier == CheckpointTier.Xor ? [this[node]] : [this[node], this[(node + 1) % _nodes.Length]];
-            using PartWriter writer = new(new SpreadStorage(() => to), folder, $"n{node}", (ulong)pages[node]);
+            using PartWriter writer = new(new SpreadStorage(() => to, to), folder, $"n{node}", (ulong)pages[node]);
             for (int i = 0; i < pages[node]; i++, at++)
             {
                 new Random((int)at).NextBytes(bytes);
@@ -89,7 +102,7 @@ internal sealed class MemoryCluster : IDisposable
             for (int node = 0; node < _nodes.Length; node++) Parity.Write(All, this[node], folder, [.. Names], node);
         }
         Manifest manifest = new(Manifest.CurrentFormat, Name, generation, DateTimeOffset.UnixEpoch, "heat", 2, 1000, [new SavedRegion("grid", at * PageNumber.Bytes, 0x2000_0000_0000)], parts, [1]);
-        store.Commit(manifest);
+        new CheckpointStore(new SpreadStorage(Present, [.. Enumerable.Range(0, _nodes.Length).Select(node => this[node])])).Commit(manifest);
         return manifest;
     }
 

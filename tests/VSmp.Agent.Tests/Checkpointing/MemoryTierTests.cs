@@ -66,6 +66,31 @@ public sealed class MemoryTierTests
         }
     }
 
+    [Theory]
+    [InlineData(CheckpointTier.Partner)]
+    [InlineData(CheckpointTier.Xor)]
+    internal void What_is_safe_outlives_any_node_even_if_another_was_away_for_a_moment_while_it_was_written(CheckpointTier tier)
+    {
+        int safe = 0, refused = 0;
+        for (int after = 0; after < 120; after++)
+        {
+            using MemoryCluster cluster = new(3);
+            (cluster.LostAfter, cluster.LostNext, cluster.BackAfter) = (after, after % 3, after % 4);
+            Manifest manifest;
+            try { manifest = cluster.Write(tier, 1, [40, 30, 20]); }
+            catch (IOException)
+            {
+                refused++;
+                continue;
+            }
+            cluster.ReturnAll();
+            safe++;
+            cluster.Lose((cluster.LostNext + 1) % 3);
+            cluster.Require(manifest);
+        }
+        Assert.True(safe > 10 && refused > 10, $"{safe} are safe, {refused} are refused");
+    }
+
     [Fact]
     public void A_damaged_checksum_is_found_when_it_is_needed()
     {

@@ -36,8 +36,11 @@ internal sealed class CheckpointFiles(NodeId self, string root, Reactor reactor,
         ? new DiskStorage(Path.Combine(root, checkpoint))
         : new RepairingStorage(Everywhere(checkpoint));
 
-    private SpreadStorage Everywhere(string checkpoint) =>
-        new(() => Ask(() => peers.All.Where(peer => peer.Node == self || peer.IsUp).OrderBy(peer => peer.Node != self).Select(peer => At(peer.Node, checkpoint)).ToArray()));
+    private SpreadStorage Everywhere(string checkpoint) => new(Present(checkpoint));
+
+    /// <summary>The nodes that there are, this one first.</summary>
+    private Func<IReadOnlyList<NodeStorage>> Present(string checkpoint) =>
+        () => Ask(() => peers.All.Where(peer => peer.Node == self || peer.IsUp).OrderBy(peer => peer.Node != self).Select(peer => At(peer.Node, checkpoint)).ToArray());
 
     /// <summary>Where this node's part of a generation is to be written.</summary>
     /// <param name="tier">Where the checkpoint is.</param>
@@ -47,17 +50,27 @@ internal sealed class CheckpointFiles(NodeId self, string root, Reactor reactor,
     {
         if (tier == CheckpointTier.Disk) return All(tier, checkpoint);
         NodeStorage[] copies = Ask(() => tier == CheckpointTier.Xor ? new[] { At(self, checkpoint) } : [At(self, checkpoint), At(PartnerOf(self, nodes), checkpoint)]);
-        return new SpreadStorage(() => copies);
+        return new SpreadStorage(() => copies, copies);
     }
 
-    /// <summary>All parts of a generation are complete: each node writes what it has beside its own. Not on the reactor.</summary>
-    /// <param name="checkpoint">The checkpoint's name.</param>
+    /// <summary>All parts of a generation are complete: where it is in memory, what is to outlive any one node is written to the others. Not on the reactor.</summary>
+    /// <param name="tier">Where the checkpoint is.</param>
+    /// <param name="checkpoint">Its name.</param>
     /// <param name="folder">Of the generation.</param>
     /// <param name="nodes">The nodes that have parts, in order.</param>
-    /// <exception cref="IOException">One cannot.</exception>
-    public void Protect(string checkpoint, string folder, IReadOnlyList<NodeId> nodes)
+    /// <returns>Where its manifest is to be written.</returns>
+    /// <exception cref="IOException">One of the nodes cannot.</exception>
+    public IStorage Protect(CheckpointTier tier, string checkpoint, string folder, IReadOnlyList<NodeId> nodes)
     {
+        if (tier == CheckpointTier.Disk) return All(tier, checkpoint);
         NodeStorage[] ring = Ask(() => nodes.Select(node => At(node, checkpoint)).ToArray());
+        if (tier == CheckpointTier.Xor) Sum(ring, folder);
+        return new SpreadStorage(Present(checkpoint), ring);
+    }
+
+    /// <summary>Each node writes what it has beside its own part.</summary>
+    private static void Sum(NodeStorage[] ring, string folder)
+    {
         // Who has no part, and is there to keep a sum, has an empty one.
         foreach (NodeStorage node in ring)
         {

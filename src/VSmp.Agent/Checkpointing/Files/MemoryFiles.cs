@@ -50,9 +50,7 @@ internal sealed class MemoryFiles
                 MakeFolder(folder);
                 return [];
             case FileOperation.Create:
-                MakeFolder(folder);
-                Take(path, (ulong)request.Length);
-                using (var file = File.OpenHandle(path, FileMode.Create, FileAccess.Write)) File.SetUnixFileMode(file, WholeFile.OwnerOnly);
+                Create(folder, path, (ulong)request.Length);
                 return [];
             case FileOperation.Write:
                 Write(path, request.Offset, request.Data.Span);
@@ -83,7 +81,27 @@ internal sealed class MemoryFiles
 
     private static byte[] Lines(IEnumerable<string> paths) => Encoding.ASCII.GetBytes(string.Join('\n', paths.Select(path => Path.GetFileName(path)).Order(StringComparer.Ordinal)));
 
-    private static void MakeFolder(string folder) => _ = Directory.CreateDirectory(folder, WholeFile.OwnerOnly | UnixFileMode.UserExecute);
+    // Not while another request removes what has become empty.
+    private void MakeFolder(string folder)
+    {
+        lock (_lock) _ = Directory.CreateDirectory(folder, WholeFile.OwnerOnly | UnixFileMode.UserExecute);
+    }
+
+    private void Create(string folder, string path, ulong bytes)
+    {
+        MakeFolder(folder);
+        Take(path, bytes);
+        try
+        {
+            using var file = File.OpenHandle(path, FileMode.Create, FileAccess.Write);
+            File.SetUnixFileMode(file, WholeFile.OwnerOnly);
+        }
+        catch
+        {
+            Forget(path);
+            throw;
+        }
+    }
 
     private static byte[] Read(string path, long offset, int length)
     {
@@ -110,12 +128,12 @@ internal sealed class MemoryFiles
 
     private void Complete(string path, long length)
     {
-        using (var file = File.OpenHandle(path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite)) RandomAccess.SetLength(file, length);
         ulong less;
         lock (_lock)
         {
-            ulong taken = _taken.GetValueOrDefault(path);
-            if (taken < (ulong)length) throw new IOException($"{path} is longer than the room that was taken for it");
+            if (!_taken.TryGetValue(path, out ulong taken) || taken < (ulong)length) throw new IOException($"{path} is longer than the room that was taken for it");
+            using var file = File.OpenHandle(path, FileMode.Open, FileAccess.Write, FileShare.ReadWrite);
+            RandomAccess.SetLength(file, length);
             _taken[path] = (ulong)length;
             less = taken - (ulong)length;
         }
@@ -141,11 +159,14 @@ internal sealed class MemoryFiles
                 File.Delete(path);
                 Forget(path);
             }
-            Directory.Delete(folder);
         }
         string checkpoint = Path.GetDirectoryName(folder)!;
-        // Nothing is left of a checkpoint that has no generation.
-        if (Directory.Exists(checkpoint) && !Directory.EnumerateFileSystemEntries(checkpoint).Any()) Directory.Delete(checkpoint);
+        lock (_lock)
+        {
+            if (Directory.Exists(folder)) Directory.Delete(folder);
+            // Nothing is left of a checkpoint that has no generation.
+            if (Directory.Exists(checkpoint) && !Directory.EnumerateFileSystemEntries(checkpoint).Any()) Directory.Delete(checkpoint);
+        }
     }
 
     private void Take(string path, ulong bytes)

@@ -6,7 +6,8 @@ namespace VSmp.Agent.Checkpointing.Files;
 /// has nothing; the others go on.
 /// </summary>
 /// <param name="nodes">The nodes that there are now.</param>
-internal sealed class SpreadStorage(Func<IReadOnlyList<NodeStorage>> nodes) : IStorage
+/// <param name="copies">Those that files are written to, each of them: what one lacks is not written, since there would be a copy less than whoever reads it counts on. Null: those that there are.</param>
+internal sealed class SpreadStorage(Func<IReadOnlyList<NodeStorage>> nodes, IReadOnlyList<NodeStorage>? copies = null) : IStorage
 {
     /// <inheritdoc/>
     public IReadOnlyList<string> Folders() => Union(node => node.Folders());
@@ -21,7 +22,7 @@ internal sealed class SpreadStorage(Func<IReadOnlyList<NodeStorage>> nodes) : IS
     public IStorageFile Create(string folder, string name, long reservedBytes)
     {
         var files = new List<IStorageFile>();
-        try { OnAll(node => files.Add(node.Create(folder, name, reservedBytes))); }
+        try { OnCopies(node => files.Add(node.Create(folder, name, reservedBytes))); }
         catch
         {
             foreach (IStorageFile file in files) file.Dispose();
@@ -34,7 +35,7 @@ internal sealed class SpreadStorage(Func<IReadOnlyList<NodeStorage>> nodes) : IS
     public IStorageReader Open(string folder, string name) => new Read([.. nodes()], folder, name);
 
     /// <inheritdoc/>
-    public void Rename(string folder, string name, string newName) => OnAll(node => node.Rename(folder, name, newName));
+    public void Rename(string folder, string name, string newName) => OnCopies(node => node.Rename(folder, name, newName));
 
     /// <inheritdoc/>
     public void Delete(string folder, string name) => OnAll(node =>
@@ -56,6 +57,12 @@ internal sealed class SpreadStorage(Func<IReadOnlyList<NodeStorage>> nodes) : IS
         var names = new SortedSet<string>(StringComparer.Ordinal);
         OnAll(node => names.UnionWith(list(node)));
         return [.. names];
+    }
+
+    private void OnCopies(Action<NodeStorage> action)
+    {
+        if (copies is null) OnAll(action);
+        else foreach (NodeStorage node in copies) action(node);
     }
 
     private void OnAll(Action<NodeStorage> action)
