@@ -99,7 +99,7 @@ bench: build ## the figures in docs/benchmarks, measured here (half an hour; let
 	$(BUILD)/vsmp-bench velvet --reads 60000 --rounds 1 --limit 120 --budgets 75,50 --json docs/benchmarks/velvet-small.json --markdown docs/benchmarks/velvet-small.md
 	$(BUILD)/vsmp-bench apps --json docs/benchmarks/apps.json --markdown docs/benchmarks/apps.md --svg docs/benchmarks/apps.svg
 	$(BUILD)/vsmp-bench recovery --json docs/benchmarks/recovery.json --csv docs/benchmarks/recovery.csv --svg docs/benchmarks/recovery.svg
-	$(BUILD)/vsmp-bench checkpoint --json docs/benchmarks/checkpoint.json --csv docs/benchmarks/checkpoint.csv --svg docs/benchmarks/checkpoint.svg --waste-svg docs/benchmarks/checkpoint-waste.svg
+	$(BUILD)/vsmp-bench checkpoint --generations 40 --seed 7 --json docs/benchmarks/checkpoint.json --csv docs/benchmarks/checkpoint.csv --svg docs/benchmarks/checkpoint.svg --waste-svg docs/benchmarks/checkpoint-waste.svg
 	$(BUILD)/vsmp-bench agent --json docs/benchmarks/agent.json --markdown docs/benchmarks/agent.md
 	$(BUILD)/vsmp-bench micro --json docs/benchmarks/micro.json --markdown docs/benchmarks/micro.md
 
